@@ -1,0 +1,49 @@
+/** One entry of the IMA measurement list. */
+export interface ImaEntry {
+  /** Place in the list, from 0. */
+  readonly index: number
+  readonly pcr: number
+  readonly template: string
+  /** Hash algorithm of the file digest, e.g. `sha256`; `sha1` in the old `ima` template; "" for a violation of the old template. */
+  readonly hashAlgorithm: string
+  /** File digest, lower-case hexadecimal; all zero in a violation. */
+  readonly digest: string
+  /** Name as the kernel logged it: bytes, for a name may hold anything. A claim of some mount namespace, never to be judged alone. */
+  readonly name: Uint8Array
+  /** Signature from the `sig` or `modsig` field, if any; raw bytes of the security.ima format. */
+  readonly signature?: Uint8Array
+  /** Data of an ima-buf entry (kernel command line of kexec, keys, critical data), if any. */
+  readonly buffer?: Uint8Array
+  /** The kernel could not vouch for what was read: opened for writing while measured, or the other way round. */
+  readonly violation: boolean
+}
+
+export interface ImaClaims {
+  /** Entries that the quoted register certifies, from the first one that was given (see `firstIndex`). */
+  readonly entries: readonly ImaEntry[]
+  /** Index of `entries[0]` in the list of this boot: 0, or the count that an earlier verification certified. */
+  readonly firstIndex: number
+  /** Number of entries of this boot that the quoted register certifies, from the start. */
+  readonly certifiedCount: number
+  /** Entries behind the certified ones: logged but not yet in the register. They must be certified at the next quote. */
+  readonly uncertified: readonly ImaEntry[]
+  /** Value of boot_aggregate, recomputed from the quoted registers and found equal; undefined where judged earlier (incremental). */
+  readonly bootAggregate?: string
+  /** How entries were extended into the judged bank. */
+  readonly extendRule: "per-bank" | "padded-sha1"
+  readonly violations: number
+  /** State to go on from at the next quote of the same boot. */
+  readonly state: ImaState
+}
+
+/** What an incremental verification goes on from; the verifier keeps it, never the host. */
+export interface ImaState {
+  /** Entries certified so far. */
+  readonly count: number
+  /** Register value after them, lower-case hexadecimal. */
+  readonly pcr: string
+  /** Chain over the certified entries' exact bytes: SHA-256(previous ‖ entry), from 32 zero bytes; lower-case hexadecimal. */
+  readonly prefix: string
+  /** Which extend rule the boot uses. */
+  readonly extendRule: "per-bank" | "padded-sha1"
+}

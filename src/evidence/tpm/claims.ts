@@ -1,0 +1,49 @@
+/** TPMS_CLOCK_INFO. For a key outside the endorsement hierarchy the counters are masked per key: only differences between quotes of one key count. */
+export interface ClockInfo {
+  /** Milliseconds that the TPM has been powered. */
+  readonly clock: bigint
+  /** Counts TPM Reset: a new value means a new boot. */
+  readonly resetCount: number
+  /** Counts TPM Restart and TPM Resume since the last reset. */
+  readonly restartCount: number
+  /** False when the clock may have been set back by a loss of power. */
+  readonly safe: boolean
+}
+
+export interface PcrSelectionClaim {
+  /** Bank by name, e.g. `sha256`. */
+  readonly bank: string
+  readonly pcrs: readonly number[]
+}
+
+/** What a signed TPMS_ATTEST of type quote says. */
+export interface QuoteClaims {
+  readonly selection: readonly PcrSelectionClaim[]
+  /** Digest over the selected registers, lower-case hexadecimal. */
+  readonly pcrDigest: string
+  /** Values by bank and index that were found to give `pcrDigest`, lower-case hexadecimal. */
+  readonly pcrs: ReadonlyMap<string, ReadonlyMap<number, string>>
+  readonly clockInfo: ClockInfo
+  /** TPMS_ATTEST.firmwareVersion, vendor specific. */
+  readonly firmwareVersion: bigint
+  /** TPM2B_NAME of the signing key's qualified name, lower-case hexadecimal. */
+  readonly qualifiedSigner: string
+  /** Signature scheme and hash, e.g. `rsassa-sha256`, `ecdsa-sha256`. */
+  readonly scheme: string
+  /** SHA-1 was used somewhere: bank or signature; only possible when the caller allowed it. */
+  readonly usesSha1: boolean
+}
+
+/** Who the machine is: written once at enrolment. */
+export interface TpmIdentity {
+  /** SHA-256 of the endorsement key's SubjectPublicKeyInfo (DER), as `sha256:…`: what policies list. */
+  readonly endorsementKey: `sha256:${string}`
+  /** SHA-256 of the root certificate (DER) that the endorsement key certificate chains to, as `sha256:…`. */
+  readonly root: `sha256:${string}`
+  /** `vendor`: the root is pinned in this program. `laboratory`: it was given by the operator or a policy. */
+  readonly rootKind: "vendor" | "laboratory"
+  /** Readable names for people, from the certificate: manufacturer, model, version; may be empty. */
+  readonly description: string
+  /** Name of the attestation key: nameAlg ‖ digest of its TPMT_PUBLIC, lower-case hexadecimal. */
+  readonly attestationKeyName: string
+}
