@@ -9,35 +9,43 @@ export class ByteWriter {
   }
 
   u8(value: number): this {
-    this.#view.setUint8(this.#grow(1), checkRange(value, 0xff))
+    const at = this.#grow(1)
+    this.#view.setUint8(at, checkRange(value, 0xff))
     return this
   }
   u16be(value: number): this {
-    this.#view.setUint16(this.#grow(2), checkRange(value, 0xffff), false)
+    const at = this.#grow(2)
+    this.#view.setUint16(at, checkRange(value, 0xffff), false)
     return this
   }
   u16le(value: number): this {
-    this.#view.setUint16(this.#grow(2), checkRange(value, 0xffff), true)
+    const at = this.#grow(2)
+    this.#view.setUint16(at, checkRange(value, 0xffff), true)
     return this
   }
   u32be(value: number): this {
-    this.#view.setUint32(this.#grow(4), checkRange(value, 0xffffffff), false)
+    const at = this.#grow(4)
+    this.#view.setUint32(at, checkRange(value, 0xffffffff), false)
     return this
   }
   u32le(value: number): this {
-    this.#view.setUint32(this.#grow(4), checkRange(value, 0xffffffff), true)
+    const at = this.#grow(4)
+    this.#view.setUint32(at, checkRange(value, 0xffffffff), true)
     return this
   }
   u64be(value: bigint): this {
-    this.#view.setBigUint64(this.#grow(8), checkRange64(value), false)
+    const at = this.#grow(8)
+    this.#view.setBigUint64(at, checkRange64(value), false)
     return this
   }
   u64le(value: bigint): this {
-    this.#view.setBigUint64(this.#grow(8), checkRange64(value), true)
+    const at = this.#grow(8)
+    this.#view.setBigUint64(at, checkRange64(value), true)
     return this
   }
   bytes(value: Uint8Array): this {
-    this.#buffer.set(value, this.#grow(value.length))
+    const at = this.#grow(value.length)
+    this.#buffer.set(value, at)
     return this
   }
   /** Bytes behind their length as a 16-bit big-endian number: the TPM2B form. */
@@ -50,6 +58,7 @@ export class ByteWriter {
     return this.#buffer.slice(0, this.#length)
   }
 
+  /** Makes room and gives its offset. It may replace buffer and view: call it before touching either. */
   #grow(by: number): number {
     const start = this.#length
     const needed = start + by
