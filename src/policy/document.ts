@@ -1,0 +1,369 @@
+import { z } from "zod"
+import type { Digest } from "../bytes/digest.ts"
+import { digestOfJson, isDigest } from "../bytes/digest.ts"
+import { PolicyError } from "./errors.ts"
+import type { Problem } from "./problem.ts"
+import { problemsOfIssues } from "./issues.ts"
+import type { Locate, TextFormat } from "./source.ts"
+import { nowhere, parseSource } from "./source.ts"
+
+/** The contract: what may happen to whose artifact on what kind of machine. Identified by `policyDigest`. design.md section 4. */
+export interface Policy {
+  readonly perun: 1
+  /** Name of the study. A manager keeps one active policy per study. */
+  readonly study: string
+  /** One sentence for people: what it is for, what leaves. */
+  readonly purpose: string
+  readonly stakeholders: Readonly<Record<string, Stakeholder>>
+  readonly manager: ManagerRequirement
+  readonly artifacts: Readonly<Record<string, Artifact>>
+  readonly machines: Readonly<Record<string, Machine>>
+  readonly jobs: Readonly<Record<string, Job>>
+  /** Whose signatures make the policy active. `{ require: all }` means every stakeholder. */
+  readonly approval: Approval
+  /** UTC time, `YYYY-MM-DDThh:mm:ssZ`. From then on nothing is released. */
+  readonly expires: string
+  /** Digest of the predecessor, which must be the study's active policy when this one becomes active. */
+  readonly supersedes: "none" | Digest
+}
+
+export type Role = (typeof roles)[number]
+
+export interface Stakeholder {
+  /** SSH public keys, `type base64` without comment; each may sign for the stakeholder. */
+  readonly keys: readonly string[]
+  /** age recipients that results for it are sealed to. */
+  readonly recipients?: readonly string[]
+  readonly roles: readonly Role[]
+}
+
+/** Whom the parties trust to hold the keys. Only a manager without evidence can be named so far. */
+export interface ManagerRequirement {
+  /** A manager that proves nothing, named by its key, `ssh-ed25519 base64`. Every screen shows UNATTESTED MANAGER. */
+  readonly insecureUnattested: { readonly key: string }
+}
+
+export type ArtifactKind = (typeof artifactKinds)[number]
+
+export interface Artifact {
+  readonly kind: ArtifactKind
+  /** Name of the stakeholder whose own signature binds the artifact's key to this policy. */
+  readonly owner: string
+  /** Digest of the artifact's manifest. */
+  readonly manifest: Digest
+}
+
+export type Level = (typeof levels)[number]
+
+/** What a machine must prove. Nothing here has a default. */
+export interface Machine {
+  readonly level: Level
+  readonly tpm: TpmRequirement
+  readonly boot: { readonly reference: Digest }
+  readonly ima: {
+    readonly reference: Digest
+    /** What to do about entries whose file changed while it was measured: refuse, or allow in named path classes of the reference. */
+    readonly violations: "deny" | { readonly allow: readonly string[] }
+  }
+}
+
+export interface TpmRequirement {
+  /** Which physical machines: SHA-256 of each endorsement key's SubjectPublicKeyInfo. `any` is not offered: it would let a foreign TPM answer. */
+  readonly endorsementKeys: readonly Digest[]
+  /** SHA-256 of laboratory root certificates (DER) that are accepted. What comes of such a machine is INSECURE LABORATORY. */
+  readonly laboratoryRoots: readonly Digest[]
+  readonly startupLocality: "any" | 0 | 3 | 4
+  /** `safe`: the TPM's clock must not have been set back by a loss of power. */
+  readonly clock: "safe" | "any"
+}
+
+export interface Job {
+  /** Name of the machine requirement that a host must meet. */
+  readonly machine: string
+  /** `measured-root`: the program runs from the host's own measured root file system. */
+  readonly runtime: "measured-root"
+  /** Program and arguments; no shell. */
+  readonly run: readonly string[]
+  /** Artifact name to the absolute folder where the program finds it, read-only. */
+  readonly inputs: Readonly<Record<string, string>>
+  readonly outputs: Readonly<Record<string, Output>>
+  readonly metrics: "none" | Metrics
+  readonly logs: "none" | Logs
+  readonly environment?: Readonly<Record<string, string>>
+  /** How often the job may be started under this policy, all runs together. */
+  readonly maxRuns: number
+  readonly network: "none"
+  readonly resources: Resources
+  readonly lease: { readonly seconds: number }
+}
+
+export type OutputKind = (typeof outputKinds)[number]
+
+/** A folder that the job writes and that leaves, sealed, after the votes. It belongs to the owners of all inputs. */
+export interface Output {
+  readonly path: string
+  readonly kind: OutputKind
+  readonly maxBytes: number
+  /** Stakeholders that get it. */
+  readonly to: readonly string[]
+  /** Votes that release it. `none` only where every input's owner is in `waive`. */
+  readonly release: "none" | Approval
+  /** Owners of inputs who, by signing this policy, give up their vote on this output. */
+  readonly waive?: readonly string[]
+}
+
+/** Numbers that flow while the job runs. Every owner consents to them by signing this very policy, for there is no vote on a live number. */
+export interface Metrics {
+  readonly to: readonly string[]
+  readonly schema: Readonly<Record<string, MetricType>>
+  readonly maxPerMinute: number
+  /** All metrics of one run together. */
+  readonly maxBytes: number
+}
+
+/** `int`, or a number rounded to so many digits behind the point. */
+export type MetricType = "int" | { readonly float: number }
+
+export interface Logs {
+  readonly to: readonly string[]
+  readonly release: "none" | Approval
+  readonly waive?: readonly string[]
+  readonly maxBytes: number
+}
+
+export interface Resources {
+  readonly gpus: number
+  readonly memoryBytes: number
+  readonly wallSeconds: number
+}
+
+/**
+ * Who must sign. Without `of`, `require: all` means everyone whom the place concerns: all stakeholders for a policy, all owners of the job's inputs
+ * for a release. `veto`: `of` must be reached and none of these may have objected.
+ */
+export type Approval =
+  | { readonly require: "all"; readonly of?: readonly ApprovalMember[] }
+  | { readonly atLeast: number; readonly of: readonly ApprovalMember[] }
+  | { readonly veto: readonly string[]; readonly of: Approval }
+
+export type ApprovalMember = string | Approval
+
+/** A policy with its name and, for later problems, the way back to its text. */
+export interface ParsedPolicy {
+  readonly policy: Policy
+  readonly digest: Digest
+  readonly locate: Locate
+}
+
+/**
+ * Parses a policy that a person wrote. Strict: unknown or duplicate fields, anything left out, YAML beyond plain maps, lists and scalars are problems.
+ * Only the form is judged here; `checkPolicy` judges what it says.
+ * @throws {PolicyError} `invalid-policy` with every problem found, each with line and column
+ */
+export function parsePolicy(bytes: Uint8Array, format: TextFormat): ParsedPolicy {
+  const source = parseSource(bytes, format, { maxBytes: maxPolicyBytes })
+  if (source.problems.length > 0) throw new PolicyError("invalid-policy", source.problems)
+  const policy = readPolicy(source.value, source.locate)
+  return { policy, digest: policyDigest(policy), locate: source.locate }
+}
+
+/**
+ * The same for a value that a strict parser has already read, as in a request to the manager. The caller has capped its size.
+ * @throws {PolicyError} `invalid-policy`
+ */
+export function parsePolicyValue(value: unknown): Policy {
+  return readPolicy(value, nowhere)
+}
+
+/** The policy's name: SHA-256 of its RFC 8785 form. What every signature, deposit and release is bound to. */
+export function policyDigest(policy: Policy): Digest {
+  return digestOfJson(policy)
+}
+
+/** Member of a record by a name that may come from anywhere; never what the prototype has. */
+export function own<T>(record: Readonly<Record<string, T>>, name: string): T | undefined {
+  return Object.hasOwn(record, name) ? record[name] : undefined
+}
+
+/** Names of the stakeholders whose artifacts go into a job, in order of appearance, each once. These own what the job derives. */
+export function inputOwners(policy: Policy, job: Job): readonly string[] {
+  const owners = Object.keys(job.inputs).flatMap((artifact) => own(policy.artifacts, artifact)?.owner ?? [])
+  return [...new Set(owners)]
+}
+
+/** Names of all stakeholders that own an artifact, each once. */
+export function artifactOwners(policy: Policy): readonly string[] {
+  return [...new Set(Object.values(policy.artifacts).map((artifact) => artifact.owner))]
+}
+
+/** Digests of all reference documents that the policy names, each once. */
+export function referencedDigests(policy: Policy): readonly Digest[] {
+  return [...new Set(Object.values(policy.machines).flatMap((machine) => [machine.boot.reference, machine.ima.reference]))]
+}
+
+function readPolicy(value: unknown, locate: Locate): Policy {
+  const unsupported = unsupportedLevels(value, locate)
+  const result = policySchema.safeParse(value, { reportInput: true })
+  if (result.success && unsupported.length === 0) return result.data
+  const machinesAtFault = unsupported.map((problem) => problem.field.replace(/level$/, ""))
+  const issues = result.success ? [] : problemsOfIssues(result.error.issues, value, locate)
+  // A machine of another level states other evidence; complaints about its shape would only hide the real one.
+  const relevant = issues.filter((problem) => !machinesAtFault.some((machine) => `${problem.field}.`.startsWith(machine)))
+  throw new PolicyError("invalid-policy", [...unsupported, ...relevant])
+}
+
+function unsupportedLevels(value: unknown, locate: Locate): readonly Problem[] {
+  if (!isRecord(value) || !isRecord(value["machines"])) return []
+  return Object.entries(value["machines"]).flatMap(([name, machine]): Problem[] => {
+    const level = isRecord(machine) ? machine["level"] : undefined
+    if (level !== "confidential" && level !== "enclave") return []
+    const path = ["machines", name, "level"]
+    return [
+      {
+        code: "level-unsupported",
+        field: path.join("."),
+        ...locate(path),
+        message: `level ${level} has no verifier in this version`,
+        fix: `use one of ${levels.join(", ")}`,
+      },
+    ]
+  })
+}
+
+function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === "object" && value !== null && !Array.isArray(value)
+}
+
+/** A policy is read by people; a larger one is a mistake or an attack. */
+export const maxPolicyBytes = 1024 * 1024
+
+export const roles = ["data", "code", "model", "consumer", "auditor"] as const
+export const artifactKinds = ["dataset", "code", "model", "mock"] as const
+export const outputKinds = ["model", "dataset", "report"] as const
+/** Levels that have a verifier. `confidential` and `enclave` are known words and refused by name. */
+export const levels = ["administered", "sealed"] as const
+
+const maxMembers = 256
+/** Longest sentence, path or argument. */
+const maxText = 4096
+/** A post-quantum age recipient has some 2000 characters. */
+const maxKeyText = 8192
+
+const digest = z.custom<Digest>(isDigest, { error: 'expected "sha256:" and 64 lower-case hexadecimal digits' })
+const name = z
+  .string()
+  .regex(/^[a-z][a-z0-9-]{0,62}$/, "expected a name of lower-case letters, digits and hyphens, a letter first, at most 63 characters")
+  .refine((text) => text !== "constructor", "this name is not allowed")
+const identifier = z
+  .string()
+  .regex(/^[A-Za-z_][A-Za-z0-9_]{0,63}$/, "expected letters, digits and underscores, no digit first, at most 64 characters")
+const line = z
+  .string()
+  .min(1)
+  .max(maxText)
+  .regex(/^[^\u0000-\u001f\u007f]*$/u, "expected text without control characters")
+const argument = z
+  .string()
+  .max(maxText)
+  .regex(/^[^\0]*$/u, "expected text without NUL")
+const sshKey = z
+  .string()
+  .max(maxKeyText)
+  .regex(
+    /^(?:ssh-ed25519|ecdsa-sha2-nistp256|sk-ssh-ed25519@openssh\.com) [A-Za-z0-9+/]+={0,2}$/,
+    'expected an SSH public key without comment: "ssh-ed25519 AAAA…", ecdsa-sha2-nistp256 or sk-ssh-ed25519@openssh.com',
+  )
+const recipient = z
+  .string()
+  .max(maxKeyText)
+  .regex(/^age1[a-z0-9]+$/, "expected an age recipient: age1…")
+const time = z
+  .string()
+  .regex(/^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$/, "expected a UTC time like 2027-06-30T00:00:00Z")
+  .refine((text) => isRealTime(text), "this time does not exist")
+const count = z.int().min(1)
+const names = z.array(name).min(1).max(maxMembers)
+
+/** `2027-02-30T00:00:00Z` has the form of a time but is none: Date moves it to March. */
+export function isRealTime(text: string): boolean {
+  const milliseconds = Date.parse(text)
+  return !Number.isNaN(milliseconds) && new Date(milliseconds).toISOString().replace(".000Z", "Z") === text
+}
+
+const approval: z.ZodType<Approval> = z.lazy(() =>
+  z.union([
+    z.strictObject({ require: z.literal("all"), of: z.array(approvalMember).min(1).max(maxMembers).exactOptional() }),
+    z.strictObject({ atLeast: count.max(maxMembers), of: z.array(approvalMember).min(1).max(maxMembers) }),
+    z.strictObject({ veto: names, of: approval }),
+  ]),
+)
+const approvalMember: z.ZodType<ApprovalMember> = z.lazy(() => z.union([name, approval]))
+const release = z.union([z.literal("none"), approval])
+
+const stakeholder = z.strictObject({
+  keys: z.array(sshKey).min(1).max(maxMembers),
+  recipients: z.array(recipient).min(1).max(maxMembers).exactOptional(),
+  roles: z.array(z.enum(roles)).min(1).max(roles.length),
+})
+
+const artifact = z.strictObject({ kind: z.enum(artifactKinds), owner: name, manifest: digest })
+
+const machine = z.strictObject({
+  level: z.enum(levels),
+  tpm: z.strictObject({
+    endorsementKeys: z.array(digest).min(1).max(maxMembers),
+    laboratoryRoots: z.array(digest).max(maxMembers),
+    startupLocality: z.union([z.literal("any"), z.literal(0), z.literal(3), z.literal(4)]),
+    clock: z.enum(["safe", "any"]),
+  }),
+  boot: z.strictObject({ reference: digest }),
+  ima: z.strictObject({ reference: digest, violations: z.union([z.literal("deny"), z.strictObject({ allow: names })]) }),
+})
+
+const output = z.strictObject({
+  path: line,
+  kind: z.enum(outputKinds),
+  maxBytes: count,
+  to: names,
+  release,
+  waive: names.exactOptional(),
+})
+
+const metrics = z.strictObject({
+  to: names,
+  schema: z.record(identifier, z.union([z.literal("int"), z.strictObject({ float: z.int().min(0).max(9) })])),
+  maxPerMinute: count.max(60_000),
+  maxBytes: count,
+})
+
+const logs = z.strictObject({ to: names, release, waive: names.exactOptional(), maxBytes: count })
+
+const job = z.strictObject({
+  machine: name,
+  runtime: z.literal("measured-root"),
+  run: z.array(argument).min(1).max(maxMembers),
+  inputs: z.record(name, line),
+  outputs: z.record(name, output),
+  metrics: z.union([z.literal("none"), metrics]),
+  logs: z.union([z.literal("none"), logs]),
+  environment: z.record(identifier, argument).exactOptional(),
+  maxRuns: count.max(1_000_000),
+  network: z.literal("none"),
+  resources: z.strictObject({ gpus: z.int().min(0).max(64), memoryBytes: count, wallSeconds: count }),
+  lease: z.strictObject({ seconds: z.int().min(5).max(3600) }),
+})
+
+/** The form of a policy, for `parsePolicy` and the OpenAPI document. */
+export const policySchema: z.ZodType<Policy> = z.strictObject({
+  perun: z.literal(1),
+  study: name,
+  purpose: line,
+  stakeholders: z.record(name, stakeholder),
+  manager: z.strictObject({ insecureUnattested: z.strictObject({ key: sshKey }) }),
+  artifacts: z.record(name, artifact),
+  machines: z.record(name, machine),
+  jobs: z.record(name, job),
+  approval,
+  expires: time,
+  supersedes: z.union([z.literal("none"), digest]),
+})
