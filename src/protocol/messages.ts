@@ -1,0 +1,377 @@
+import { z } from "zod"
+import { statementSignatureSchema } from "../pki/statement.ts"
+import {
+  base64Schema,
+  digestSchema,
+  documentSchema,
+  idSchema,
+  keyTextSchema,
+  nameSchema,
+  nonceSchema,
+  sealedMessageSchema,
+  timeSchema,
+} from "./wire.ts"
+
+/**
+ * The shape of every message of HTTP API v1, parsed by sender and receiver alike. Shapes only: who may send what, and what it means, is the
+ * manager's part. Documents (policies, reference values, manifests) are parsed by their own rooms.
+ */
+
+// --- the manager itself -------------------------------------------------------------------------------------------------------------------------
+
+/** What a manager says about itself; signed as statement purpose `manager`. See manager-description.ts. */
+export const managerDescriptionSchema = z.strictObject({
+  perun: z.literal(1),
+  instance: idSchema,
+  /** Identity key that policies pin. */
+  key: keyTextSchema,
+  /** SHA-256 of the SubjectPublicKeyInfo of the TLS certificate. */
+  tlsKey: digestSchema,
+  /** HPKE public key (X-Wing, 1216 bytes) to which owners seal their deposits. */
+  depositKey: base64Schema(1216),
+  /** Key that signs receipts. */
+  logKey: keyTextSchema,
+  /** Digest of the manager's configuration. */
+  configuration: digestSchema,
+  /** How the vault key is kept: `tpm` is sealed to a TPM, `key-file` lies in a file that the operator can read. */
+  vault: z.enum(["tpm", "key-file"]),
+  /** Evidence of a TEE; null for an UNATTESTED MANAGER. */
+  evidence: z.null(),
+})
+export const signedManagerDescriptionSchema = z.strictObject({ description: managerDescriptionSchema, signature: statementSignatureSchema })
+export const healthSchema = z.strictObject({ ok: z.literal(true) })
+export const emptySchema = z.strictObject({})
+
+// --- policies -----------------------------------------------------------------------------------------------------------------------------------
+
+export const policyStateSchema = z.enum(["proposed", "active", "superseded", "withdrawn", "expired"])
+export const approvalRecordSchema = z.strictObject({ stakeholder: nameSchema, signature: statementSignatureSchema, at: timeSchema })
+export const submitPolicyRequestSchema = z.strictObject({ policy: documentSchema, references: z.array(documentSchema).max(64) })
+export const policyStatusSchema = z.strictObject({
+  digest: digestSchema,
+  study: z.string().max(128),
+  state: policyStateSchema,
+  /** Stakeholders whose signature is still needed before the policy can become active. */
+  missing: z.array(nameSchema).max(256),
+  /** In words, what else keeps it from being active; empty when nothing does. */
+  blockers: z.array(z.string().max(500)).max(64),
+  submittedAt: timeSchema,
+})
+export const policyListSchema = z.strictObject({ policies: z.array(policyStatusSchema).max(10_000) })
+export const policyViewSchema = policyStatusSchema.extend({
+  policy: documentSchema,
+  references: z.array(documentSchema).max(64),
+  approvals: z.array(approvalRecordSchema).max(256),
+  withdrawals: z.array(approvalRecordSchema).max(256),
+  /** Names of the artifacts whose key is deposited under this policy. */
+  deposits: z.array(nameSchema).max(1024),
+})
+export const signatureRequestSchema = z.strictObject({ signature: statementSignatureSchema })
+export const depositRequestSchema = z.strictObject({
+  artifact: nameSchema,
+  /** Signed artifact manifest, as sealing/manifest.ts makes it. */
+  manifest: documentSchema,
+  /** The artifact's age identity, HPKE to the manager's deposit key. */
+  sealedIdentity: sealedMessageSchema,
+})
+export const artifactViewSchema = z.strictObject({
+  policy: digestSchema,
+  artifact: nameSchema,
+  kind: z.string().max(32),
+  owner: nameSchema,
+  manifest: digestSchema,
+  depositedAt: timeSchema,
+})
+export const artifactListSchema = z.strictObject({ artifacts: z.array(artifactViewSchema).max(10_000) })
+
+// --- runs ---------------------------------------------------------------------------------------------------------------------------------------
+
+export const runStateSchema = z.enum(["queued", "running", "succeeded", "failed", "cancelled", "ended"])
+/** What appraisal or verification found, for people; `code` is stable. */
+export const findingSchema = z.strictObject({
+  code: z.string().max(64),
+  path: z.string().max(500),
+  message: z.string().max(2000),
+  found: z.string().max(2000).optional(),
+  expected: z.string().max(2000).optional(),
+})
+export const runReportSchema = z.strictObject({
+  status: z.enum(["succeeded", "failed", "stopped"]),
+  /** Exit status of the job's process; null when it never ran or a signal ended it. */
+  exitCode: z.int().min(-1).max(255).nullable(),
+  /** Why it failed or was stopped, in the agent's words, never the job's. */
+  reason: z.string().max(500).optional(),
+  /** Rows (data lines) that each input held, counted by the agent. */
+  rowsPerInput: z.record(nameSchema, z.int().min(0)).optional(),
+  wallSeconds: z.number().min(0).optional(),
+  maxMemoryBytes: z.int().min(0).optional(),
+})
+export const refusalViewSchema = z.strictObject({
+  at: timeSchema,
+  host: nameSchema,
+  code: z.string().max(64),
+  findings: z.array(findingSchema).max(1000),
+})
+export const runViewSchema = z.strictObject({
+  run: idSchema,
+  policy: digestSchema,
+  job: nameSchema,
+  state: runStateSchema,
+  queuedBy: nameSchema,
+  queuedAt: timeSchema,
+  startedAt: timeSchema.optional(),
+  endedAt: timeSchema.optional(),
+  host: nameSchema.optional(),
+  /** INSECURE LABORATORY taint: the machine's TPM chains to a laboratory root. */
+  laboratory: z.boolean(),
+  /** Why it ended, where it did not succeed. */
+  reason: z.string().max(500).optional(),
+  report: runReportSchema.optional(),
+  /** Digest of the evidence on which the keys were released. */
+  evidence: digestSchema.optional(),
+  /** Machines that asked for this run and were refused; the last 32. */
+  refusals: z.array(refusalViewSchema).max(32),
+  outputs: z.array(idSchema).max(256),
+})
+export const runCreatedSchema = z.strictObject({ run: idSchema })
+export const runListSchema = z.strictObject({ runs: z.array(runViewSchema).max(10_000) })
+export const metricValuesSchema = z.record(nameSchema, z.union([z.number(), z.string().max(256), z.boolean()]))
+/** One event of GET /v1/runs/:run/events; the SSE id is `seq`. */
+export const runEventSchema = z.discriminatedUnion("kind", [
+  z.strictObject({
+    kind: z.literal("state"),
+    seq: z.int().min(0),
+    at: timeSchema,
+    state: runStateSchema,
+    host: nameSchema.optional(),
+    reason: z.string().max(500).optional(),
+  }),
+  z.strictObject({ kind: z.literal("refused"), seq: z.int().min(0), at: timeSchema, refusal: refusalViewSchema }),
+  z.strictObject({ kind: z.literal("renewed"), seq: z.int().min(0), at: timeSchema, seconds: z.int().min(1) }),
+  z.strictObject({ kind: z.literal("metrics"), seq: z.int().min(0), at: timeSchema, values: metricValuesSchema }),
+  z.strictObject({ kind: z.literal("output"), seq: z.int().min(0), at: timeSchema, output: idSchema, name: nameSchema }),
+])
+
+// --- outputs ------------------------------------------------------------------------------------------------------------------------------------
+
+export const outputStateSchema = z.enum(["waiting", "released", "locked"])
+export const outputViewSchema = z.strictObject({
+  output: idSchema,
+  run: idSchema,
+  policy: digestSchema,
+  job: nameSchema,
+  name: nameSchema,
+  kind: z.string().max(32),
+  state: outputStateSchema,
+  /** Digest of the signed manifest, which names the ciphertext of every shard: what votes are over. */
+  ciphertext: digestSchema,
+  sizeBytes: z.int().min(0),
+  to: z.array(nameSchema).max(256),
+  votes: z.array(nameSchema).max(256),
+  missing: z.array(nameSchema).max(256),
+  laboratory: z.boolean(),
+  createdAt: timeSchema,
+})
+export const outputListSchema = z.strictObject({ outputs: z.array(outputViewSchema).max(10_000) })
+/** What a named consumer gets once the votes allow: blobs stay where they are, each with a new age header for the consumer's recipients. */
+export const outputPackageSchema = z.strictObject({
+  output: outputViewSchema,
+  /** Manifest of the output as the agent made it; its blobs are fetched from /v1/blobs. */
+  manifest: documentSchema,
+  /** For each blob, the age header that takes the place of its own. */
+  headers: z.array(z.strictObject({ blob: digestSchema, header: base64Schema(65_536) })).max(4096),
+})
+
+// --- hosts --------------------------------------------------------------------------------------------------------------------------------------
+
+export const tpmIdentitySchema = z.strictObject({
+  endorsementKey: digestSchema,
+  root: digestSchema,
+  rootKind: z.enum(["vendor", "laboratory"]),
+  description: z.string().max(500),
+  attestationKeyName: z.string().regex(/^[0-9a-f]{4,260}$/),
+})
+export const hostViewSchema = z.strictObject({ host: nameSchema, identity: tpmIdentitySchema, enrolledAt: timeSchema, retired: z.boolean() })
+export const hostListSchema = z.strictObject({ hosts: z.array(hostViewSchema).max(10_000) })
+
+/** Largest certificate, in bytes of DER; EK certificates are below 2 KiB. */
+const maxCertificateBytes = 8192
+/** Largest TPM2B_PUBLIC; RSA-4096 needs less than 1 KiB. */
+const maxTpmPublicBytes = 2048
+
+export const enrolmentRequestSchema = z.strictObject({
+  host: nameSchema,
+  /** EK certificate and its issuers, leaf first, DER; the root may be left out. */
+  ekCertificates: z.array(base64Schema(maxCertificateBytes)).min(1).max(8),
+  /** TPM2B_PUBLIC. */
+  ekPublic: base64Schema(maxTpmPublicBytes),
+  /** TPM2B_PUBLIC. */
+  akPublic: base64Schema(maxTpmPublicBytes),
+})
+export const enrolmentChallengeSchema = z.strictObject({
+  enrolment: idSchema,
+  /** TPM2B_ID_OBJECT for TPM2_ActivateCredential. */
+  credentialBlob: base64Schema(2048),
+  /** TPM2B_ENCRYPTED_SECRET for TPM2_ActivateCredential. */
+  secret: base64Schema(2048),
+})
+export const enrolmentAnswerSchema = z.strictObject({ secret: base64Schema(64) })
+
+export const challengeRequestSchema = z.discriminatedUnion("purpose", [
+  z.strictObject({ purpose: z.literal("claim"), host: nameSchema }),
+  z.strictObject({ purpose: z.literal("renew"), host: nameSchema, lease: idSchema }),
+])
+/** Everything the agent needs to make the session digest, besides its own keys. */
+export const challengeSchema = z.strictObject({
+  challenge: idSchema,
+  purpose: z.enum(["claim", "renew"]),
+  nonce: nonceSchema,
+  /** Instance of the manager. */
+  manager: idSchema,
+  policy: digestSchema,
+  job: nameSchema,
+  run: idSchema,
+  lease: idSchema,
+  expiresAt: timeSchema,
+  /** Index of the first IMA entry that the manager has not certified for this lease; 0 for a claim. */
+  imaFrom: z.int().min(0),
+})
+
+/** Evidence of a host: TPM quote over the session digest, measured boot log, IMA list from an index on. */
+export const bundleSchema = z.strictObject({
+  perun: z.literal(1),
+  tpm: z.strictObject({
+    /** TPMS_ATTEST. */
+    quote: base64Schema(2048),
+    /** TPMT_SIGNATURE. */
+    signature: base64Schema(2048),
+    /** TPM2B_PUBLIC. */
+    akPublic: base64Schema(maxTpmPublicBytes),
+    /** UEFI log as firmware wrote it; may be left out of a renewal, where the manager has it for the same boot. */
+    eventLog: base64Schema(1_048_576).optional(),
+    /** Binary IMA list, from entry `from` on. */
+    ima: z.strictObject({ from: z.int().min(0), list: base64Schema(16_777_216) }),
+  }),
+})
+const evidenceSubmission = {
+  challenge: idSchema,
+  /** HPKE public key of the agent (X-Wing), fresh for this boot. */
+  hpkeKey: base64Schema(1216),
+  bundle: bundleSchema,
+} as const
+export const claimRequestSchema = z.strictObject(evidenceSubmission)
+export const claimGrantSchema = z.strictObject({
+  policy: digestSchema,
+  document: documentSchema,
+  approvals: z.array(approvalRecordSchema).max(256),
+  job: nameSchema,
+  run: idSchema,
+  lease: z.strictObject({ id: idSchema, seconds: z.int().min(1) }),
+  inputs: z.array(z.strictObject({ artifact: nameSchema, manifest: documentSchema })).max(256),
+  /** The session digest that the evidence was bound to, part of the additional data of `sealedKeys`. */
+  session: digestSchema,
+  /** HPKE to `hpkeKey`; opens to the JSON of `releasedKeysSchema`. */
+  sealedKeys: sealedMessageSchema,
+  /** age recipient to which the agent seals every output of this run. */
+  outputRecipient: z.string().max(4096),
+})
+/** Plaintext of `sealedKeys`: age identities by artifact name. */
+export const releasedKeysSchema = z.strictObject({ identities: z.record(nameSchema, z.string().max(512)) })
+export const renewRequestSchema = z.strictObject(evidenceSubmission)
+export const renewGrantSchema = z.strictObject({ seconds: z.int().min(1) })
+
+export const metricsRequestSchema = z.strictObject({ values: metricValuesSchema })
+export const outputRequestSchema = z.strictObject({
+  /** Name of an output of the job, or `logs`. */
+  name: nameSchema,
+  /** Signed manifest of the sealed output; every blob that it names must have been uploaded. */
+  manifest: documentSchema,
+  blobs: z
+    .array(z.strictObject({ digest: digestSchema, sizeBytes: z.int().min(0) }))
+    .min(1)
+    .max(4096),
+})
+export const outputCreatedSchema = z.strictObject({ output: idSchema })
+
+// --- receipts -----------------------------------------------------------------------------------------------------------------------------------
+
+export const receiptKindSchema = z.enum([
+  "policy-submitted",
+  "policy-signed",
+  "policy-activated",
+  "policy-superseded",
+  "policy-withdrawn",
+  "artifact-deposited",
+  "host-enrolled",
+  "host-retired",
+  "run-queued",
+  "key-released",
+  "release-refused",
+  "lease-renewed",
+  "lease-ended",
+  "run-finished",
+  "output-received",
+  "vote-cast",
+  "output-released",
+])
+export const receiptSchema = z.strictObject({
+  perun: z.literal(1),
+  /** Place in the list, from 0. */
+  index: z.int().min(0),
+  /** Digest of the receipt before, `null` for the first. */
+  previous: digestSchema.nullable(),
+  at: timeSchema,
+  manager: idSchema,
+  kind: receiptKindSchema,
+  policy: digestSchema.optional(),
+  run: idSchema.optional(),
+  output: idSchema.optional(),
+  host: nameSchema.optional(),
+  /** Stakeholder who acted. */
+  by: nameSchema.optional(),
+  /** Digest of the evidence bundle that was judged. */
+  evidence: digestSchema.optional(),
+  /** INSECURE LABORATORY. */
+  laboratory: z.boolean().optional(),
+  /** Artifacts whose keys were released or deposited. */
+  artifacts: z.array(nameSchema).max(256).optional(),
+  code: z.string().max(64).optional(),
+  findings: z.array(findingSchema).max(1000).optional(),
+})
+export const signedReceiptSchema = z.strictObject({ receipt: receiptSchema, signature: statementSignatureSchema })
+export const receiptListSchema = z.strictObject({ receipts: z.array(signedReceiptSchema).max(1000), total: z.int().min(0) })
+
+// --- the types ----------------------------------------------------------------------------------------------------------------------------------
+
+export type ManagerDescription = z.output<typeof managerDescriptionSchema>
+export type SignedManagerDescription = z.output<typeof signedManagerDescriptionSchema>
+export type PolicyState = z.output<typeof policyStateSchema>
+export type PolicyStatus = z.output<typeof policyStatusSchema>
+export type PolicyView = z.output<typeof policyViewSchema>
+export type ApprovalRecord = z.output<typeof approvalRecordSchema>
+export type SubmitPolicyRequest = z.output<typeof submitPolicyRequestSchema>
+export type DepositRequest = z.output<typeof depositRequestSchema>
+export type ArtifactView = z.output<typeof artifactViewSchema>
+export type RunState = z.output<typeof runStateSchema>
+export type RunReport = z.output<typeof runReportSchema>
+export type RunView = z.output<typeof runViewSchema>
+export type RunEvent = z.output<typeof runEventSchema>
+export type RefusalView = z.output<typeof refusalViewSchema>
+export type WireFinding = z.output<typeof findingSchema>
+export type MetricValues = z.output<typeof metricValuesSchema>
+export type OutputView = z.output<typeof outputViewSchema>
+export type OutputPackage = z.output<typeof outputPackageSchema>
+export type HostView = z.output<typeof hostViewSchema>
+export type EnrolmentRequest = z.output<typeof enrolmentRequestSchema>
+export type EnrolmentChallenge = z.output<typeof enrolmentChallengeSchema>
+export type ChallengeRequest = z.output<typeof challengeRequestSchema>
+export type Challenge = z.output<typeof challengeSchema>
+export type WireBundle = z.output<typeof bundleSchema>
+export type ClaimRequest = z.output<typeof claimRequestSchema>
+export type ClaimGrant = z.output<typeof claimGrantSchema>
+export type ReleasedKeys = z.output<typeof releasedKeysSchema>
+export type RenewRequest = z.output<typeof renewRequestSchema>
+export type OutputRequest = z.output<typeof outputRequestSchema>
+export type Receipt = z.output<typeof receiptSchema>
+export type ReceiptKind = z.output<typeof receiptKindSchema>
+export type SignedReceipt = z.output<typeof signedReceiptSchema>

@@ -1,0 +1,156 @@
+import { z } from "zod"
+import { PerunError, UnavailableError, type MalformedCode } from "../bytes/error.ts"
+import type { EvidenceCode } from "../evidence/errors.ts"
+import type { PkiCode } from "../pki/errors.ts"
+import type { ProtocolCode } from "./errors.ts"
+import { findingSchema, type WireFinding } from "./messages.ts"
+
+/** Codes under which an outside world that is silent shows itself. */
+type UnavailableCode = UnavailableError["code"]
+
+/** Every code that may cross the wire: the one table from code to HTTP status. */
+const statusByCode = {
+  // form
+  truncated: 400,
+  "trailing-bytes": 400,
+  "too-large": 413,
+  malformed: 400,
+  duplicate: 400,
+  "unknown-field": 400,
+  // who calls
+  unauthenticated: 401,
+  "wrong-session": 401,
+  "not-permitted": 403,
+  // what is asked for
+  "not-found": 404,
+  "method-not-allowed": 405,
+  "wrong-state": 409,
+  "already-exists": 409,
+  "wrong-digest": 400,
+  "wrong-message": 400,
+  "wrong-metrics": 400,
+  "limit-exceeded": 403,
+  "too-many-requests": 429,
+  // evidence and signatures: not genuine
+  "not-a-quote": 403,
+  "wrong-nonce": 403,
+  "wrong-signature": 403,
+  "wrong-key": 403,
+  "weak-algorithm": 403,
+  "wrong-selection": 403,
+  "pcr-mismatch": 403,
+  "log-mismatch": 403,
+  "log-incomplete": 403,
+  "log-order": 403,
+  "wrong-chain": 403,
+  expired: 403,
+  revoked: 403,
+  "wrong-certificate": 403,
+  "wrong-binding": 403,
+  "missing-piece": 403,
+  "duplicate-piece": 403,
+  "wrong-purpose": 403,
+  unsupported: 403,
+  // the way to a key
+  "challenge-unknown": 403,
+  "challenge-used": 403,
+  "challenge-expired": 403,
+  "challenge-binding": 403,
+  "not-enrolled": 403,
+  "wrong-answer": 403,
+  "policy-expired": 403,
+  "policy-withdrawn": 403,
+  "policy-inactive": 403,
+  "lease-ended": 403,
+  "reboot-detected": 403,
+  "not-acceptable": 403,
+  "no-runs-left": 403,
+  "votes-missing": 403,
+  // found by clients; never sent by a manager
+  "wrong-manager": 403,
+  "wrong-tls-key": 403,
+  "wrong-receipts": 403,
+  // the manager's own trouble
+  "store-changed": 500,
+  internal: 500,
+  unavailable: 503,
+  timeout: 503,
+  "disk-full": 507,
+  "permission-denied": 503,
+  "port-in-use": 503,
+} as const satisfies Record<ProtocolCode | EvidenceCode | PkiCode | MalformedCode | UnavailableCode, number>
+
+export type ProblemCode = keyof typeof statusByCode
+
+export const problemMediaType = "application/problem+json"
+
+/** RFC 9457 problem details, narrowed: `code` is stable and for programs, `detail` is for people. */
+export const problemSchema = z.strictObject({
+  type: z.literal("about:blank"),
+  title: z.string().max(200),
+  status: z.int().min(400).max(599),
+  code: z.string().regex(/^[a-z][a-z0-9-]{0,63}$/),
+  detail: z.string().max(4000),
+  /** Field at fault, where one is. */
+  path: z.string().max(500).optional(),
+  /** Every finding of an appraisal that refused. */
+  findings: z.array(findingSchema).max(1000).optional(),
+})
+export type Problem = z.output<typeof problemSchema>
+
+/** HTTP status of a code; codes of policy documents and manifests that have no line of their own are the sender's fault. */
+export function statusOfCode(code: string): number {
+  return isProblemCode(code) ? statusByCode[code] : 400
+}
+
+export function isProblemCode(code: string): code is ProblemCode {
+  return Object.hasOwn(statusByCode, code)
+}
+
+/**
+ * The problem document for an error. Only errors of our own say what happened; anything else is `internal` and keeps its text to itself, for it might
+ * hold a secret.
+ */
+export function problemOfError(error: unknown): Problem {
+  const known = error instanceof PerunError
+  const code: string = known ? error.code : "internal"
+  const status = statusOfCode(code)
+  return {
+    type: "about:blank",
+    title: code,
+    status,
+    code,
+    detail: known ? truncate(error.message, 4000) : "the manager is at fault",
+    ...(known && error.path !== "" ? { path: truncate(error.path, 500) } : {}),
+    ...(error instanceof RefusedError ? { findings: [...error.findings] } : {}),
+  }
+}
+
+function truncate(text: string, length: number): string {
+  return text.length > length ? text.substring(0, length) : text
+}
+
+/** A machine was refused on its evidence: what was found and what was expected, all of it. */
+export class RefusedError extends PerunError<string> {
+  readonly findings: readonly WireFinding[]
+
+  constructor(code: string, message: string, findings: readonly WireFinding[]) {
+    super(code, message)
+    this.findings = findings
+  }
+}
+
+/** What the other side answered when it did not do what was asked. */
+export class ProblemError extends PerunError<string> {
+  readonly status: number
+  readonly findings: readonly WireFinding[]
+  /** Seconds after which the peer wants to be asked again, if it said so. */
+  readonly retryAfterSeconds: number | undefined
+
+  constructor(problem: Problem, retryAfterSeconds: number | undefined) {
+    super(problem.code, problem.detail)
+    this.status = problem.status
+    this.findings = problem.findings ?? []
+    this.retryAfterSeconds = retryAfterSeconds
+  }
+}
