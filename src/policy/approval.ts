@@ -1,0 +1,187 @@
+import type { Digest } from "../bytes/digest.ts"
+import { PerunError } from "../bytes/error.ts"
+import { canonicalJson } from "../bytes/json.ts"
+import { verifyStatement } from "../pki/statement.ts"
+import type { StatementPurpose, StatementSignature } from "../pki/statement.ts"
+import type { Approval, Job, Policy } from "./document.ts"
+import { artifactOwners, inputOwners, own, policyDigest } from "./document.ts"
+import { isReached, namesMissing } from "./expression.ts"
+
+/** Where a set of signatures stands against what a policy asks for. Made from the signatures each time; never stored as a truth of its own. */
+export interface Tally {
+  /** Reached, with every owner whose consent no quorum can replace. */
+  readonly satisfied: boolean
+  /** Stakeholders with a valid signature of their own, in the policy's order, each once. */
+  readonly signed: readonly string[]
+  /** Stakeholders whose signature could still bring it nearer. */
+  readonly missing: readonly string[]
+  readonly invalid: readonly InvalidSignature[]
+}
+
+export interface InvalidSignature {
+  /** Place in the list that was given, from 0. */
+  readonly index: number
+  readonly key: string
+  /** `unknown-signer`: no stakeholder states the key. `ambiguous-signer`: more than one does, so it counts for none. Else the code of pki. */
+  readonly code: string
+  readonly message: string
+}
+
+/** Voices against: `withdrawn` has the owners with a tombstone on this policy's digest, `objected` those who made use of a veto. */
+export interface Against {
+  readonly withdrawn?: ReadonlySet<string>
+  readonly objected?: ReadonlySet<string>
+}
+
+/**
+ * Counts approvals of a policy: signatures over `perun policy <digest>`. Besides the policy's own expression every artifact's owner must have signed, and
+ * none may have withdrawn. The first policy is no exception.
+ */
+export function tallyApprovals(policy: Policy, signatures: readonly StatementSignature[], against: Against = {}): Tally {
+  return tallyStatements(
+    policy,
+    {
+      purpose: "policy",
+      digest: policyDigest(policy),
+      approval: policy.approval,
+      everyone: Object.keys(policy.stakeholders),
+      owners: artifactOwners(policy),
+    },
+    signatures,
+    against,
+  )
+}
+
+/** What a vote to release is about. Its digest (`digestOfJson`) is what is signed, as purpose `vote`. */
+export interface ReleaseVote {
+  readonly run: string
+  /** Name of the output, or `logs`. */
+  readonly output: string
+  /** Digest of the sealed output's ciphertext or manifest. */
+  readonly ciphertext: Digest
+  readonly policy: Digest
+  readonly vote: "release"
+}
+
+/**
+ * Counts votes on something that a job made. Whatever the expression says, every input's owner that has not waived it must have voted: what is derived
+ * belongs to all of them. With `none` as release nothing more is needed.
+ */
+export function tallyRelease(
+  policy: Policy,
+  jobName: string,
+  outputName: string,
+  votes: { readonly digest: Digest; readonly signatures: readonly StatementSignature[] },
+  against: Against = {},
+): Tally {
+  const job = own(policy.jobs, jobName)
+  const terms = job === undefined ? undefined : releaseTerms(job, outputName)
+  if (job === undefined || terms === undefined) throw new TypeError(`policy has no output ${outputName} of a job ${jobName}`)
+  const owners = votingOwners(policy, job, terms)
+  return tallyStatements(
+    policy,
+    { purpose: "vote", digest: votes.digest, approval: terms.release, everyone: owners, owners },
+    votes.signatures,
+    against,
+  )
+}
+
+/** The terms on which an output, or `logs`, leaves; undefined where the job has no such thing. */
+export function releaseTerms(job: Job, outputName: string): ReleaseTerms | undefined {
+  if (outputName === "logs") return job.logs === "none" ? undefined : job.logs
+  return own(job.outputs, outputName)
+}
+
+export interface ReleaseTerms {
+  readonly to: readonly string[]
+  readonly release: "none" | Approval
+  readonly waive?: readonly string[]
+}
+
+/** Owners of the job's inputs that have kept their vote on this. */
+export function votingOwners(policy: Policy, job: Job, terms: Pick<ReleaseTerms, "waive">): readonly string[] {
+  const waived = new Set(terms.waive)
+  return inputOwners(policy, job).filter((owner) => !waived.has(owner))
+}
+
+/**
+ * Whether the owner of an artifact has itself signed this exact policy and not withdrawn: without it the artifact's key is not usable under the policy,
+ * whatever a quorum says.
+ */
+export function ownerHasSigned(policy: Policy, artifactName: string, signatures: readonly StatementSignature[], against: Against = {}): boolean {
+  const owner = own(policy.artifacts, artifactName)?.owner
+  if (owner === undefined) return false
+  const { signed } = signersOf(policy, "policy", policyDigest(policy), signatures)
+  return signed.has(owner) && against.withdrawn?.has(owner) !== true
+}
+
+/** The stakeholder that a key speaks for in this policy; undefined where none or more than one states it. */
+export function stakeholderOfKey(policy: Policy, key: string): string | undefined {
+  const names = Object.entries(policy.stakeholders).flatMap(([name, { keys }]) => (keys.includes(key) ? [name] : []))
+  return names.length === 1 ? names[0] : undefined
+}
+
+interface Question {
+  readonly purpose: StatementPurpose
+  readonly digest: Digest
+  readonly approval: "none" | Approval
+  readonly everyone: readonly string[]
+  /** Each of these must have signed, whatever `approval` says. */
+  readonly owners: readonly string[]
+}
+
+function tallyStatements(policy: Policy, question: Question, signatures: readonly StatementSignature[], against: Against): Tally {
+  const { signed, invalid } = signersOf(policy, question.purpose, question.digest, signatures)
+  const withdrawn = against.withdrawn ?? new Set()
+  const valid = new Set([...signed].filter((name) => !withdrawn.has(name)))
+  const voices = { signed: valid, everyone: question.everyone, objected: new Set([...(against.objected ?? []), ...withdrawn]) }
+  const reached = question.approval === "none" || isReached(question.approval, voices)
+  const ownersMissing = question.owners.filter((owner) => !valid.has(owner))
+  const missing = new Set([...(question.approval === "none" ? [] : namesMissing(question.approval, voices)), ...ownersMissing])
+  const inOrder = Object.keys(policy.stakeholders)
+  return {
+    satisfied: reached && ownersMissing.length === 0 && !inOrder.some((name) => withdrawn.has(name)),
+    signed: inOrder.filter((name) => valid.has(name)),
+    missing: inOrder.filter((name) => missing.has(name)),
+    invalid,
+  }
+}
+
+/** Names with at least one valid signature. A key is counted once, and so is a name with several keys: names are a set. */
+function signersOf(
+  policy: Policy,
+  purpose: StatementPurpose,
+  digest: Digest,
+  signatures: readonly StatementSignature[],
+): { readonly signed: ReadonlySet<string>; readonly invalid: readonly InvalidSignature[] } {
+  const signed = new Set<string>()
+  const invalid: InvalidSignature[] = []
+  const seen = new Set<string>()
+  for (const [index, signature] of signatures.entries()) {
+    const exact = canonicalJson(signature)
+    if (seen.has(exact)) continue
+    seen.add(exact)
+    const verdict = signerOf(policy, purpose, digest, signature)
+    if (typeof verdict === "string") signed.add(verdict)
+    else invalid.push({ index, key: signature.key, ...verdict })
+  }
+  return { signed, invalid }
+}
+
+function signerOf(
+  policy: Policy,
+  purpose: StatementPurpose,
+  digest: Digest,
+  signature: StatementSignature,
+): string | { readonly code: string; readonly message: string } {
+  const stating = Object.values(policy.stakeholders).filter(({ keys }) => keys.includes(signature.key)).length
+  if (stating > 1) return { code: "ambiguous-signer", message: "more than one stakeholder states this key" }
+  try {
+    const key = verifyStatement(purpose, digest, signature)
+    return stakeholderOfKey(policy, key) ?? { code: "unknown-signer", message: "no stakeholder of this policy states this key" }
+  } catch (error) {
+    // A bad signature is reported and never counted; it must not keep the good ones from counting.
+    if (!(error instanceof PerunError)) throw error
+    return { code: error.code, message: error.message }
+  }
+}
