@@ -1,0 +1,107 @@
+import { PerunError } from "../bytes/error.ts"
+
+/** What a program that calls ours can rely on. */
+export const exitStatuses = {
+  accepted: 0,
+  bug: 1,
+  usage: 2,
+  refused: 10,
+  unsupported: 20,
+  malformed: 30,
+  unavailable: 40,
+  localResource: 50,
+  interrupted: 130,
+} as const
+
+export type ExitStatus = (typeof exitStatuses)[keyof typeof exitStatuses]
+
+/** The command line asks for something that cannot be meant. */
+export class UsageError extends PerunError<"usage"> {
+  constructor(message: string) {
+    super("usage", message)
+  }
+}
+
+/** Ctrl-C or SIGTERM ended the command; what was done so far is kept. */
+export class InterruptedError extends PerunError<"interrupted"> {
+  constructor(message = "interrupted") {
+    super("interrupted", message)
+  }
+}
+
+/** Something was judged and not accepted; the findings were printed already or stand in `lines`. */
+export class RefusedError extends PerunError<"refused"> {
+  readonly lines: readonly string[]
+  constructor(message: string, lines: readonly string[] = []) {
+    super("refused", message)
+    this.lines = lines
+  }
+}
+
+/**
+ * Codes whose status is not `refused`, which is the rule: a room's error says that input is not genuine or not acceptable.
+ * `exit.test.ts` holds this table against the rooms' own tables of codes.
+ */
+const statusOfCode: ReadonlyMap<string, ExitStatus> = new Map<string, ExitStatus>([
+  ["usage", exitStatuses.usage],
+  ["already-exists", exitStatuses.usage],
+  ["interrupted", exitStatuses.interrupted],
+  ["unsupported", exitStatuses.unsupported],
+  ["truncated", exitStatuses.malformed],
+  ["trailing-bytes", exitStatuses.malformed],
+  ["too-large", exitStatuses.malformed],
+  ["malformed", exitStatuses.malformed],
+  ["duplicate", exitStatuses.malformed],
+  ["unknown-field", exitStatuses.malformed],
+  ["unavailable", exitStatuses.unavailable],
+  ["timeout", exitStatuses.unavailable],
+  ["disk-full", exitStatuses.localResource],
+  ["permission-denied", exitStatuses.localResource],
+  ["port-in-use", exitStatuses.localResource],
+])
+
+export function exitStatus(error: unknown): ExitStatus {
+  if (error instanceof PerunError) return statusOfCode.get(error.code) ?? exitStatuses.refused
+  switch (systemCode(error)) {
+    case "ENOSPC":
+    case "EDQUOT":
+    case "EACCES":
+    case "EPERM":
+    case "EROFS":
+    case "EADDRINUSE":
+    case "EMFILE":
+      return exitStatuses.localResource
+    case "ENOENT":
+    case "EISDIR":
+    case "ENOTDIR":
+    case "ECONNREFUSED":
+    case "ECONNRESET":
+    case "ENOTFOUND":
+    case "ETIMEDOUT":
+    case "EHOSTUNREACH":
+      return exitStatuses.unavailable
+    default:
+      return exitStatuses.bug
+  }
+}
+
+/** One line for people, the stable code, and further lines where an error brings some (findings of a refusal). */
+export function messageOf(error: unknown): { readonly code: string; readonly message: string; readonly lines: readonly string[] } {
+  const lines = error instanceof PerunError && "lines" in error && Array.isArray(error.lines) ? error.lines.map(String) : []
+  if (error instanceof PerunError) return { code: error.code, message: oneLine(error.message), lines }
+  const system = systemCode(error)
+  if (error instanceof Error && system !== undefined) return { code: system.toLowerCase(), message: oneLine(error.message), lines }
+  return {
+    code: "bug",
+    message: `internal: ${oneLine(error instanceof Error ? error.message : String(error))} (this is a bug; set PERUN_DEBUG=1 to see where)`,
+    lines,
+  }
+}
+
+function systemCode(error: unknown): string | undefined {
+  return error instanceof Error && "code" in error && typeof error.code === "string" && /^E[A-Z]+$/.test(error.code) ? error.code : undefined
+}
+
+function oneLine(text: string): string {
+  return text.replace(/\s*\n\s*/g, "; ")
+}

@@ -1,0 +1,95 @@
+import { Command, CommanderError } from "commander"
+import { readFileSync } from "node:fs"
+import { groups } from "./commands.ts"
+import { exitStatus, InterruptedError, messageOf } from "./exit.ts"
+import { Output } from "./output.ts"
+
+const version = (JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")) as { version: string }).version
+
+/**
+ * Runs one command line. Only the group that is asked for is loaded, so that start-up stays short.
+ * @param args without interpreter and script
+ * @returns the exit status, see `exit.ts`
+ */
+export async function main(args: readonly string[]): Promise<number> {
+  const json = args.includes("--json")
+  const output = new Output({ json })
+  try {
+    const program = await buildProgram(args, output)
+    await program.parseAsync([...args], { from: "user" })
+    return typeof process.exitCode === "number" ? process.exitCode : 0
+  } catch (error) {
+    if (error instanceof CommanderError) {
+      if (error.exitCode === 0) return 0
+      if (json) output.event({ ok: false, code: "usage", message: error.message.replace(/^error: /, "") })
+      return 2
+    }
+    const status = exitStatus(error)
+    const { code, message, lines } = messageOf(error)
+    if (json) output.event({ ok: false, code, message, ...(lines.length > 0 ? { details: lines } : {}) })
+    else {
+      process.stderr.write(`perun: ${message}\n`)
+      for (const line of lines) process.stderr.write(`  ${line}\n`)
+    }
+    if (status === 1 && process.env["PERUN_DEBUG"] !== undefined && error instanceof Error) process.stderr.write(`${error.stack ?? ""}\n`)
+    return status
+  }
+}
+
+/** The command tree with the group that `args` name; all of them when `args` is undefined (completion, documentation). */
+export async function buildProgram(args: readonly string[] | undefined, output: Output): Promise<Command> {
+  const program = new Command("perun")
+    .description("Train and serve one model from data and code that none of the parties may see.")
+    .version(version, "--version")
+    .option("--json", "print JSON lines instead of text")
+    .showHelpAfterError("(add --help for the usage)")
+    .enablePositionalOptions()
+  const asked = args?.find((arg) => !arg.startsWith("-"))
+  const wanted = asked === "help" ? args?.filter((arg) => !arg.startsWith("-"))[1] : asked
+  for (const group of groups) {
+    const command = program.command(group.name).description(group.summary)
+    if (args === undefined || group.name === wanted) {
+      const register = await group.load()
+      register(command, output)
+    }
+  }
+  strictly(program, output)
+  return program
+}
+
+/** Every command takes `--json`, throws instead of exiting, and prints errors in one line. */
+function strictly(command: Command, output: Output): void {
+  command.exitOverride()
+  command.configureOutput({
+    writeErr: (text) => {
+      if (!output.json) process.stderr.write(text)
+    },
+    outputError: (text, write) => write(`perun: ${text.replace(/^error: /, "")}`),
+  })
+  for (const child of command.commands) {
+    if (child.commands.length === 0) child.option("--json", "print JSON lines instead of text")
+    strictly(child, output)
+  }
+}
+
+if (import.meta.main) {
+  let interrupted = 0
+  process.on("SIGINT", () => {
+    // The first Ctrl-C lets open work clean up through its own listeners; a second one ends at once.
+    interrupted++
+    if (interrupted > 1 || process.listenerCount("SIGINT") === 1) {
+      process.stderr.write("perun: interrupted\n")
+      process.exit(130)
+    }
+  })
+  process.on("unhandledRejection", (error) => {
+    process.stderr.write(`perun: ${messageOf(error).message}\n`)
+    process.exit(exitStatus(error))
+  })
+  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+    if (error.code === "EPIPE") process.exit(0)
+    throw error
+  })
+  process.exitCode = await main(process.argv.slice(2))
+  if (process.exitCode !== 0 && interrupted > 0) process.exitCode = exitStatus(new InterruptedError())
+}
