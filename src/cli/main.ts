@@ -1,10 +1,7 @@
-import { Command, CommanderError } from "commander"
-import { readFileSync } from "node:fs"
-import { groups } from "./commands.ts"
+import { CommanderError } from "commander"
 import { exitStatus, InterruptedError, messageOf } from "./exit.ts"
 import { Output } from "./output.ts"
-
-const version = (JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")) as { version: string }).version
+import { buildProgram } from "./program.ts"
 
 /**
  * Runs one command line. Only the group that is asked for is loaded, so that start-up stays short.
@@ -33,42 +30,6 @@ export async function main(args: readonly string[]): Promise<number> {
     }
     if (status === 1 && process.env["PERUN_DEBUG"] !== undefined && error instanceof Error) process.stderr.write(`${error.stack ?? ""}\n`)
     return status
-  }
-}
-
-/** The command tree with the group that `args` name; all of them when `args` is undefined (completion, documentation). */
-export async function buildProgram(args: readonly string[] | undefined, output: Output): Promise<Command> {
-  const program = new Command("perun")
-    .description("Train and serve one model from data and code that none of the parties may see.")
-    .version(version, "--version")
-    .option("--json", "print JSON lines instead of text")
-    .showHelpAfterError("(add --help for the usage)")
-    .enablePositionalOptions()
-  const asked = args?.find((arg) => !arg.startsWith("-"))
-  const wanted = asked === "help" ? args?.filter((arg) => !arg.startsWith("-"))[1] : asked
-  for (const group of groups) {
-    const command = program.command(group.name).description(group.summary)
-    if (args === undefined || group.name === wanted) {
-      const register = await group.load()
-      register(command, output)
-    }
-  }
-  strictly(program, output)
-  return program
-}
-
-/** Every command takes `--json`, throws instead of exiting, and prints errors in one line. */
-function strictly(command: Command, output: Output): void {
-  command.exitOverride()
-  command.configureOutput({
-    writeErr: (text) => {
-      if (!output.json) process.stderr.write(text)
-    },
-    outputError: (text, write) => write(`perun: ${text.replace(/^error: /, "")}`),
-  })
-  for (const child of command.commands) {
-    if (child.commands.length === 0) child.option("--json", "print JSON lines instead of text")
-    strictly(child, output)
   }
 }
 

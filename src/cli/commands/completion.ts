@@ -1,5 +1,5 @@
 import { Argument, type Command } from "commander"
-import { buildProgram } from "../main.ts"
+import { buildProgram } from "../program.ts"
 import type { Output } from "../output.ts"
 
 const shells = ["bash", "zsh", "fish"] as const
