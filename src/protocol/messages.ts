@@ -135,7 +135,8 @@ export const runViewSchema = z.strictObject({
 })
 export const runCreatedSchema = z.strictObject({ run: idSchema })
 export const runListSchema = z.strictObject({ runs: z.array(runViewSchema).max(10_000) })
-export const metricValuesSchema = z.record(nameSchema, z.union([z.number(), z.string().max(256), z.boolean()]))
+/** Numbers by the name that the policy's schema gives them; metrics.ts holds them against the schema. */
+export const metricValuesSchema = z.record(z.string().regex(/^[A-Za-z_][A-Za-z0-9_]{0,63}$/), z.number())
 /** One event of GET /v1/runs/:run/events; the SSE id is `seq`. */
 export const runEventSchema = z.discriminatedUnion("kind", [
   z.strictObject({

@@ -1,0 +1,186 @@
+import { z } from "zod"
+import * as m from "./messages.ts"
+import { digestSchema, idSchema, maxBundleBytes, maxMessageBytes, maxPolicySubmissionBytes, nameSchema } from "./wire.ts"
+
+/**
+ * HTTP API v1 as one table: manager, agent, client and the OpenAPI document all read it. Blobs and the event stream have routes of their own kind
+ * (`content`), for their bodies are no JSON message.
+ */
+
+/**
+ * Who may call: `open` anyone; `stakeholder` a TLS client key with a session statement of an identity; `host` a TLS client key alone, which the manager
+ * knows by what it proved; `either` one or the other.
+ */
+export type Access = "open" | "stakeholder" | "host" | "either"
+export type Content = "json" | "blob" | "events"
+
+export interface Route {
+  readonly method: "GET" | "POST" | "PUT" | "HEAD"
+  /** Address with `:name` parts; each name stands in `pathParameters`. */
+  readonly path: string
+  readonly access: Access
+  readonly content: Content
+  readonly query: z.ZodType
+  readonly body: z.ZodType
+  readonly response: z.ZodType
+  /** Largest request body in bytes. */
+  readonly maxBodyBytes: number
+  /** Largest JSON response in bytes. */
+  readonly maxResponseBytes: number
+  /** May be sent again when the answer was lost: doing it twice is doing it once. */
+  readonly idempotent: boolean
+  readonly summary: string
+}
+
+/** Form of each `:name` part of an address. */
+export const pathParameters = {
+  digest: digestSchema,
+  job: nameSchema,
+  run: idSchema,
+  output: idSchema,
+  lease: idSchema,
+  enrolment: idSchema,
+  host: nameSchema,
+} as const
+
+export type PathParameterName = keyof typeof pathParameters
+
+/** Names of the `:name` parts of an address. */
+export type PathNames<Path extends string> = Path extends `${string}:${infer Name}/${infer Rest}`
+  ? Name | PathNames<`/${Rest}`>
+  : Path extends `${string}:${infer Name}`
+    ? Name
+    : never
+
+export type PathValues<Path extends string> = { readonly [Name in PathNames<Path>]: string }
+
+const none = z.undefined()
+const noQuery = z.strictObject({})
+
+function get<const Path extends string, R extends z.ZodType>(path: Path, access: Access, response: R, summary: string) {
+  return { ...common, method: "GET", path, access, response, summary, idempotent: true } as const
+}
+
+function post<const Path extends string, B extends z.ZodType, R extends z.ZodType>(
+  path: Path,
+  access: Access,
+  body: B,
+  response: R,
+  summary: string,
+) {
+  return { ...common, method: "POST", path, access, body, response, summary } as const
+}
+
+const common = {
+  content: "json" as Content,
+  query: noQuery,
+  body: none,
+  maxBodyBytes: maxMessageBytes,
+  maxResponseBytes: maxPolicySubmissionBytes,
+  idempotent: false as boolean,
+} as const
+
+export const routes = {
+  describeManager: get("/v1/manager", "open", m.signedManagerDescriptionSchema, "what the manager says about itself, signed"),
+  openApi: get("/v1/openapi.json", "open", z.record(z.string(), z.json()), "this interface as an OpenAPI 3.1 document"),
+  health: get("/v1/healthz", "open", m.healthSchema, "whether the manager answers"),
+
+  submitPolicy: {
+    ...post("/v1/policies", "stakeholder", m.submitPolicyRequestSchema, m.policyStatusSchema, "propose a policy with its reference values"),
+    maxBodyBytes: maxPolicySubmissionBytes,
+    idempotent: true,
+  },
+  listPolicies: get("/v1/policies", "stakeholder", m.policyListSchema, "policies that name the caller"),
+  getPolicy: get("/v1/policies/:digest", "stakeholder", m.policyViewSchema, "one policy, its references, signatures and state"),
+  approvePolicy: {
+    ...post("/v1/policies/:digest/approvals", "stakeholder", m.signatureRequestSchema, m.policyStatusSchema, "sign a policy"),
+    idempotent: true,
+  },
+  withdrawPolicy: {
+    ...post("/v1/policies/:digest/withdrawals", "stakeholder", m.signatureRequestSchema, m.policyStatusSchema, "withdraw consent, for ever"),
+    idempotent: true,
+  },
+  depositArtifact: {
+    ...post("/v1/policies/:digest/deposits", "stakeholder", m.depositRequestSchema, m.artifactViewSchema, "deposit an artifact's key"),
+    idempotent: true,
+  },
+  listArtifacts: get("/v1/artifacts", "stakeholder", m.artifactListSchema, "deposited artifacts of the caller's policies"),
+
+  headBlob: { ...get("/v1/blobs/:digest", "either", none, "whether a blob is there, and its size"), method: "HEAD", content: "blob" },
+  getBlob: { ...get("/v1/blobs/:digest", "either", none, "a blob of ciphertext; Range is understood"), content: "blob" },
+  putBlob: {
+    ...get("/v1/blobs/:digest", "either", none, "store a blob of ciphertext under its SHA-256"),
+    method: "PUT",
+    content: "blob",
+  },
+
+  queueRun: post("/v1/policies/:digest/jobs/:job/runs", "stakeholder", m.emptySchema, m.runCreatedSchema, "queue a run of a job"),
+  listRuns: {
+    ...get("/v1/runs", "stakeholder", m.runListSchema, "runs of the caller's policies"),
+    query: z.strictObject({ policy: digestSchema.optional() }),
+  },
+  getRun: get("/v1/runs/:run", "stakeholder", m.runViewSchema, "one run"),
+  watchRun: { ...get("/v1/runs/:run/events", "stakeholder", m.runEventSchema, "events of a run as they happen (SSE)"), content: "events" },
+  cancelRun: {
+    ...post("/v1/runs/:run/cancel", "stakeholder", m.emptySchema, m.runViewSchema, "cancel a run; a running job ends with its lease"),
+    idempotent: true,
+  },
+
+  listOutputs: {
+    ...get("/v1/outputs", "stakeholder", m.outputListSchema, "sealed outputs of the caller's policies"),
+    query: z.strictObject({ run: idSchema.optional() }),
+  },
+  voteOutput: {
+    ...post("/v1/outputs/:output/votes", "stakeholder", m.signatureRequestSchema, m.outputViewSchema, "vote for the release of an output"),
+    idempotent: true,
+  },
+  getOutputPackage: get("/v1/outputs/:output/package", "stakeholder", m.outputPackageSchema, "the output, rewrapped to the calling consumer"),
+
+  listHosts: get("/v1/hosts", "stakeholder", m.hostListSchema, "enrolled hosts"),
+  retireHost: {
+    ...post("/v1/hosts/:host/retire", "stakeholder", m.emptySchema, m.hostViewSchema, "retire a host; its leases end"),
+    idempotent: true,
+  },
+  listReceipts: {
+    ...get("/v1/receipts", "stakeholder", m.receiptListSchema, "the hash-linked list of what happened, signed"),
+    query: z.strictObject({
+      from: z
+        .string()
+        .regex(/^[0-9]{1,12}$/)
+        .optional(),
+    }),
+  },
+
+  beginEnrolment: post("/v1/enrolments", "host", m.enrolmentRequestSchema, m.enrolmentChallengeSchema, "ask a TPM to prove its attestation key"),
+  answerEnrolment: post("/v1/enrolments/:enrolment/answer", "host", m.enrolmentAnswerSchema, m.hostViewSchema, "answer the enrolment challenge"),
+  requestChallenge: post(
+    "/v1/challenges",
+    "host",
+    m.challengeRequestSchema,
+    m.challengeSchema,
+    "a nonce for a claim or a renewal; 204 when there is no work",
+  ),
+  claimRun: {
+    ...post("/v1/claims", "host", m.claimRequestSchema, m.claimGrantSchema, "prove the machine and get the keys of a run"),
+    maxBodyBytes: maxBundleBytes,
+  },
+  renewLease: {
+    ...post("/v1/leases/:lease/renew", "host", m.renewRequestSchema, m.renewGrantSchema, "prove that nothing changed and keep the lease"),
+    maxBodyBytes: maxBundleBytes,
+  },
+  reportMetrics: post("/v1/runs/:run/metrics", "host", m.metricsRequestSchema, m.emptySchema, "metrics by the policy's schema"),
+  reportOutput: {
+    ...post("/v1/runs/:run/outputs", "host", m.outputRequestSchema, m.outputCreatedSchema, "a sealed output of the run"),
+    idempotent: true,
+  },
+  finishRun: {
+    ...post("/v1/runs/:run/finish", "host", m.runReportSchema, m.emptySchema, "the run is over; its lease ends"),
+    idempotent: true,
+  },
+} as const satisfies Record<string, Route>
+
+export type Routes = typeof routes
+export type RouteName = keyof Routes
+export type RequestBody<R extends Route> = z.output<R["body"]>
+export type RequestQuery<R extends Route> = z.output<R["query"]>
+export type ResponseBody<R extends Route> = z.output<R["response"]>
