@@ -1,0 +1,252 @@
+import { randomBytes } from "node:crypto"
+import { viewOf } from "../bytes/view.ts"
+import { runBatches } from "./batches.ts"
+import { batchChunks, ChunkPool } from "./chunk-pool.ts"
+import { SealingError } from "./errors.ts"
+import { derivePayloadKey, encodeAgeHeader, generateFileKey, maxHeaderBytes, openAgeHeader, parseAgeHeader } from "./header.ts"
+import type { AgeHeader } from "./header.ts"
+import { memoryReader, readRange, readStart } from "./ranges.ts"
+import type { ByteSink, RangeReader } from "./ranges.ts"
+import { chunkBytes, openedStreamBytes, openChunks, payloadNonceBytes, sealedChunkBytes, sealedStreamBytes, tagBytes } from "./stream.ts"
+
+/** Plaintext of a known length, read in order. */
+export interface PlainSource {
+  readonly sizeBytes: number
+  /** Fills `into` wholly with the next bytes; never asked for more than `sizeBytes` in all. One call at a time. */
+  fill(into: Uint8Array): Promise<void>
+}
+
+export interface SealOptions {
+  readonly pool: ChunkPool
+  /** age recipients, all of one kind. */
+  readonly recipients: readonly string[]
+  readonly source: PlainSource
+  /** Receives the age file in order. */
+  readonly sink: ByteSink
+  readonly signal?: AbortSignal | undefined
+  /** Called with the number of plaintext bytes of each batch that was written. */
+  readonly onBytes?: ((bytes: number) => void) | undefined
+}
+
+/**
+ * Seals a plaintext as an age file (format v1) in constant memory.
+ * @throws {SealingError} `malformed`, `unsupported` for recipients; what source and sink throw; the signal's reason
+ */
+export async function sealAgeFile(options: SealOptions): Promise<void> {
+  const { pool, source, sink, signal } = options
+  const fileKey = generateFileKey()
+  const nonce = new Uint8Array(randomBytes(payloadNonceBytes))
+  const key = derivePayloadKey(fileKey, nonce)
+  await sink.write(await encodeAgeHeader(fileKey, options.recipients))
+  await sink.write(nonce)
+  fileKey.fill(0)
+  const batches = batchesOf(source.sizeBytes)
+  let filled: Promise<void> = Promise.resolve()
+  await runBatches(
+    pool,
+    batches.length,
+    async (slot, index) => {
+      const batch = batches.at(index)
+      const input = viewOf(slot.plain, 0, batch.plainBytes)
+      const fill = filled.then(() => {
+        signal?.throwIfAborted()
+        return source.fill(input)
+      })
+      filled = fill
+      await fill
+      await pool.run({ action: "seal", key, ...batch.run, input, output: viewOf(slot.sealed, 0, batch.sealedBytes) })
+    },
+    async (slot, index) => {
+      const batch = batches.at(index)
+      await sink.write(viewOf(slot.sealed, 0, batch.sealedBytes))
+      options.onBytes?.(batch.plainBytes)
+    },
+  )
+  key.fill(0)
+}
+
+/** Seals bytes in memory. @throws as `sealAgeFile` */
+export async function sealAgeBytes(plaintext: Uint8Array, recipients: readonly string[]): Promise<Uint8Array> {
+  await using pool = new ChunkPool(0)
+  const sink = new MemorySink()
+  let at = 0
+  const source: PlainSource = {
+    sizeBytes: plaintext.length,
+    async fill(into) {
+      into.set(viewOf(plaintext, at, into.length))
+      at += into.length
+    },
+  }
+  await sealAgeFile({ pool, recipients, source, sink })
+  return sink.take()
+}
+
+/**
+ * Opens an age file in memory.
+ * @throws {SealingError} `wrong-key`, `corrupt`, `truncated`, `trailing-data`, `malformed`, `unsupported`
+ */
+export async function openAgeBytes(file: Uint8Array, identity: string): Promise<Uint8Array> {
+  await using pool = new ChunkPool(0)
+  const sink = new MemorySink()
+  const opened = await AgeFile.open(memoryReader(file), identity)
+  await opened.stream({ pool, sink })
+  return sink.take()
+}
+
+export interface StreamOptions {
+  readonly pool: ChunkPool
+  /** Receives the plaintext in order, each part verified; what was written is not whole before the promise resolves. */
+  readonly sink: ByteSink
+  readonly signal?: AbortSignal | undefined
+  /** Receives every byte of the age file in order, for hashing it on the way. */
+  readonly onSealed?: ((bytes: Uint8Array) => void) | undefined
+}
+
+/** An age file whose header was opened: the plaintext as a stream, or any part of it. The caller keeps the reader open and closes it. */
+export class AgeFile {
+  /** Plaintext bytes; authentic only after `stream` ended or a `readRange` resolved. */
+  readonly sizeBytes: number
+  readonly #reader: RangeReader
+  readonly #header: AgeHeader
+  readonly #nonce: Uint8Array
+  readonly #key: Uint8Array
+  #endVerified = false
+
+  private constructor(reader: RangeReader, header: AgeHeader, nonce: Uint8Array, key: Uint8Array) {
+    this.#reader = reader
+    this.#header = header
+    this.#nonce = nonce
+    this.#key = key
+    this.sizeBytes = openedStreamBytes(reader.sizeBytes - this.#payloadStart)
+  }
+
+  /**
+   * Reads and verifies the header. `replacedHeader`: a rewrapped header that stands for the file's own, which is then only skipped.
+   * @throws {SealingError} `wrong-key`, `corrupt`, `truncated`, `malformed`, `unsupported`, `too-large`
+   */
+  static async open(reader: RangeReader, identity: string, replacedHeader?: Uint8Array): Promise<AgeFile> {
+    const header = await readAgeHeader(reader)
+    const fileKey = await openAgeHeader(replacedHeader === undefined ? header : parseWholeHeader(replacedHeader), identity)
+    if (reader.sizeBytes < header.bytes.length + payloadNonceBytes) throw new SealingError("truncated", "no payload", { path: "payload" })
+    const nonce = await readRange(reader, header.bytes.length, payloadNonceBytes)
+    const key = derivePayloadKey(fileKey, nonce)
+    fileKey.fill(0)
+    return new AgeFile(reader, header, nonce, key)
+  }
+
+  get #payloadStart(): number {
+    return this.#header.bytes.length + payloadNonceBytes
+  }
+
+  /**
+   * Opens the whole payload into a sink, in constant memory.
+   * @throws {SealingError} `corrupt`, `truncated`, `trailing-data`; what the sink throws
+   */
+  async stream(options: StreamOptions): Promise<void> {
+    const { pool, sink, signal } = options
+    options.onSealed?.(this.#header.bytes)
+    options.onSealed?.(this.#nonce)
+    const batches = batchesOf(this.sizeBytes)
+    await runBatches(
+      pool,
+      batches.length,
+      async (slot, index) => {
+        const batch = batches.at(index)
+        const input = viewOf(slot.sealed, 0, batch.sealedBytes)
+        signal?.throwIfAborted()
+        await this.#reader.read(this.#payloadStart + index * batchChunks * sealedChunkBytes, input)
+        await pool.run({ action: "open", key: this.#key, ...batch.run, input, output: viewOf(slot.plain, 0, batch.plainBytes) })
+      },
+      async (slot, index) => {
+        const batch = batches.at(index)
+        options.onSealed?.(viewOf(slot.sealed, 0, batch.sealedBytes))
+        await sink.write(viewOf(slot.plain, 0, batch.plainBytes))
+      },
+    )
+    this.#endVerified = true
+  }
+
+  /**
+   * `lengthBytes` of plaintext from `offset`: only the chunks that hold them are read, and once the last one, which proves the length.
+   * @throws {SealingError} `corrupt`, `truncated`, `trailing-data`
+   * @throws {TypeError} for a range outside the plaintext
+   */
+  async readRange(offset: number, lengthBytes: number): Promise<Uint8Array> {
+    if (
+      !Number.isSafeInteger(offset) ||
+      !Number.isSafeInteger(lengthBytes) ||
+      offset < 0 ||
+      lengthBytes < 0 ||
+      offset + lengthBytes > this.sizeBytes
+    ) {
+      throw new TypeError(`range of ${lengthBytes} bytes at ${offset} does not lie inside ${this.sizeBytes} bytes`)
+    }
+    if (!this.#endVerified) await this.#openChunk(this.#lastChunk)
+    this.#endVerified = true
+    const result = new Uint8Array(lengthBytes)
+    for (let done = 0; done < lengthBytes;) {
+      const at = offset + done
+      const number = Math.floor(at / chunkBytes)
+      const chunk = await this.#openChunk(number)
+      const from = at - number * chunkBytes
+      const length = Math.min(chunk.length - from, lengthBytes - done)
+      result.set(viewOf(chunk, from, length), done)
+      done += length
+    }
+    return result
+  }
+
+  get #lastChunk(): number {
+    return this.sizeBytes === 0 ? 0 : Math.ceil(this.sizeBytes / chunkBytes) - 1
+  }
+
+  async #openChunk(number: number): Promise<Uint8Array> {
+    const output = new Uint8Array(Math.min(chunkBytes, this.sizeBytes - number * chunkBytes))
+    const input = await readRange(this.#reader, this.#payloadStart + number * sealedChunkBytes, output.length + tagBytes)
+    openChunks({ key: this.#key, firstChunk: number, endsPayload: number === this.#lastChunk }, input, output)
+    return output
+  }
+}
+
+/** Reads and parses the header at the start of an age file; nothing is verified. @throws as `parseAgeHeader` */
+export async function readAgeHeader(reader: RangeReader): Promise<AgeHeader> {
+  return parseAgeHeader(await readStart(reader, maxHeaderBytes + 1))
+}
+
+function parseWholeHeader(bytes: Uint8Array): AgeHeader {
+  const header = parseAgeHeader(bytes)
+  if (header.bytes.length !== bytes.length) throw new SealingError("malformed", "bytes follow the header", { path: "header" })
+  return header
+}
+
+/** How a plaintext falls into batches; the last may be shorter, and is empty only when the plaintext is. */
+function batchesOf(sizeBytes: number): { readonly length: number; at(index: number): Batch } {
+  const batchBytes = batchChunks * chunkBytes
+  const length = Math.max(1, Math.ceil(sizeBytes / batchBytes))
+  return {
+    length,
+    at(index) {
+      const plainBytes = Math.min(batchBytes, sizeBytes - index * batchBytes)
+      const endsPayload = index === length - 1
+      return { plainBytes, sealedBytes: sealedStreamBytes(plainBytes), run: { firstChunk: index * batchChunks, endsPayload } }
+    },
+  }
+}
+
+interface Batch {
+  readonly plainBytes: number
+  readonly sealedBytes: number
+  readonly run: { readonly firstChunk: number; readonly endsPayload: boolean }
+}
+
+class MemorySink implements ByteSink {
+  readonly #parts: Uint8Array[] = []
+
+  async write(bytes: Uint8Array): Promise<void> {
+    this.#parts.push(new Uint8Array(bytes))
+  }
+
+  take(): Uint8Array {
+    return new Uint8Array(Buffer.concat(this.#parts))
+  }
+}

@@ -1,0 +1,141 @@
+import { availableParallelism } from "node:os"
+import { Worker } from "node:worker_threads"
+import { SealingError } from "./errors.ts"
+import { runChunkTask } from "./chunk-task.ts"
+import type { ChunkTask } from "./chunk-task.ts"
+import type { ChunkAnswer } from "./chunk-worker.ts"
+import { chunkBytes, sealedChunkBytes } from "./stream.ts"
+
+/** Chunks that travel in one message: 1 MiB, so that the cost of a message (some 20 µs) stays small beside the work (some 500 µs). */
+export const batchChunks = 16
+
+/** Shared buffers for one batch. `plain` holds 1 MiB, `sealed` that and the tags. */
+export interface BatchSlot {
+  readonly plain: Uint8Array
+  readonly sealed: Uint8Array
+}
+
+/**
+ * Worker threads that seal and open chunks, and the shared buffers for it. Threads start with the first large batch, so that a pool for small files costs
+ * nothing. Close it (`await using`): open threads keep the process alive, and closing wipes the buffers.
+ */
+export class ChunkPool implements AsyncDisposable {
+  readonly #size: number
+  readonly #workers: IdleWorker[] = []
+  readonly #idle: IdleWorker[] = []
+  readonly #queue: Pending[] = []
+  readonly #slots: BatchSlot[] = []
+  #closed = false
+
+  /** `workers`: number of threads, 0 for none (all work on the calling thread). Default: one per processor. */
+  constructor(workers: number = availableParallelism()) {
+    if (!Number.isInteger(workers) || workers < 0 || workers > maxWorkers) throw new TypeError(`workers must be an integer from 0 to ${maxWorkers}`)
+    this.#size = workers
+  }
+
+  /** How many batches are worth having under way at once. */
+  get depth(): number {
+    return this.#size === 0 ? 1 : this.#size + 2
+  }
+
+  /** Buffers for one batch; give them back with `giveBack`. */
+  takeSlot(): BatchSlot {
+    return (
+      this.#slots.pop() ?? {
+        plain: new Uint8Array(new SharedArrayBuffer(batchChunks * chunkBytes)),
+        sealed: new Uint8Array(new SharedArrayBuffer(batchChunks * sealedChunkBytes)),
+      }
+    )
+  }
+
+  giveBack(slot: BatchSlot): void {
+    if (this.#closed) wipe(slot)
+    else this.#slots.push(slot)
+  }
+
+  /**
+   * Seals or opens one run of chunks; input and output must stay untouched until then.
+   * @throws {SealingError} as `openChunks`
+   */
+  async run(task: ChunkTask): Promise<void> {
+    if (this.#closed) throw new TypeError("the pool is closed")
+    const isSmall = this.#workers.length === 0 && task.input.length <= smallBytes
+    if (this.#size === 0 || isSmall) return runChunkTask(task)
+    return new Promise((resolve, reject) => {
+      this.#queue.push({ task, resolve, reject })
+      this.#feed()
+    })
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closed = true
+    const workers = this.#workers.splice(0)
+    for (const { reject } of this.#queue.splice(0)) reject(new Error("internal: the pool was closed before its work was done"))
+    await Promise.all(workers.map((worker) => worker.thread.terminate()))
+    for (const slot of this.#slots.splice(0)) wipe(slot)
+  }
+
+  #feed(): void {
+    for (;;) {
+      const next = this.#queue[0]
+      if (next === undefined) return
+      const worker = this.#idle.pop() ?? this.#start()
+      if (worker === undefined) return
+      this.#queue.shift()
+      worker.current = next
+      worker.thread.postMessage(next.task)
+    }
+  }
+
+  #start(): IdleWorker | undefined {
+    if (this.#workers.length >= this.#size) return undefined
+    const worker: IdleWorker = { thread: new Worker(new URL("./chunk-worker.ts", import.meta.url)), current: undefined }
+    worker.thread.on("message", (answer: ChunkAnswer) => {
+      const done = worker.current
+      worker.current = undefined
+      this.#idle.push(worker)
+      this.#feed()
+      if (done !== undefined) settle(done, answer)
+    })
+    worker.thread.on("error", (cause) => this.#lose(worker, cause))
+    worker.thread.on("exit", () => this.#lose(worker, new Error("worker thread ended")))
+    this.#workers.push(worker)
+    return worker
+  }
+
+  #lose(worker: IdleWorker, cause: unknown): void {
+    const at = this.#workers.indexOf(worker)
+    if (at >= 0) this.#workers.splice(at, 1)
+    const idleAt = this.#idle.indexOf(worker)
+    if (idleAt >= 0) this.#idle.splice(idleAt, 1)
+    worker.current?.reject(new Error("internal: a worker thread failed", { cause }))
+    worker.current = undefined
+    // With no thread left nobody would answer what waits.
+    if (this.#workers.length === 0) for (const { reject } of this.#queue.splice(0)) reject(new Error("internal: a worker thread failed", { cause }))
+  }
+}
+
+interface Pending {
+  readonly task: ChunkTask
+  readonly resolve: () => void
+  readonly reject: (error: unknown) => void
+}
+
+interface IdleWorker {
+  readonly thread: Worker
+  current: Pending | undefined
+}
+
+function settle({ resolve, reject }: Pending, answer: ChunkAnswer): void {
+  if (answer.refused !== undefined) reject(new SealingError(answer.refused.code, answer.refused.message))
+  else if (answer.broken !== undefined) reject(new Error(`internal: ${answer.broken}`))
+  else resolve()
+}
+
+function wipe(slot: BatchSlot): void {
+  slot.plain.fill(0)
+}
+
+const maxWorkers = 256
+// Below this a message to another thread costs more than the work.
+const smallBytes = 4 * sealedChunkBytes
