@@ -15,6 +15,8 @@ export interface Tally {
   readonly signed: readonly string[]
   /** Stakeholders whose signature could still bring it nearer. */
   readonly missing: readonly string[]
+  /** Stakeholders that have taken their consent back. Theirs counts no more; that of an owner ends the whole for good. */
+  readonly withdrawn: readonly string[]
   readonly invalid: readonly InvalidSignature[]
 }
 
@@ -46,6 +48,7 @@ export function tallyApprovals(policy: Policy, signatures: readonly StatementSig
       approval: policy.approval,
       everyone: Object.keys(policy.stakeholders),
       owners: artifactOwners(policy),
+      blocking: artifactOwners(policy),
     },
     signatures,
     against,
@@ -80,7 +83,7 @@ export function tallyRelease(
   const owners = votingOwners(policy, job, terms)
   return tallyStatements(
     policy,
-    { purpose: "vote", digest: votes.digest, approval: terms.release, everyone: owners, owners },
+    { purpose: "vote", digest: votes.digest, approval: terms.release, everyone: owners, owners, blocking: inputOwners(policy, job) },
     votes.signatures,
     against,
   )
@@ -128,6 +131,8 @@ interface Question {
   readonly everyone: readonly string[]
   /** Each of these must have signed, whatever `approval` says. */
   readonly owners: readonly string[]
+  /** The withdrawal of any of these ends it, also of one that has waived its vote: what is derived is locked too. */
+  readonly blocking: readonly string[]
 }
 
 function tallyStatements(policy: Policy, question: Question, signatures: readonly StatementSignature[], against: Against): Tally {
@@ -140,9 +145,10 @@ function tallyStatements(policy: Policy, question: Question, signatures: readonl
   const missing = new Set([...(question.approval === "none" ? [] : namesMissing(question.approval, voices)), ...ownersMissing])
   const inOrder = Object.keys(policy.stakeholders)
   return {
-    satisfied: reached && ownersMissing.length === 0 && !inOrder.some((name) => withdrawn.has(name)),
+    satisfied: reached && ownersMissing.length === 0 && !question.blocking.some((name) => withdrawn.has(name)),
     signed: inOrder.filter((name) => valid.has(name)),
-    missing: inOrder.filter((name) => missing.has(name)),
+    missing: inOrder.filter((name) => missing.has(name) && !withdrawn.has(name)),
+    withdrawn: inOrder.filter((name) => withdrawn.has(name)),
     invalid,
   }
 }
