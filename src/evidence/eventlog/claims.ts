@@ -9,6 +9,8 @@ export interface BootEvent {
   readonly digest: string
   /** One readable line for people, made from certified data only: variable name, command line, device path; "" where nothing is certified. */
   readonly description: string
+  /** True when the event's data hashes to its digest, so that `description` says something. */
+  readonly certified: boolean
 }
 
 /** Facts that hold because event data hashes to its digest. */
@@ -23,6 +25,13 @@ export interface BootClaims {
   readonly secureBoot: "enabled" | "disabled" | "unknown"
   /** Kernel command lines, as measured, in order: from PCR 8 (GRUB), 9 (EFI stub LoadOptions) or 12 (systemd-boot). Without trailing NUL. */
   readonly commandLines: readonly { readonly pcr: number; readonly text: string }[]
+  /**
+   * Digests of kernel load options (command lines) whose text the log does not hold: the Linux EFI stub measures UTF-16 text into PCR 9 but logs a
+   * label only. Lower-case hexadecimal, in order; those that a given candidate explained stand in `commandLines` too. See `loadOptionsDigest`.
+   */
+  readonly loadOptions: readonly string[]
+  /** Authenticode digests of every image that PCR 4 names (boot loaders, kernels), in order: whatever its label, what no certified text explains. */
+  readonly images: readonly string[]
   /** Digests of initial ram disks as measured by the kernel's EFI stub or the boot loader, lower-case hexadecimal. */
   readonly initrds: readonly string[]
   /** Faults of the firmware that were accepted because the caller named them. */
