@@ -1,10 +1,11 @@
 import type { Digest } from "../bytes/digest.ts"
 import { PerunError } from "../bytes/error.ts"
-import { canonicalJson } from "../bytes/json.ts"
 import { verifyStatement } from "../pki/statement.ts"
 import type { StatementPurpose, StatementSignature } from "../pki/statement.ts"
 import type { Approval, Job, Policy } from "./document.ts"
 import { artifactOwners, inputOwners, own, policyDigest } from "./document.ts"
+import type { Derivations, Origin } from "./derivation.ts"
+import { originsOfInputs, originsWithout } from "./derivation.ts"
 import { isReached, namesMissing } from "./expression.ts"
 
 /** Where a set of signatures stands against what a policy asks for. Made from the signatures each time; never stored as a truth of its own. */
@@ -15,6 +16,8 @@ export interface Tally {
   readonly signed: readonly string[]
   /** Stakeholders whose signature could still bring it nearer. */
   readonly missing: readonly string[]
+  /** Parties behind derived inputs that have yet to sign, by the names they had in the policies that those came from. */
+  readonly originsMissing: readonly string[]
   /** Stakeholders that have taken their consent back. Theirs counts no more; that of an owner ends the whole for good. */
   readonly withdrawn: readonly string[]
   readonly invalid: readonly InvalidSignature[]
@@ -46,6 +49,7 @@ export function tallyApprovals(policy: Policy, signatures: readonly StatementSig
       purpose: "policy",
       digest: policyDigest(policy),
       approval: policy.approval,
+      origins: [],
       everyone: Object.keys(policy.stakeholders),
       owners: artifactOwners(policy),
       blocking: artifactOwners(policy),
@@ -75,18 +79,33 @@ export function tallyRelease(
   jobName: string,
   outputName: string,
   votes: { readonly digest: Digest; readonly signatures: readonly StatementSignature[] },
+  derivations: Derivations,
   against: Against = {},
 ): Tally {
-  const job = own(policy.jobs, jobName)
-  const terms = job === undefined ? undefined : releaseTerms(job, outputName)
-  if (job === undefined || terms === undefined) throw new TypeError(`policy has no output ${outputName} of a job ${jobName}`)
+  const { job, terms } = demandTerms(policy, jobName, outputName)
   const owners = votingOwners(policy, job, terms)
   return tallyStatements(
     policy,
-    { purpose: "vote", digest: votes.digest, approval: terms.release, everyone: owners, owners, blocking: inputOwners(policy, job) },
+    {
+      purpose: "vote",
+      digest: votes.digest,
+      approval: terms.release,
+      everyone: owners,
+      owners,
+      origins: originsOfInputs(policy, job, derivations),
+      blocking: inputOwners(policy, job),
+    },
     votes.signatures,
     against,
   )
+}
+
+/** @throws {TypeError} where the policy has no such job or output: wrong use, for callers take both from the policy */
+export function demandTerms(policy: Policy, jobName: string, outputName: string): { readonly job: Job; readonly terms: ReleaseTerms } {
+  const job = own(policy.jobs, jobName)
+  const terms = job === undefined ? undefined : releaseTerms(job, outputName)
+  if (job === undefined || terms === undefined) throw new TypeError(`policy has no output ${outputName} of a job ${jobName}`)
+  return { job, terms }
 }
 
 /** The terms on which an output, or `logs`, leaves; undefined where the job has no such thing. */
@@ -131,63 +150,79 @@ interface Question {
   readonly everyone: readonly string[]
   /** Each of these must have signed, whatever `approval` says. */
   readonly owners: readonly string[]
+  /** Parties behind derived inputs: one of each one's keys must have signed. */
+  readonly origins: readonly Origin[]
   /** The withdrawal of any of these ends it, also of one that has waived its vote: what is derived is locked too. */
   readonly blocking: readonly string[]
 }
 
 function tallyStatements(policy: Policy, question: Question, signatures: readonly StatementSignature[], against: Against): Tally {
-  const { signed, invalid } = signersOf(policy, question.purpose, question.digest, signatures)
+  const { signed, keys, invalid } = signersOf(policy, question.purpose, question.digest, signatures)
   const withdrawn = against.withdrawn ?? new Set()
   const valid = new Set([...signed].filter((name) => !withdrawn.has(name)))
   const voices = { signed: valid, everyone: question.everyone, objected: new Set([...(against.objected ?? []), ...withdrawn]) }
   const reached = question.approval === "none" || isReached(question.approval, voices)
   const ownersMissing = question.owners.filter((owner) => !valid.has(owner))
   const missing = new Set([...(question.approval === "none" ? [] : namesMissing(question.approval, voices)), ...ownersMissing])
+  const originsMissing = originsWithout(question.origins, keys)
   const inOrder = Object.keys(policy.stakeholders)
   return {
-    satisfied: reached && ownersMissing.length === 0 && !question.blocking.some((name) => withdrawn.has(name)),
+    satisfied: reached && ownersMissing.length === 0 && originsMissing.length === 0 && !question.blocking.some((name) => withdrawn.has(name)),
     signed: inOrder.filter((name) => valid.has(name)),
     missing: inOrder.filter((name) => missing.has(name) && !withdrawn.has(name)),
+    originsMissing: originsMissing.map(({ name }) => name),
     withdrawn: inOrder.filter((name) => withdrawn.has(name)),
     invalid,
   }
 }
 
-/** Names with at least one valid signature. A key is counted once, and so is a name with several keys: names are a set. */
-function signersOf(
-  policy: Policy,
-  purpose: StatementPurpose,
-  digest: Digest,
-  signatures: readonly StatementSignature[],
-): { readonly signed: ReadonlySet<string>; readonly invalid: readonly InvalidSignature[] } {
-  const signed = new Set<string>()
-  const invalid: InvalidSignature[] = []
-  const seen = new Set<string>()
-  for (const [index, signature] of signatures.entries()) {
-    const exact = canonicalJson(signature)
-    if (seen.has(exact)) continue
-    seen.add(exact)
-    const verdict = signerOf(policy, purpose, digest, signature)
-    if (typeof verdict === "string") signed.add(verdict)
-    else invalid.push({ index, key: signature.key, ...verdict })
-  }
-  return { signed, invalid }
+/**
+ * Keys whose holders have signed `perun policy <digest>`, whether or not the policy states them. A key that a stakeholder merely lists proves nothing.
+ */
+export function signingKeys(purpose: StatementPurpose, digest: Digest, signatures: readonly StatementSignature[]): ReadonlySet<string> {
+  return new Set(signatures.flatMap((signature) => keyOf(purpose, digest, signature).key ?? []))
 }
 
-function signerOf(
-  policy: Policy,
+interface Signers {
+  /** Names with at least one valid signature. A key counts once, and so does a name with several keys. */
+  readonly signed: ReadonlySet<string>
+  /** The keys that signed. */
+  readonly keys: ReadonlySet<string>
+  readonly invalid: readonly InvalidSignature[]
+}
+
+function signersOf(policy: Policy, purpose: StatementPurpose, digest: Digest, signatures: readonly StatementSignature[]): Signers {
+  const signed = new Set<string>()
+  const keys = new Set<string>()
+  const invalid: InvalidSignature[] = []
+  for (const [index, signature] of signatures.entries()) {
+    const { key, fault } = keyOf(purpose, digest, signature)
+    if (key !== undefined) keys.add(key)
+    const name = key === undefined ? undefined : stakeholderOfKey(policy, key)
+    if (name !== undefined) signed.add(name)
+    else invalid.push({ index, key: signature.key, ...(fault ?? notAStakeholder(policy, signature.key)) })
+  }
+  return { signed, keys, invalid }
+}
+
+type Fault = Pick<InvalidSignature, "code" | "message">
+
+function keyOf(
   purpose: StatementPurpose,
   digest: Digest,
   signature: StatementSignature,
-): string | { readonly code: string; readonly message: string } {
-  const stating = Object.values(policy.stakeholders).filter(({ keys }) => keys.includes(signature.key)).length
-  if (stating > 1) return { code: "ambiguous-signer", message: "more than one stakeholder states this key" }
+): { readonly key: string; readonly fault?: undefined } | { readonly key?: undefined; readonly fault: Fault } {
   try {
-    const key = verifyStatement(purpose, digest, signature)
-    return stakeholderOfKey(policy, key) ?? { code: "unknown-signer", message: "no stakeholder of this policy states this key" }
+    return { key: verifyStatement(purpose, digest, signature) }
   } catch (error) {
     // A bad signature is reported and never counted; it must not keep the good ones from counting.
     if (!(error instanceof PerunError)) throw error
-    return { code: error.code, message: error.message }
+    return { fault: { code: error.code, message: error.message } }
   }
+}
+
+function notAStakeholder(policy: Policy, key: string): Fault {
+  const stating = Object.values(policy.stakeholders).filter(({ keys }) => keys.includes(key))
+  if (stating.length > 1) return { code: "ambiguous-signer", message: "more than one stakeholder states this key, so it speaks for none" }
+  return { code: "unknown-signer", message: "no stakeholder of this policy states this key" }
 }

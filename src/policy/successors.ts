@@ -1,9 +1,10 @@
-import type { Digest } from "../bytes/digest.ts"
 import type { StatementSignature } from "../pki/statement.ts"
 import type { Against, Tally } from "./approval.ts"
-import { ownerHasSigned, releaseTerms, tallyApprovals } from "./approval.ts"
+import { ownerHasSigned, signingKeys, stakeholderOfKey, tallyApprovals } from "./approval.ts"
+import type { Derivations } from "./derivation.ts"
+import { originsOfArtifact } from "./derivation.ts"
 import type { Policy } from "./document.ts"
-import { inputOwners, own, policyDigest } from "./document.ts"
+import { own, policyDigest } from "./document.ts"
 import { isReached, namesMissing } from "./expression.ts"
 
 /** Why a policy cannot take its study's place, or an artifact not be used under it. Meaning stands here once. */
@@ -51,38 +52,9 @@ export function judgeSuccession(
   if (policy.supersedes !== activeDigest) problems.push({ code: "wrong-predecessor", names: [policy.supersedes, activeDigest] })
   if (active !== "none" && active.study !== policy.study) problems.push({ code: "other-study", names: [active.study, policy.study] })
   if (!tally.satisfied) problems.push({ code: "approvals-missing", names: tally.missing })
-  const reluctant = active === "none" ? [] : predecessorsMissing(active, policy, signatures, against)
+  const reluctant = active === "none" ? [] : predecessorsMissing(active, policy, signatures)
   if (reluctant.length > 0) problems.push({ code: "predecessor-approvals-missing", names: reluctant })
   return { allowed: problems.length === 0, problems, tally }
-}
-
-/** Where a derived artifact came from: who owned the inputs of the job that made it and has kept its say. */
-export interface Derivation {
-  /** Name to keys: names change between policies, keys prove who it is. */
-  readonly owners: Readonly<Record<string, readonly string[]>>
-}
-
-/** What was released, by the digest of its manifest. Kept by the manager for ever. */
-export type Derivations = ReadonlyMap<Digest, Derivation>
-
-/**
- * What to record for an output when it is made: all owners of the job's inputs that have not waived, and, where an input was itself derived, the owners
- * behind that one.
- */
-export function derivationOf(policy: Policy, jobName: string, outputName: string, derivations: Derivations): Derivation {
-  const job = own(policy.jobs, jobName)
-  const terms = job === undefined ? undefined : releaseTerms(job, outputName)
-  if (job === undefined || terms === undefined) throw new TypeError(`policy has no output ${outputName} of a job ${jobName}`)
-  const owners: Record<string, readonly string[]> = {}
-  for (const artifact of Object.keys(job.inputs)) {
-    const manifest = own(policy.artifacts, artifact)?.manifest
-    const inherited = manifest === undefined ? undefined : derivations.get(manifest)
-    for (const [name, keys] of Object.entries(inherited?.owners ?? {})) owners[name] = keys
-  }
-  // A waiver gives up this policy's own say only, never what an earlier owner behind a derived input has kept.
-  for (const name of inputOwners(policy, job))
-    if (terms.waive?.includes(name) !== true) owners[name] = [...new Set([...(owners[name] ?? []), ...(own(policy.stakeholders, name)?.keys ?? [])])]
-  return { owners }
 }
 
 /**
@@ -101,23 +73,23 @@ export function artifactProblems(
   const problems: SuccessionProblem[] = []
   if (against.withdrawn?.has(artifact.owner) === true) problems.push({ code: "owner-withdrawn", names: [artifact.owner] })
   else if (!ownerHasSigned(policy, artifactName, signatures, against)) problems.push({ code: "owner-not-signed", names: [artifact.owner] })
-  const signedKeys = validKeys(policy, signatures, against)
-  for (const [name, keys] of Object.entries(derivations.get(artifact.manifest)?.owners ?? {})) {
+  const signedKeys = signingKeys("policy", policyDigest(policy), signatures)
+  for (const { name, keys } of originsOfArtifact(policy, artifactName, derivations)) {
     if (keys.some((key) => against.withdrawnKeys?.has(key) === true)) problems.push({ code: "origin-owner-withdrawn", names: [name] })
     else if (!keys.some((key) => signedKeys.has(key))) problems.push({ code: "origin-owner-not-signed", names: [name] })
   }
   return problems
 }
 
-/** Every key of every stakeholder that has validly signed; a stakeholder's keys speak for one party. */
-function validKeys(policy: Policy, signatures: readonly StatementSignature[], against: Against): ReadonlySet<string> {
-  const { signed } = tallyApprovals(policy, signatures, against)
-  return new Set(signed.flatMap((name) => own(policy.stakeholders, name)?.keys ?? []))
-}
-
-function predecessorsMissing(predecessor: Policy, successor: Policy, signatures: readonly StatementSignature[], against: Against): readonly string[] {
-  const signedKeys = validKeys(successor, signatures, against)
-  const signed = Object.entries(predecessor.stakeholders).flatMap(([name, { keys }]) => (keys.some((key) => signedKeys.has(key)) ? [name] : []))
-  const voices = { signed: new Set(signed), everyone: Object.keys(predecessor.stakeholders) }
-  return isReached(predecessor.approval, voices) ? [] : namesMissing(predecessor.approval, voices)
+/**
+ * Names of the predecessor's parties that have yet to agree. They agree by a signature of a key that the predecessor states for them; what the successor
+ * states about keys does not count, or its author could list another party's key as its own.
+ */
+function predecessorsMissing(predecessor: Policy, successor: Policy, signatures: readonly StatementSignature[]): readonly string[] {
+  const keys = signingKeys("policy", policyDigest(successor), signatures)
+  const signed = [...keys].flatMap((key) => stakeholderOfKey(predecessor, key) ?? [])
+  const everyone = Object.keys(predecessor.stakeholders)
+  const voices = { signed: new Set(signed), everyone }
+  if (isReached(predecessor.approval, voices)) return []
+  return namesMissing(predecessor.approval, voices)
 }
