@@ -1,11 +1,12 @@
 import { z } from "zod"
+import type { JsonValue } from "../bytes/json.ts"
 import { problemMediaType, problemSchema } from "./problem.ts"
 import { pathParameters, type Route, routes } from "./routes.ts"
 import { sessionHeader } from "./session.ts"
 
 /** OpenAPI 3.1 document of HTTP API v1, generated from the table of routes and the schemas that parse the messages. */
-export function makeOpenApiDocument(): Record<string, z.core.util.JSONType> {
-  const paths: Record<string, Record<string, z.core.util.JSONType>> = {}
+export function makeOpenApiDocument(): Record<string, JsonValue> {
+  const paths: Record<string, Record<string, JsonValue>> = {}
   for (const [name, route] of Object.entries(routes) as [string, Route][]) {
     const path = route.path.replaceAll(/:([a-z]+)/g, "{$1}")
     const operations = (paths[path] ??= {})
@@ -25,7 +26,7 @@ export function makeOpenApiDocument(): Record<string, z.core.util.JSONType> {
   }
 }
 
-function describeOperation(name: string, route: Route): z.core.util.JSONType {
+function describeOperation(name: string, route: Route): JsonValue {
   const body =
     route.content === "blob" && route.method === "PUT"
       ? { requestBody: { required: true, content: { "application/octet-stream": {} } } }
@@ -45,18 +46,18 @@ function describeOperation(name: string, route: Route): z.core.util.JSONType {
   }
 }
 
-function pathParametersOf(route: Route): z.core.util.JSONType[] {
+function pathParametersOf(route: Route): JsonValue[] {
   return Object.entries(pathParameters)
     .filter(([name]) => route.path.split("/").includes(`:${name}`))
     .map(([name, schema]) => ({ name, in: "path", required: true, schema: jsonSchema(schema) }))
 }
 
-function queryParametersOf(route: Route): z.core.util.JSONType[] {
+function queryParametersOf(route: Route): JsonValue[] {
   if (!(route.query instanceof z.ZodObject)) return []
   return Object.entries(route.query.shape).map(([name, schema]) => ({ name, in: "query", required: false, schema: jsonSchema(schema as z.ZodType) }))
 }
 
-function responseContent(route: Route): Record<string, z.core.util.JSONType> {
+function responseContent(route: Route): Record<string, JsonValue> {
   switch (route.content) {
     case "json":
       return { content: { "application/json": { schema: jsonSchema(route.response) } } }
@@ -67,7 +68,7 @@ function responseContent(route: Route): Record<string, z.core.util.JSONType> {
   }
 }
 
-function securityOf(route: Route): z.core.util.JSONType[] {
+function securityOf(route: Route): JsonValue[] {
   switch (route.access) {
     case "open":
       return []
@@ -80,7 +81,7 @@ function securityOf(route: Route): z.core.util.JSONType[] {
   }
 }
 
-function jsonSchema(schema: z.ZodType): z.core.util.JSONType {
-  const { $schema: _, ...rest } = z.toJSONSchema(schema) as Record<string, z.core.util.JSONType>
+function jsonSchema(schema: z.ZodType): JsonValue {
+  const { $schema: _, ...rest } = z.toJSONSchema(schema, { unrepresentable: "any" }) as Record<string, JsonValue>
   return rest
 }

@@ -1,6 +1,6 @@
 import { z } from "zod"
 import * as m from "./messages.ts"
-import { digestSchema, idSchema, maxBundleBytes, maxMessageBytes, maxPolicySubmissionBytes, nameSchema } from "./wire.ts"
+import { digestSchema, documentSchema, idSchema, maxBundleBytes, maxMessageBytes, maxPolicySubmissionBytes, nameSchema } from "./wire.ts"
 
 /**
  * HTTP API v1 as one table: manager, agent, client and the OpenAPI document all read it. Blobs and the event stream have routes of their own kind
@@ -82,7 +82,7 @@ const common = {
 
 export const routes = {
   describeManager: get("/v1/manager", "open", m.signedManagerDescriptionSchema, "what the manager says about itself, signed"),
-  openApi: get("/v1/openapi.json", "open", z.record(z.string(), z.json()), "this interface as an OpenAPI 3.1 document"),
+  openApi: get("/v1/openapi.json", "open", documentSchema, "this interface as an OpenAPI 3.1 document"),
   health: get("/v1/healthz", "open", m.healthSchema, "whether the manager answers"),
 
   submitPolicy: {
