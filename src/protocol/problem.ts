@@ -2,6 +2,9 @@ import { z } from "zod"
 import { PerunError, UnavailableError, type MalformedCode } from "../bytes/error.ts"
 import type { EvidenceCode } from "../evidence/errors.ts"
 import type { PkiCode } from "../pki/errors.ts"
+import type { PolicyCode } from "../policy/errors.ts"
+import type { SuccessionCode } from "../policy/successors.ts"
+import type { SealingCode } from "../sealing/errors.ts"
 import type { ProtocolCode } from "./errors.ts"
 import { findingSchema, type WireFinding } from "./messages.ts"
 
@@ -66,6 +69,26 @@ const statusByCode = {
   "not-acceptable": 403,
   "no-runs-left": 403,
   "votes-missing": 403,
+  // documents: policies and manifests
+  "invalid-policy": 400,
+  "invalid-reference": 400,
+  "wrong-predecessor": 409,
+  "other-study": 409,
+  "approvals-missing": 403,
+  "predecessor-approvals-missing": 403,
+  "owner-not-signed": 403,
+  "owner-withdrawn": 403,
+  "origin-owner-not-signed": 403,
+  "origin-owner-withdrawn": 403,
+  "unknown-artifact": 400,
+  "wrong-manifest": 400,
+  "trailing-data": 400,
+  reordered: 400,
+  corrupt: 400,
+  missing: 409,
+  "unsafe-path": 400,
+  "source-changed": 409,
+  "not-empty": 409,
   // found by clients; never sent by a manager
   "wrong-manager": 403,
   "wrong-tls-key": 403,
@@ -78,7 +101,10 @@ const statusByCode = {
   "disk-full": 507,
   "permission-denied": 503,
   "port-in-use": 503,
-} as const satisfies Record<ProtocolCode | EvidenceCode | PkiCode | MalformedCode | UnavailableCode, number>
+} as const satisfies Record<
+  ProtocolCode | EvidenceCode | PkiCode | MalformedCode | UnavailableCode | PolicyCode | SuccessionCode | SealingCode,
+  number
+>
 
 export type ProblemCode = keyof typeof statusByCode
 
@@ -98,7 +124,7 @@ export const problemSchema = z.strictObject({
 })
 export type Problem = z.output<typeof problemSchema>
 
-/** HTTP status of a code; codes of policy documents and manifests that have no line of their own are the sender's fault. */
+/** HTTP status of a code; one that has no line here is the sender's fault. */
 export function statusOfCode(code: string): number {
   return isProblemCode(code) ? statusByCode[code] : 400
 }

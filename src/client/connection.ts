@@ -1,0 +1,83 @@
+import { randomInt, type KeyObject } from "node:crypto"
+import { setTimeout as sleep } from "node:timers/promises"
+import { withRetry, type Transport } from "../protocol/http-client.ts"
+import { connectVerified, verifyManager } from "../protocol/manager-connection.ts"
+import type { ManagerDescription } from "../protocol/messages.ts"
+import type { PathValues, RequestBody, RequestQuery, ResponseBody, Route } from "../protocol/routes.ts"
+import { makeSessionHeader, sessionHeader } from "../protocol/session.ts"
+import { createTlsIdentity } from "../protocol/tls.ts"
+
+/** Where a manager is and which key it must have; the key comes from a policy, never from the network. */
+export interface ManagerPin {
+  /** `https://host:port` */
+  readonly url: string
+  /** Identity key of the manager, `ssh-ed25519 base64`. */
+  readonly key: string
+}
+
+/** The signer behind a connection; an `Identity` of client/identity.ts is one. */
+export interface SessionSigner {
+  readonly privateKey: KeyObject
+}
+
+/** How long a session statement lasts. The TLS key that it names lives only in this process. */
+const sessionMilliseconds = 12 * 3_600_000
+const retryPauses = { attempts: 4, baseMilliseconds: 250, maxMilliseconds: 4000 } as const
+
+/**
+ * A stakeholder's connection to a manager: the manager proved its key, the own TLS key is fresh and speaks for the identity by a signed statement.
+ * `Symbol.dispose` closes it.
+ */
+export class ManagerConnection implements Disposable {
+  readonly description: ManagerDescription
+  /** For blobs and event streams; calls go through `call`. */
+  readonly transport: Transport
+
+  private constructor(description: ManagerDescription, transport: Transport) {
+    this.description = description
+    this.transport = transport
+  }
+
+  /**
+   * @throws {ProtocolError} `wrong-manager`, `wrong-tls-key` before anything of the caller's has been sent
+   * @throws {UnavailableError} when there is no answer
+   */
+  static async open(pin: ManagerPin, signer: SessionSigner, options: { readonly timeoutMilliseconds?: number } = {}): Promise<ManagerConnection> {
+    const tls = createTlsIdentity("perun client")
+    const manager = await verifyManager(new URL(pin.url), pin.key, tls, options)
+    const statement = {
+      perun: 1,
+      manager: manager.description.instance,
+      tlsKey: tls.tlsKey,
+      notAfter: new Date(Date.now() + sessionMilliseconds).toISOString(),
+    } as const
+    const headers = { [sessionHeader]: makeSessionHeader(statement, signer.privateKey) }
+    return new ManagerConnection(manager.description, connectVerified(manager, tls, { ...options, headers }))
+  }
+
+  [Symbol.dispose](): void {
+    this.transport[Symbol.dispose]()
+  }
+
+  /**
+   * Calls a route; what may be done twice is tried again after a silence.
+   * @throws {ProblemError} what the manager answered; `UnavailableError`; `MalformedError`
+   */
+  async call<R extends Route>(
+    route: R,
+    options: {
+      readonly params?: PathValues<R["path"]>
+      readonly query?: RequestQuery<R>
+      readonly body?: RequestBody<R>
+      readonly signal?: AbortSignal
+    } = {},
+  ): Promise<ResponseBody<R>> {
+    if (!route.idempotent) return this.transport.call(route, options)
+    const { signal } = options
+    return withRetry(() => this.transport.call(route, options), {
+      ...retryPauses,
+      random: () => randomInt(1_000_000) / 1_000_000,
+      sleep: (milliseconds) => sleep(milliseconds, undefined, signal === undefined ? {} : { signal }),
+    })
+  }
+}
