@@ -52,8 +52,7 @@ export function judgeSuccession(
   if (policy.supersedes !== activeDigest) problems.push({ code: "wrong-predecessor", names: [policy.supersedes, activeDigest] })
   if (active !== "none" && active.study !== policy.study) problems.push({ code: "other-study", names: [active.study, policy.study] })
   if (!tally.satisfied) problems.push({ code: "approvals-missing", names: tally.missing })
-  const reluctant = active === "none" ? [] : predecessorsMissing(active, policy, signatures)
-  if (reluctant.length > 0) problems.push({ code: "predecessor-approvals-missing", names: reluctant })
+  if (active !== "none") problems.push(...predecessorProblems(active, policy, signatures))
   return { allowed: problems.length === 0, problems, tally }
 }
 
@@ -82,14 +81,13 @@ export function artifactProblems(
 }
 
 /**
- * Names of the predecessor's parties that have yet to agree. They agree by a signature of a key that the predecessor states for them; what the successor
- * states about keys does not count, or its author could list another party's key as its own.
+ * The predecessor's parties agree by signatures of keys that the predecessor states for them. What the successor states about keys does not count, or its
+ * author could list another party's key as its own.
  */
-function predecessorsMissing(predecessor: Policy, successor: Policy, signatures: readonly StatementSignature[]): readonly string[] {
+function predecessorProblems(predecessor: Policy, successor: Policy, signatures: readonly StatementSignature[]): readonly SuccessionProblem[] {
   const keys = signingKeys("policy", policyDigest(successor), signatures)
   const signed = [...keys].flatMap((key) => stakeholderOfKey(predecessor, key) ?? [])
-  const everyone = Object.keys(predecessor.stakeholders)
-  const voices = { signed: new Set(signed), everyone }
+  const voices = { signed: new Set(signed), everyone: Object.keys(predecessor.stakeholders) }
   if (isReached(predecessor.approval, voices)) return []
-  return namesMissing(predecessor.approval, voices)
+  return [{ code: "predecessor-approvals-missing", names: namesMissing(predecessor.approval, voices) }]
 }

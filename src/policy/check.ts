@@ -1,0 +1,348 @@
+import type { Digest } from "../bytes/digest.ts"
+import { PerunError } from "../bytes/error.ts"
+import { parseSshPublicKey } from "../pki/ssh-key.ts"
+import type { ReleaseTerms } from "./approval.ts"
+import { votingOwners } from "./approval.ts"
+import type { Derivations } from "./derivation.ts"
+import { noDerivations, originsOfInputs } from "./derivation.ts"
+import type { Approval, ArtifactKind, Job, Machine, Policy, Role } from "./document.ts"
+import { artifactOwners, inputOwners, own, referencedDigests } from "./document.ts"
+import { isDangerousVariable } from "./environment.ts"
+import { dispensable, isReachable } from "./expression.ts"
+import { isWithin, pathFault } from "./paths.ts"
+import type { Problem, ProblemCode } from "./problem.ts"
+import type { Reference, References } from "./reference.ts"
+import type { Locate } from "./source.ts"
+import { nowhere } from "./source.ts"
+
+/** What a check may rest on besides the policy. */
+export interface CheckContext {
+  /** Time to judge expiry at; undefined leaves expiry unjudged, as for an old document that is only shown. */
+  readonly time?: Date
+  /** Reference documents that come with the policy; undefined leaves them unjudged. */
+  readonly references?: References
+  /** What is known to be derived, so that the parties behind it must be among the signers. */
+  readonly derivations?: Derivations
+  /** Places in the text, as `parsePolicy` gives. */
+  readonly locate?: Locate
+}
+
+/**
+ * Judges what a well-formed policy says: names, owners, votes, paths, expiry, references. Every problem found, in the order of the document; a policy with
+ * a problem must not be signed, stored or used.
+ */
+export function checkPolicy(policy: Policy, context: CheckContext = {}): readonly Problem[] {
+  return new PolicyCheck(policy, context).run()
+}
+
+type Path = readonly (string | number)[]
+
+class PolicyCheck {
+  readonly #policy: Policy
+  readonly #context: CheckContext
+  readonly #problems: Problem[] = []
+
+  constructor(policy: Policy, context: CheckContext) {
+    this.#policy = policy
+    this.#context = context
+  }
+
+  run(): readonly Problem[] {
+    this.#stakeholders()
+    this.#artifacts()
+    this.#machines()
+    this.#jobs()
+    this.#approval(["approval"], this.#policy.approval)
+    this.#owners()
+    this.#expiry()
+    this.#references()
+    return this.#problems
+  }
+
+  #stakeholders(): void {
+    const entries = Object.entries(this.#policy.stakeholders)
+    if (entries.length === 0) this.#problem("missing-field", ["stakeholders"], "no stakeholder is named", "name at least one")
+    const holders = new Map<string, string>()
+    const manager = this.#policy.manager.insecureUnattested.key
+    this.#key(["manager", "insecureUnattested", "key"], manager)
+    if (!manager.startsWith("ssh-ed25519 "))
+      this.#problem(
+        "wrong-value",
+        ["manager", "insecureUnattested", "key"],
+        "a manager's key is of type ssh-ed25519",
+        "give the key that `perun manager status` shows",
+      )
+    holders.set(manager, "the manager")
+    for (const [name, stakeholder] of entries) {
+      const path = ["stakeholders", name]
+      this.#distinct([...path, "keys"], stakeholder.keys)
+      this.#distinct([...path, "roles"], stakeholder.roles)
+      this.#distinct([...path, "recipients"], stakeholder.recipients ?? [])
+      for (const [index, key] of stakeholder.keys.entries()) {
+        this.#key([...path, "keys", index], key)
+        const holder = holders.get(key)
+        if (holder !== undefined && holder !== name)
+          this.#problem("shared-key", [...path, "keys", index], `${holder} states the same key`, "give each party a key of its own")
+        holders.set(key, name)
+      }
+    }
+  }
+
+  #key(path: Path, key: string): void {
+    try {
+      if (parseSshPublicKey(key).text !== key) this.#problem("wrong-value", path, "the key is not in its canonical form", "remove the comment")
+    } catch (error) {
+      // The reason is told as a problem of the document.
+      if (!(error instanceof PerunError)) throw error
+      this.#problem("wrong-value", path, "not a key that can be read", "copy the line of the .pub file, type and base64 only")
+    }
+  }
+
+  #artifacts(): void {
+    const entries = Object.entries(this.#policy.artifacts)
+    if (entries.length === 0) this.#problem("missing-field", ["artifacts"], "no artifact is named", "name at least one")
+    const manifests = new Map<Digest, string>()
+    for (const [name, artifact] of entries) {
+      const path = ["artifacts", name]
+      const owner = own(this.#policy.stakeholders, artifact.owner)
+      if (owner === undefined) this.#unknown([...path, "owner"], "stakeholder", artifact.owner)
+      else if (!ownerRoles[artifact.kind].some((role) => owner.roles.includes(role)))
+        this.#problem(
+          "wrong-role",
+          [...path, "owner"],
+          `${artifact.owner} owns a ${artifact.kind} without a role that may`,
+          `give it the role ${ownerRoles[artifact.kind].join(" or ")}`,
+        )
+      const other = manifests.get(artifact.manifest)
+      if (other !== undefined)
+        this.#problem("same-artifact-twice", [...path, "manifest"], `${other} states the same manifest`, "name each artifact once")
+      manifests.set(artifact.manifest, name)
+    }
+  }
+
+  #machines(): void {
+    const entries = Object.entries(this.#policy.machines)
+    if (entries.length === 0) this.#problem("missing-field", ["machines"], "no machine is described", "describe at least one")
+    for (const [name, machine] of entries) {
+      this.#distinct(["machines", name, "tpm", "endorsementKeys"], machine.tpm.endorsementKeys)
+      this.#distinct(["machines", name, "tpm", "laboratoryRoots"], machine.tpm.laboratoryRoots)
+    }
+  }
+
+  #jobs(): void {
+    const entries = Object.entries(this.#policy.jobs)
+    if (entries.length === 0) this.#problem("missing-field", ["jobs"], "no job is described", "describe at least one")
+    for (const [name, job] of entries) this.#job(["jobs", name], job)
+  }
+
+  #job(path: Path, job: Job): void {
+    if (own(this.#policy.machines, job.machine) === undefined) this.#unknown([...path, "machine"], "machine", job.machine)
+    if (Object.keys(job.inputs).length === 0)
+      this.#problem("missing-field", [...path, "inputs"], "the job has no input, so nobody would own what it makes", "name at least one artifact")
+    for (const artifact of Object.keys(job.inputs))
+      if (own(this.#policy.artifacts, artifact) === undefined) this.#unknown([...path, "inputs", artifact], "artifact", artifact)
+    this.#program(path, job.run[0] ?? "")
+    this.#environment(path, job)
+    this.#paths(path, job)
+    for (const [name, output] of Object.entries(job.outputs)) {
+      if (name === "logs") this.#problem("wrong-value", [...path, "outputs", name], "logs is the name of the job's logs", "choose another name")
+      this.#release([...path, "outputs", name], job, output)
+    }
+    if (job.logs !== "none") this.#release([...path, "logs"], job, job.logs)
+    if (job.metrics !== "none") {
+      this.#parties([...path, "metrics", "to"], job.metrics.to)
+      if (Object.keys(job.metrics.schema).length === 0)
+        this.#problem("missing-field", [...path, "metrics", "schema"], "no metric is described", "describe at least one, or write metrics: none")
+    }
+  }
+
+  #program(path: Path, program: string): void {
+    const isPlain = /^[A-Za-z0-9_][A-Za-z0-9._+-]*$/.test(program)
+    const isAbsolute = /^(?:\/[A-Za-z0-9_][A-Za-z0-9._+-]*)+$/.test(program)
+    if (!isPlain && !isAbsolute)
+      this.#problem("wrong-program", [...path, "run", 0], `${JSON.stringify(program)} is no program`, "write a plain name or an absolute path")
+  }
+
+  #environment(path: Path, job: Job): void {
+    for (const name of Object.keys(job.environment ?? {}))
+      if (isDangerousVariable(name))
+        this.#problem("dangerous-environment", [...path, "environment", name], `${name} can make programs load other code`, "pass it as an argument")
+  }
+
+  #paths(path: Path, job: Job): void {
+    const places = [
+      ...Object.entries(job.inputs).map(([name, folder]) => ({ at: [...path, "inputs", name], folder })),
+      ...Object.entries(job.outputs).map(([name, output]) => ({ at: [...path, "outputs", name, "path"], folder: output.path })),
+    ]
+    for (const [index, { at, folder }] of places.entries()) {
+      const fault = pathFault(folder)
+      if (fault !== undefined) this.#problem("wrong-path", at, fault, "use a folder of its own, e.g. below /opt/ml")
+      const other = places.find((place, before) => before < index && (isWithin(folder, place.folder) || isWithin(place.folder, folder)))
+      if (other !== undefined)
+        this.#problem(
+          "wrong-path",
+          at,
+          `${folder} and ${other.folder} (${other.at.join(".")}) lie within each other`,
+          "give each a folder of its own",
+        )
+    }
+  }
+
+  #release(path: Path, job: Job, terms: ReleaseTerms): void {
+    this.#parties([...path, "to"], terms.to)
+    for (const [index, name] of terms.to.entries()) {
+      const party = own(this.#policy.stakeholders, name)
+      if (party !== undefined && party.recipients === undefined)
+        this.#problem("missing-recipient", [...path, "to", index], `${name} states no recipient`, `state recipients of stakeholder ${name}`)
+    }
+    const owners = inputOwners(this.#policy, job)
+    this.#distinct([...path, "waive"], terms.waive ?? [])
+    for (const [index, name] of (terms.waive ?? []).entries())
+      if (!owners.includes(name))
+        this.#problem(
+          "wrong-waiver",
+          [...path, "waive", index],
+          `${name} owns none of the job's inputs`,
+          "remove it: only an input's owner has a vote to waive",
+        )
+    const voting = votingOwners(this.#policy, job, terms)
+    if (terms.release === "none") {
+      for (const name of voting) this.#releaseWithoutOwner(path, name)
+      return
+    }
+    const at = [...path, "release"]
+    this.#approvalNames(at, terms.release)
+    if (!isReachable(terms.release, voting)) {
+      this.#problem("never-satisfied", at, "no votes reach this", "lower the threshold; where every owner has waived, write release: none")
+      return
+    }
+    for (const name of dispensable(terms.release, voting, voting)) this.#releaseWithoutOwner(path, name)
+  }
+
+  #releaseWithoutOwner(path: Path, name: string): void {
+    this.#problem(
+      "release-without-owner",
+      [...path, "release"],
+      `it could be released without ${name}, whose input it is derived from`,
+      `require the vote of ${name}, or let ${name} waive it in writing: waive: [${name}]`,
+    )
+  }
+
+  #approval(path: Path, approval: Approval): void {
+    this.#approvalNames(path, approval)
+    const everyone = Object.keys(this.#policy.stakeholders)
+    if (!isReachable(approval, everyone)) {
+      this.#problem("never-satisfied", path, "no signatures reach this", "lower the threshold, or name more parties")
+      return
+    }
+    for (const name of dispensable(approval, artifactOwners(this.#policy), everyone))
+      this.#problem(
+        "approval-without-owner",
+        path,
+        `it could be reached without ${name}, who owns an artifact`,
+        `require ${name}: { require: all, of: [${name}, ...] }; a quorum cannot speak for an owner`,
+      )
+  }
+
+  #approvalNames(path: Path, approval: Approval): void {
+    if ("veto" in approval) {
+      this.#parties([...path, "veto"], approval.veto)
+      return this.#approvalNames([...path, "of"], approval.of)
+    }
+    const members = approval.of ?? []
+    this.#parties(
+      [...path, "of"],
+      members.filter((member) => typeof member === "string"),
+    )
+    for (const [index, member] of members.entries()) if (typeof member !== "string") this.#approvalNames([...path, "of", index], member)
+  }
+
+  /** Every party behind a derived input must be able to sign: one of its keys must stand in the policy. */
+  #owners(): void {
+    const keys = new Set(Object.values(this.#policy.stakeholders).flatMap((stakeholder) => stakeholder.keys))
+    for (const [name, job] of Object.entries(this.#policy.jobs))
+      for (const origin of originsOfInputs(this.#policy, job, this.#context.derivations ?? noDerivations))
+        if (!origin.keys.some((key) => keys.has(key)))
+          this.#problem(
+            "approval-without-owner",
+            ["jobs", name, "inputs"],
+            `an input was derived from what ${origin.name} owns, who is no stakeholder here`,
+            `add ${origin.name} with its key`,
+          )
+  }
+
+  #expiry(): void {
+    const { time } = this.#context
+    if (time !== undefined && Date.parse(this.#policy.expires) <= time.getTime())
+      this.#problem("expired", ["expires"], `expired at ${this.#policy.expires}`, "write a later time")
+  }
+
+  #references(): void {
+    const { references } = this.#context
+    if (references === undefined) return
+    for (const [name, machine] of Object.entries(this.#policy.machines)) {
+      this.#reference(["machines", name, "boot", "reference"], machine.boot.reference, "boot", references)
+      this.#reference(["machines", name, "ima", "reference"], machine.ima.reference, "ima", references)
+      this.#machineReferences(["machines", name], machine, references)
+    }
+    const named = new Set<Digest>(referencedDigests(this.#policy))
+    for (const digest of references.keys())
+      if (!named.has(digest))
+        this.#problem("unused-reference", ["machines"], `reference ${digest} was given, but no machine names it`, "leave it out, or name it")
+  }
+
+  #reference(path: Path, digest: Digest, kind: Reference["kind"], references: References): void {
+    const reference = references.get(digest)
+    if (reference === undefined)
+      return this.#problem("missing-reference", path, `reference ${digest} was not given`, "give the document with the policy")
+    if (reference.kind !== kind)
+      this.#problem("wrong-reference", path, `the document is of kind ${reference.kind}, not ${kind}`, `name a ${kind} reference`)
+    const { time } = this.#context
+    if (time !== undefined && Date.parse(reference.expires) <= time.getTime())
+      this.#problem("expired", path, `reference ${reference.name} expired at ${reference.expires}`, "build or capture it again")
+  }
+
+  #machineReferences(path: Path, machine: Machine, references: References): void {
+    const boot = references.get(machine.boot.reference)
+    if (machine.level === "sealed" && boot?.kind === "boot" && boot.appliance === "none")
+      this.#problem(
+        "wrong-reference",
+        [...path, "boot", "reference"],
+        `reference ${boot.name} states no appliance facts, which level sealed demands`,
+        "use the reference of an appliance image, or level administered",
+      )
+    const ima = references.get(machine.ima.reference)
+    if (ima?.kind !== "ima" || machine.ima.violations === "deny") return
+    for (const [index, name] of machine.ima.violations.allow.entries())
+      if (own(ima.violationClasses, name) === undefined) this.#unknown([...path, "ima", "violations", "allow", index], "path class", name)
+  }
+
+  /** A list of stakeholders: each known, each once. */
+  #parties(path: Path, names: readonly string[]): void {
+    this.#distinct(path, names)
+    for (const [index, name] of names.entries())
+      if (own(this.#policy.stakeholders, name) === undefined) this.#unknown([...path, index], "stakeholder", name)
+  }
+
+  #distinct(path: Path, items: readonly string[]): void {
+    for (const [index, item] of items.entries())
+      if (items.indexOf(item) < index) this.#problem("duplicate", [...path, index], `${item} is named twice`, "keep one of them")
+  }
+
+  #unknown(path: Path, what: string, name: string): void {
+    this.#problem("unknown-name", path, `there is no ${what} ${JSON.stringify(name)}`, "correct the name, or add it")
+  }
+
+  #problem(code: ProblemCode, path: Path, message: string, fix: string): void {
+    const locate = this.#context.locate ?? nowhere
+    this.#problems.push({ code, field: path.join("."), ...locate(path), message, fix })
+  }
+}
+
+/** Which role lets a party own which kind of artifact. */
+const ownerRoles: Readonly<Record<ArtifactKind, readonly Role[]>> = {
+  dataset: ["data"],
+  code: ["code"],
+  model: ["model"],
+  mock: ["data", "code", "model"],
+}
