@@ -46,9 +46,7 @@ export const eventTypes = {
 
 export type EventTypeName = keyof typeof eventTypes
 
-const namesByType = new Map<number, EventTypeName>(
-  (Object.entries(eventTypes) as [EventTypeName, number][]).map(([name, type]) => [type, name]),
-)
+const namesByType = new Map<number, EventTypeName>((Object.entries(eventTypes) as [EventTypeName, number][]).map(([name, type]) => [type, name]))
 
 /** TCG name of an event type, or `0x…` (8 digits) where the number is unknown. */
 export function eventTypeName(type: number): EventTypeName | `0x${string}` {
