@@ -249,12 +249,12 @@ class PolicyCheck {
       this.#parties([...path, "veto"], approval.veto)
       return this.#approvalNames([...path, "of"], approval.of)
     }
-    const members = approval.of ?? []
-    this.#parties(
-      [...path, "of"],
-      members.filter((member) => typeof member === "string"),
-    )
-    for (const [index, member] of members.entries()) if (typeof member !== "string") this.#approvalNames([...path, "of", index], member)
+    for (const [index, member] of (approval.of ?? []).entries()) {
+      const at = [...path, "of", index]
+      if (typeof member !== "string") this.#approvalNames(at, member)
+      else if (own(this.#policy.stakeholders, member) === undefined) this.#unknown(at, "stakeholder", member)
+      else if ((approval.of ?? []).indexOf(member) < index) this.#problem("duplicate", at, `${member} is named twice`, "keep one of them")
+    }
   }
 
   /** Every party behind a derived input must be able to sign: one of its keys must stand in the policy. */

@@ -284,6 +284,11 @@ const time = z
 const count = z.int().min(1)
 const names = z.array(name).min(1).max(maxMembers)
 
+/** A map of at most `maxMembers`, for what is compared pairwise or shown to people. */
+function recordOf<Value extends z.ZodType>(key: z.ZodString, value: Value): z.ZodRecord<z.ZodString, Value> {
+  return z.record(key, value).refine((record) => Object.keys(record).length <= maxMembers, `at most ${maxMembers} members are allowed`)
+}
+
 /** `2027-02-30T00:00:00Z` has the form of a time but is none: Date moves it to March. */
 export function isRealTime(text: string): boolean {
   const milliseconds = Date.parse(text)
@@ -331,7 +336,7 @@ const output = z.strictObject({
 
 const metrics = z.strictObject({
   to: names,
-  schema: z.record(identifier, z.union([z.literal("int"), z.strictObject({ float: z.int().min(0).max(9) })])),
+  schema: recordOf(identifier, z.union([z.literal("int"), z.strictObject({ float: z.int().min(0).max(9) })])),
   maxPerMinute: count.max(60_000),
   maxBytes: count,
 })
@@ -342,11 +347,11 @@ const job = z.strictObject({
   machine: name,
   runtime: z.literal("measured-root"),
   run: z.array(argument).min(1).max(maxMembers),
-  inputs: z.record(name, line),
-  outputs: z.record(name, output),
+  inputs: recordOf(name, line),
+  outputs: recordOf(name, output),
   metrics: z.union([z.literal("none"), metrics]),
   logs: z.union([z.literal("none"), logs]),
-  environment: z.record(identifier, argument).exactOptional(),
+  environment: recordOf(identifier, argument).exactOptional(),
   maxRuns: count.max(1_000_000),
   network: z.literal("none"),
   resources: z.strictObject({ gpus: z.int().min(0).max(64), memoryBytes: count, wallSeconds: count }),
@@ -358,11 +363,11 @@ export const policySchema: z.ZodType<Policy> = z.strictObject({
   perun: z.literal(1),
   study: name,
   purpose: line,
-  stakeholders: z.record(name, stakeholder),
+  stakeholders: recordOf(name, stakeholder),
   manager: z.strictObject({ insecureUnattested: z.strictObject({ key: sshKey }) }),
-  artifacts: z.record(name, artifact),
-  machines: z.record(name, machine),
-  jobs: z.record(name, job),
+  artifacts: recordOf(name, artifact),
+  machines: recordOf(name, machine),
+  jobs: recordOf(name, job),
   approval,
   expires: time,
   supersedes: z.union([z.literal("none"), digest]),

@@ -25,7 +25,7 @@ export interface BootReference {
   readonly secureBoot: "any" | "enabled" | "disabled"
   /** Faults of the firmware that are accepted, by name. */
   readonly quirks: readonly string[]
-  /** Every register that boot events may extend, ascending. An event in a register that is not here is refused. */
+  /** Every register that boot events may extend, ascending, 0 to 9 at least. An event in a register that is not here is refused. */
   readonly registers: readonly RegisterReference[]
   /** Kernel command lines exactly as measured, in order. */
   readonly commandLines: readonly { readonly pcr: number; readonly text: string }[]
@@ -33,7 +33,7 @@ export interface BootReference {
   readonly appliance: "none" | Appliance
 }
 
-/** `any`, with a reason, for a register that holds what differs per machine or per boot. */
+/** `any`, with a reason, for a register that holds what differs per machine or per boot: 1, 3 and 5 only, or the kernel itself could be anything. */
 export type RegisterReference = { readonly pcr: number; readonly events: readonly ReferenceEvent[] } | { readonly pcr: number; readonly any: string }
 
 /** One event at its place in its register. */
@@ -132,6 +132,10 @@ const fileDigest = z
     /^(?:sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128})$/,
     "expected sha256:, sha384: or sha512: and lower-case hexadecimal digits",
   )
+/** Firmware to boot loader (0 to 7), and the kernel with its command line and initrd (4, 8, 9). */
+const everyBootRegister = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9] as const
+/** Host configuration, add-in cards' configuration, boot manager's configuration. TCG PC Client Platform Firmware Profile, table of PCR usage. */
+const machineRegisters: readonly number[] = [1, 3, 5]
 const pcr = z.int().min(0).max(23)
 const onOff = z.enum(["off", "on"])
 
@@ -140,10 +144,13 @@ const register = z.union([
     pcr,
     events: z.array(z.strictObject({ type: name, digests: z.array(hex256).min(1).max(64), description: text })).max(maxEvents),
   }),
-  z.strictObject({ pcr, any: line.min(1) }),
+  z.strictObject({
+    pcr: pcr.refine((index) => machineRegisters.includes(index), "only registers 1, 3 and 5 hold what differs per machine"),
+    any: line.min(1),
+  }),
 ])
 
-const bootReferenceSchema: z.ZodType<BootReference> = z.strictObject({
+const bootReferenceSchema = z.strictObject({
   perun: z.literal(1),
   kind: z.literal("boot"),
   name,
@@ -178,7 +185,7 @@ const bootReferenceSchema: z.ZodType<BootReference> = z.strictObject({
   ]),
 })
 
-const imaReferenceSchema: z.ZodType<ImaReference> = z.strictObject({
+const imaReferenceSchema = z.strictObject({
   perun: z.literal(1),
   kind: z.literal("ima"),
   name,
@@ -191,4 +198,4 @@ const imaReferenceSchema: z.ZodType<ImaReference> = z.strictObject({
 })
 
 /** The form of a reference document, for messages and the OpenAPI document. */
-export const referenceSchema: z.ZodType<Reference> = z.union([bootReferenceSchema, imaReferenceSchema])
+export const referenceSchema: z.ZodType<Reference> = z.discriminatedUnion("kind", [bootReferenceSchema, imaReferenceSchema])
