@@ -78,7 +78,7 @@ test("checkVerificationKey() refuses small RSA, other exponents, curves and kind
   assert.throws(() => checkVerificationKey(rsaPublicKey(new Uint8Array(256).fill(0xff), Uint8Array.of(3))), { code })
   assert.throws(() => checkVerificationKey(rsaPublicKey(new Uint8Array(1025).fill(0xff), Uint8Array.of(1, 0, 1))), { code })
   checkVerificationKey(rsaPublicKey(new Uint8Array(1024).fill(0xff), Uint8Array.of(1, 0, 1)))
-  assert.throws(() => checkVerificationKey(generateKeyPairSync("ec", { namedCurve: "secp521r1" }).publicKey), { code })
+  assert.throws(() => checkVerificationKey(generateKeyPairSync("ec", { namedCurve: "secp256k1" }).publicKey), { code })
   assert.throws(() => checkVerificationKey(generateKeyPairSync("x25519").publicKey), { code })
   assert.throws(() => verifySignature("rsassa-sha256", generateKeyPairSync("rsa", { modulusLength: 1024 }).publicKey, message, message), { code })
 })

@@ -78,10 +78,10 @@ export function signBytes(scheme: "ed25519" | "ecdsa-sha256" | "ecdsa-sha384", k
 const minimumRsaBits = 2048
 /** Larger ones only cost time. */
 const maximumRsaBits = 8192
-const curves: ReadonlySet<string> = new Set(["prime256v1", "secp384r1"])
+const curves: ReadonlySet<string> = new Set(["prime256v1", "secp384r1", "secp521r1"])
 
 /**
- * The allow list of keys: RSA of 2048 to 8192 bits with exponent 65537, P-256, P-384, Ed25519.
+ * The allow list of keys: RSA of 2048 to 8192 bits with exponent 65537, P-256, P-384, P-521 (roots of some TPM vendors), Ed25519.
  * @throws {PkiError} `wrong-key`
  */
 export function checkVerificationKey(key: KeyObject): void {
