@@ -48,6 +48,12 @@ export class ByteReader {
     return this.#view.getBigUint64(this.#advance(8, field), true)
   }
 
+  /** The next byte without reading it. */
+  peekU8(field: string): number {
+    if (this.remaining === 0) throw new MalformedError("truncated", `needs 1 byte at offset ${this.#offset}, found 0`, { path: this.#at(field) })
+    return this.#view.getUint8(this.#offset)
+  }
+
   /** Exactly `length` bytes, copied. */
   bytes(length: number, field: string): Uint8Array {
     const start = this.#advance(length, field)
