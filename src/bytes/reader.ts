@@ -2,7 +2,7 @@ import { MalformedError } from "./error.ts"
 
 /**
  * Bounds-checked reader over bytes: the only place of the program that computes offsets. Every read names its field, so that an error says where.
- * Byte ranges that it returns are copies, never views.
+ * Byte ranges that it returns are copies, but for those of `view` and `viewSince`.
  */
 export class ByteReader {
   readonly #bytes: Uint8Array
@@ -58,6 +58,17 @@ export class ByteReader {
   bytes(length: number, field: string): Uint8Array {
     const start = this.#advance(length, field)
     return this.#bytes.slice(start, start + length)
+  }
+
+  /** Exactly `length` bytes as a view that shares memory with the input: for hot loops that hash and drop them. Everything that is kept is a copy. */
+  view(length: number, field: string): Uint8Array {
+    const start = this.#advance(length, field)
+    return this.#bytes.subarray(start, start + length)
+  }
+
+  /** The bytes from an earlier `offset` up to here as a view; see `view`. */
+  viewSince(offset: number): Uint8Array {
+    return this.#bytes.subarray(offset, this.#offset)
   }
 
   /** `length` bytes after checking the length against a named maximum, before anything is allocated. */
