@@ -1,9 +1,13 @@
 import { constants } from "node:fs"
 import { open } from "node:fs/promises"
-import { parseJson, canonicalJson } from "../bytes/json.ts"
+import { concatBytes } from "../bytes/compare.ts"
 import { MalformedError } from "../bytes/error.ts"
+import { parseJson } from "../bytes/json.ts"
 import { parseUtf8 } from "../bytes/text.ts"
-import { own, type Metrics, type MetricType } from "../policy/document.ts"
+import { viewOf } from "../bytes/view.ts"
+import type { Metrics, MetricType } from "../policy/document.ts"
+import { ProtocolError } from "../protocol/errors.ts"
+import { checkMetrics, metricsSizeBytes, roundMetrics } from "../protocol/metrics.ts"
 
 /** One line of metrics as it leaves the machine: numbers under the names of the policy's schema. */
 export type MetricLine = Readonly<Record<string, number>>
@@ -12,8 +16,8 @@ export type MetricLine = Readonly<Record<string, number>>
 export type DropReason = "malformed" | "schema" | "range" | "rate" | "bytes"
 
 /**
- * Lets through what the policy's schema allows, line by line, and counts the rest: unknown names, text, NaN, numbers out of range, lines above the rate or the
- * byte cap. Numbers are rounded and written anew in canonical form, so that neither spelling nor spare digits carry anything.
+ * Lets through what the policy's schema allows, line by line, and counts the rest: missing or unknown names, text, NaN, numbers out of range, lines above the
+ * rate or the byte cap. Numbers are rounded and written anew in canonical form, so that neither spelling nor spare digits carry anything.
  */
 export class MetricsFilter {
   readonly dropped: Readonly<Record<DropReason, number>>
@@ -32,7 +36,7 @@ export class MetricsFilter {
   accept(line: Uint8Array, now: number): MetricLine | undefined {
     const values = this.#parse(line)
     if (typeof values === "string") return this.#drop(values)
-    const size = canonicalJson(values).length
+    const size = metricsSizeBytes(values)
     if (this.#sentBytes + size > this.#rules.maxBytes) return this.#drop("bytes")
     this.#recent = this.#recent.filter((time) => now - time < 60)
     if (this.#recent.length >= this.#rules.maxPerMinute) return this.#drop("rate")
@@ -55,15 +59,16 @@ export class MetricsFilter {
       throw error
     }
     if (typeof parsed !== "object" || parsed === null || Array.isArray(parsed)) return "malformed"
-    const values: Record<string, number> = {}
-    for (const [name, value] of Object.entries(parsed)) {
-      const type = own(this.#rules.schema, name)
-      if (type === undefined || typeof value !== "number") return "schema"
-      const fitted = fit(value, type)
-      if (fitted === undefined) return "range"
-      values[name] = fitted
+    const { schema } = this.#rules
+    if (!Object.values(parsed).every((value) => typeof value === "number")) return "schema"
+    const values = roundMetrics(schema, parsed as MetricLine)
+    try {
+      checkMetrics(schema, values)
+    } catch (error) {
+      if (error instanceof ProtocolError) return "schema"
+      throw error
     }
-    return Object.keys(values).length === 0 ? "schema" : values
+    return Object.entries(values).every(([name, value]) => isInRange(value, schema[name])) ? values : "range"
   }
 
   #drop(reason: DropReason): undefined {
@@ -107,7 +112,7 @@ export class MetricsFollower {
       const buffer = new Uint8Array(readBytes)
       const { bytesRead } = await file.read(buffer, 0, readBytes, this.#offset)
       this.#offset += bytesRead
-      return buffer.subarray(0, bytesRead)
+      return viewOf(buffer, 0, bytesRead)
     } finally {
       await file.close()
     }
@@ -115,25 +120,23 @@ export class MetricsFollower {
 
   #split(bytes: Uint8Array): Uint8Array[] {
     const lines: Uint8Array[] = []
-    let pending = Buffer.concat([this.#rest, bytes])
-    for (let end = pending.indexOf(lineFeed); end >= 0; end = pending.indexOf(lineFeed)) {
+    const pending = concatBytes(this.#rest, bytes)
+    let start = 0
+    for (let end = pending.indexOf(lineFeed); end >= 0; end = pending.indexOf(lineFeed, start)) {
       if (this.#skipping) this.#filter.dropUnread()
-      else if (end > 0) lines.push(new Uint8Array(pending.subarray(0, end)))
+      else if (end > start) lines.push(viewOf(pending, start, end - start))
       this.#skipping = false
-      pending = pending.subarray(end + 1)
+      start = end + 1
     }
-    if (pending.length > maxLineBytes) this.#skipping = true
-    this.#rest = this.#skipping ? new Uint8Array() : new Uint8Array(pending)
+    const left = pending.length - start
+    if (left > maxLineBytes) this.#skipping = true
+    this.#rest = this.#skipping ? new Uint8Array() : new Uint8Array(viewOf(pending, start, left))
     return lines
   }
 }
 
-/** The number as it may leave, or undefined where it may not. */
-function fit(value: number, type: MetricType): number | undefined {
-  if (type === "int") return Number.isInteger(value) && Math.abs(value) <= maxInteger ? value : undefined
-  if (!(Math.abs(value) <= maxFloat)) return undefined
-  // Minus zero would be a second spelling of zero.
-  return Number(value.toFixed(type.float)) + 0
+function isInRange(value: number, type: MetricType | undefined): boolean {
+  return Math.abs(value) <= (type === "int" ? maxInteger : maxFloat)
 }
 
 /** A line of numbers is short; a longer one is none. */

@@ -2,6 +2,8 @@ import { spawn, type ChildProcess } from "node:child_process"
 import { existsSync } from "node:fs"
 import { open } from "node:fs/promises"
 import { performance } from "node:perf_hooks"
+import { concatBytes } from "../bytes/compare.ts"
+import { viewOf } from "../bytes/view.ts"
 import { AgentError } from "./error.ts"
 import { openControlGroup, type ControlGroup } from "./cgroup.ts"
 import { treeMemoryBytes } from "./process-tree.ts"
@@ -197,17 +199,19 @@ function reasonOfExit(status: string, group: ControlGroup | undefined): EndReaso
 /** Keeps the first `limit` bytes and the last 64 KiB of a stream. */
 class Capture {
   readonly #limit: number
-  #head = new Uint8Array()
-  #tail = new Uint8Array()
+  #head: Uint8Array = new Uint8Array()
+  #tail: Uint8Array = new Uint8Array()
 
   constructor(limit: number) {
     this.#limit = limit
   }
 
   add(chunk: Uint8Array): void {
-    const room = this.#limit - this.#head.length
-    if (room > 0) this.#head = new Uint8Array(Buffer.concat([this.#head, Buffer.from(chunk).subarray(0, room)]))
-    this.#tail = new Uint8Array(Buffer.concat([this.#tail, chunk]).subarray(-tailBytes))
+    const room = Math.min(this.#limit - this.#head.length, chunk.length)
+    if (room > 0) this.#head = concatBytes(this.#head, viewOf(chunk, 0, room))
+    const tail = concatBytes(this.#tail, chunk)
+    const length = Math.min(tail.length, tailBytes)
+    this.#tail = new Uint8Array(viewOf(tail, tail.length - length, length))
   }
 
   head(): Uint8Array {

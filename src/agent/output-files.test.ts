@@ -1,0 +1,66 @@
+import assert from "node:assert/strict"
+import { execFileSync } from "node:child_process"
+import { mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { test } from "node:test"
+import { encodeUtf8 } from "../bytes/text.ts"
+import { ByteWriter } from "../bytes/writer.ts"
+import type { OutputKind } from "../policy/document.ts"
+import { AgentError, type AgentCode } from "./error.ts"
+import { checkOutputFiles } from "./output-files.ts"
+
+const tensors = safetensors({ w: { dtype: "U8", shape: [4], data_offsets: [0, 4] } }, 4)
+
+function safetensors(header: unknown, dataBytes: number): Uint8Array {
+  const json = encodeUtf8(JSON.stringify(header))
+  return new ByteWriter().u64le(BigInt(json.length)).bytes(json).bytes(new Uint8Array(dataBytes)).take()
+}
+
+async function check(kind: OutputKind, fill: (folder: string) => Promise<unknown>, maxBytes = 1000): Promise<readonly string[]> {
+  const folder = await mkdtemp(join(tmpdir(), "perun-output-"))
+  try {
+    await fill(folder)
+    return await checkOutputFiles("model", folder, { kind, maxBytes })
+  } finally {
+    await rm(folder, { recursive: true })
+  }
+}
+
+async function refuses(code: AgentCode, kind: OutputKind, fill: (folder: string) => Promise<unknown>, maxBytes?: number): Promise<void> {
+  await assert.rejects(check(kind, fill, maxBytes), (error) => error instanceof AgentError && error.code === code)
+}
+
+test("checkOutputFiles() lets plain tensors and JSON of a model through", async () => {
+  const files = await check("model", async (folder) => {
+    await mkdir(join(folder, "a"))
+    await writeFile(join(folder, "a", "model.safetensors"), tensors)
+    await writeFile(join(folder, "scaler.json"), '{"mean":[1]}')
+  })
+  assert.deepEqual(files, ["a/model.safetensors", "scaler.json"])
+})
+
+test("checkOutputFiles() refuses pickle and every other format in a model", async () => {
+  for (const name of ["model.pt", "model.pth", "model.pkl", "model.bin", "model.npy", "notes.txt", "records.csv", "model", ".safetensors.py"])
+    await refuses("output-format", "model", (folder) => writeFile(join(folder, name), "x"))
+})
+
+test("checkOutputFiles() refuses content that is not what the name says", async () => {
+  for (const content of [tensors.slice(1), new Uint8Array(), encodeUtf8("x".repeat(100)), safetensors({ w: 1 }, 0), safetensors({}, 5)])
+    await refuses("output-format", "model", (folder) => writeFile(join(folder, "model.safetensors"), content))
+  await refuses("output-format", "model", (folder) => writeFile(join(folder, "scaler.json"), "{'mean'"))
+  await refuses("output-format", "report", (folder) => writeFile(join(folder, "report.txt"), "a\0b"))
+  await refuses("output-format", "report", (folder) => writeFile(join(folder, "report.csv"), Uint8Array.of(0xff)))
+})
+
+test("checkOutputFiles() refuses more than the policy's size", async () => {
+  const fill = (folder: string): Promise<unknown> => writeFile(join(folder, "report.txt"), "x".repeat(100))
+  await check("report", fill, 100)
+  await refuses("output-too-large", "report", fill, 99)
+})
+
+test("checkOutputFiles() refuses links, pipes and an empty output", async () => {
+  await refuses("output-kind", "model", (folder) => symlink("/etc/hostname", join(folder, "scaler.json")))
+  await refuses("output-kind", "model", async (folder) => execFileSync("mkfifo", [join(folder, "scaler.json")]))
+  await refuses("output-missing", "model", (folder) => mkdir(join(folder, "empty")))
+})
