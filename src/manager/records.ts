@@ -1,0 +1,174 @@
+import { z } from "zod"
+import { statementSignatureSchema } from "../pki/statement.ts"
+import {
+  findingSchema,
+  outputRequestSchema,
+  refusalViewSchema,
+  runEventSchema,
+  runReportSchema,
+  runStateSchema,
+  signedReceiptSchema,
+  tpmIdentitySchema,
+} from "../protocol/messages.ts"
+import { digestSchema, documentSchema, idSchema, keyTextSchema, nameSchema, nonceSchema, timeSchema } from "../protocol/wire.ts"
+
+/**
+ * What the manager keeps, by table. Each record is JSON, sealed under the vault key; `recordSchemas` parses it on the way in and out, so a record of
+ * another version of this program is refused instead of misread.
+ */
+
+const base64 = z.string()
+
+const keysRecord = z.strictObject({
+  instance: idSchema,
+  /** PKCS #8 PEM, Ed25519: identity and receipts. */
+  identityKey: z.string(),
+  /** PKCS #8 PEM, P-256. */
+  tlsKey: z.string(),
+  tlsCertificate: z.string(),
+  tlsKeyDigest: digestSchema,
+  /** X-Wing seed and public key. */
+  depositPrivateKey: base64,
+  depositPublicKey: base64,
+})
+
+const policyRecord = z.strictObject({
+  digest: digestSchema,
+  study: z.string(),
+  document: documentSchema,
+  references: z.array(digestSchema),
+  /** `proposed` and `active` and `superseded` are stored; withdrawal and expiry follow from tombstones and time. */
+  state: z.enum(["proposed", "active", "superseded"]),
+  submittedAt: timeSchema,
+  submittedBy: nameSchema,
+  activatedAt: timeSchema.optional(),
+})
+
+const approvalRecord = z.strictObject({ policy: digestSchema, stakeholder: nameSchema, signature: statementSignatureSchema, at: timeSchema })
+
+const depositRecord = z.strictObject({
+  policy: digestSchema,
+  artifact: nameSchema,
+  manifest: documentSchema,
+  /** age identity of the artifact: the secret that everything here is about. */
+  identity: z.string(),
+  at: timeSchema,
+})
+
+const hostRecord = z.strictObject({
+  host: nameSchema,
+  identity: tpmIdentitySchema,
+  /** TPM2B_PUBLIC of the attestation key. */
+  akPublic: base64,
+  ekCertificates: z.array(base64),
+  enrolledAt: timeSchema,
+  retired: z.boolean(),
+})
+
+const runRecord = z.strictObject({
+  run: idSchema,
+  policy: digestSchema,
+  job: nameSchema,
+  state: runStateSchema,
+  /** Order in the queue, and of the list. */
+  number: z.int().min(0),
+  queuedBy: nameSchema,
+  queuedAt: timeSchema,
+  startedAt: timeSchema.optional(),
+  endedAt: timeSchema.optional(),
+  host: nameSchema.optional(),
+  lease: idSchema.optional(),
+  laboratory: z.boolean(),
+  reason: z.string().optional(),
+  report: runReportSchema.optional(),
+  evidence: digestSchema.optional(),
+  refusals: z.array(refusalViewSchema),
+  /** Next event's number. */
+  nextEvent: z.int().min(0),
+  metrics: z.strictObject({ bytes: z.int().min(0), minute: z.int().min(0), inMinute: z.int().min(0) }),
+})
+
+const runKeyRecord = z.strictObject({
+  run: idSchema,
+  /** age identity to whose recipient the agent seals outputs; never leaves the manager. */
+  identity: z.string(),
+  recipient: z.string(),
+})
+
+const leaseRecord = z.strictObject({
+  lease: idSchema,
+  run: idSchema,
+  host: nameSchema,
+  /** TLS key of the agent; every call under the lease comes from it. */
+  tlsKey: digestSchema,
+  seconds: z.int().min(1),
+  /** Wall time at which it ends; while the process lives the monotonic clock decides. */
+  endsAt: timeSchema,
+  ended: z.string().optional(),
+  /** The boot that the lease is pinned to. */
+  boot: z.strictObject({ resetCount: z.int().min(0), restartCount: z.int().min(0), clock: z.string().regex(/^[0-9]+$/) }),
+  /** UEFI log of this boot. */
+  eventLog: base64,
+  ima: z.strictObject({
+    count: z.int().min(0),
+    pcr: z.string(),
+    prefix: z.string(),
+    extendRule: z.enum(["per-bank", "padded-sha1"]),
+  }),
+  /** Certified entries in binary, kept because a changed expectation judges the whole list again. */
+  renewals: z.int().min(0),
+  laboratory: z.boolean(),
+})
+
+const outputRecord = z.strictObject({
+  output: idSchema,
+  run: idSchema,
+  policy: digestSchema,
+  job: nameSchema,
+  name: nameSchema,
+  kind: z.string(),
+  manifest: documentSchema,
+  ciphertext: digestSchema,
+  blobs: outputRequestSchema.shape.blobs,
+  sizeBytes: z.int().min(0),
+  released: z.boolean(),
+  laboratory: z.boolean(),
+  at: timeSchema,
+})
+
+const voteRecord = z.strictObject({ output: idSchema, stakeholder: nameSchema, signature: statementSignatureSchema, at: timeSchema })
+const derivationRecord = z.strictObject({
+  manifest: digestSchema,
+  origins: z.array(z.strictObject({ name: z.string(), keys: z.array(keyTextSchema) })),
+  laboratory: z.boolean(),
+})
+
+export const recordSchemas = {
+  keys: keysRecord,
+  policies: policyRecord,
+  references: documentSchema,
+  approvals: approvalRecord,
+  withdrawals: approvalRecord,
+  deposits: depositRecord,
+  hosts: hostRecord,
+  runs: runRecord,
+  runKeys: runKeyRecord,
+  leases: leaseRecord,
+  events: runEventSchema,
+  outputs: outputRecord,
+  votes: voteRecord,
+  derivations: derivationRecord,
+  receipts: signedReceiptSchema,
+} as const satisfies Record<string, z.ZodType>
+
+export type Table = keyof typeof recordSchemas
+export type RecordOf<T extends Table> = z.output<(typeof recordSchemas)[T]>
+
+export type KeysRecord = RecordOf<"keys">
+export type PolicyRecord = RecordOf<"policies">
+export type HostRecord = RecordOf<"hosts">
+export type RunRecord = RecordOf<"runs">
+export type LeaseRecord = RecordOf<"leases">
+export type OutputRecord = RecordOf<"outputs">
+export type WireFindingRecord = z.output<typeof findingSchema>
+export type NonceText = z.output<typeof nonceSchema>

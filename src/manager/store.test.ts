@@ -1,0 +1,261 @@
+import assert from "node:assert/strict"
+import { spawn } from "node:child_process"
+import { randomBytes, randomInt } from "node:crypto"
+import { once } from "node:events"
+import { mkdtemp, rm } from "node:fs/promises"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { DatabaseSync } from "node:sqlite"
+import { after, test } from "node:test"
+import { fileURLToPath } from "node:url"
+import { UnavailableError } from "../bytes/error.ts"
+import { SqliteJournal } from "./sqlite-journal.ts"
+import { Store, type Journal, type JournalEntry, type SealedRow } from "./store.ts"
+
+const folder = await mkdtemp(join(tmpdir(), "perun-store-"))
+after(() => rm(folder, { recursive: true }))
+
+const vaultKey = new Uint8Array(randomBytes(32))
+const random = (length: number): Uint8Array => new Uint8Array(randomBytes(length))
+const at = new Date("2026-11-22T12:00:00Z")
+
+/** A journal in memory that fails on demand, before or after an entry took effect. */
+class MemoryJournal implements Journal {
+  head: Uint8Array | undefined
+  rows = new Map<string, SealedRow>()
+  failNext: "before" | "after" | "between" | undefined
+  isBlind = false
+
+  load(): { readonly head: Uint8Array | undefined; readonly rows: Iterable<SealedRow> } {
+    return { head: this.head, rows: [...this.rows.values()] }
+  }
+  loadHead(): Uint8Array | undefined {
+    if (this.isBlind) throw new Error("the disk is gone")
+    return this.head
+  }
+  commit(entry: JournalEntry): void {
+    const fail = this.failNext
+    this.failNext = undefined
+    if (fail === "before") throw new UnavailableError("disk-full", "full")
+    for (const row of entry.put) this.rows.set(`${row.table} ${row.key}`, row)
+    if (fail === "between") throw new Error("power went away in the middle")
+    for (const { table, key } of entry.remove) this.rows.delete(`${table} ${key}`)
+    this.head = entry.head
+    if (fail === "after") throw new Error("the answer was lost")
+  }
+  close(): void {}
+}
+
+function document(value: string): { value: string } {
+  return { value }
+}
+
+function makeStore(journal: Journal = new MemoryJournal()): Store {
+  return Store.create({ journal, vaultKey, randomBytes: random }, at.getTime())
+}
+
+function reopen(journal: Journal, key = vaultKey): Store {
+  return Store.open({ journal, vaultKey: key, randomBytes: random })
+}
+
+test("transact() makes all writes of a step count together, also for its own reads", () => {
+  const journal = new MemoryJournal()
+  const store = makeStore(journal)
+  store.transact(at, (tx) => {
+    tx.put("references", "a", document("1"))
+    tx.put("references", "b", document("2"))
+    assert.deepEqual(tx.get("references", "a"), { value: "1" })
+    assert.equal(tx.list("references").length, 2)
+    assert.equal(store.get("references", "a"), undefined)
+    tx.remove("references", "b")
+    assert.equal(tx.list("references").length, 1)
+  })
+  const again = reopen(journal)
+  assert.deepEqual(again.list("references"), [{ value: "1" }])
+})
+
+test("transact() leaves everything as it was when its step throws", () => {
+  const journal = new MemoryJournal()
+  const store = makeStore(journal)
+  assert.throws(() =>
+    store.transact(at, (tx) => {
+      tx.put("references", "a", document("1"))
+      throw new TypeError("no")
+    }),
+  )
+  assert.equal(store.get("references", "a"), undefined)
+  assert.equal(journal.rows.size, 0)
+})
+
+test("transact() refuses a record of another shape", () => {
+  const store = makeStore()
+  const wrong = JSON.parse(`{"run":"x","identity":1}`) as { run: string; identity: string; recipient: string }
+  assert.throws(() => store.transact(at, (tx) => tx.put("runKeys", "x", wrong)), { code: "malformed" })
+})
+
+test("a commit that fails before it took effect changes nothing and the store goes on", () => {
+  const journal = new MemoryJournal()
+  const store = makeStore(journal)
+  journal.failNext = "before"
+  assert.throws(() => store.transact(at, (tx) => tx.put("references", "a", document("1"))), { code: "disk-full" })
+  assert.equal(store.get("references", "a"), undefined)
+  store.transact(at, (tx) => tx.put("references", "a", document("2")))
+  assert.deepEqual(reopen(journal).get("references", "a"), { value: "2" })
+})
+
+test("a commit that fails after it took effect counts", () => {
+  const journal = new MemoryJournal()
+  const store = makeStore(journal)
+  journal.failNext = "after"
+  store.transact(at, (tx) => tx.put("references", "a", document("1")))
+  assert.deepEqual(store.get("references", "a"), { value: "1" })
+  store.transact(at, (tx) => tx.put("references", "a", document("2")))
+  assert.deepEqual(reopen(journal).get("references", "a"), { value: "2" })
+})
+
+test("a store whose medium cannot say what it holds is used no more", () => {
+  const journal = new MemoryJournal()
+  const store = makeStore(journal)
+  journal.failNext = "before"
+  journal.isBlind = true
+  assert.throws(() => store.transact(at, (tx) => tx.put("references", "a", document("1"))), { code: "unavailable" })
+  journal.isBlind = false
+  assert.throws(() => store.get("references", "a"), { code: "unavailable" })
+  assert.equal(reopen(journal).get("references", "a"), undefined)
+})
+
+test("open() finds half a transaction", () => {
+  const journal = new MemoryJournal()
+  const store = makeStore(journal)
+  journal.failNext = "between"
+  assert.throws(() => store.transact(at, (tx) => tx.put("references", "a", document("1"))))
+  assert.throws(() => reopen(journal), { code: "store-changed" })
+})
+
+const tamper: Record<string, (rows: Map<string, SealedRow>, old: Map<string, SealedRow>) => void> = {
+  "a changed row": (rows) => {
+    const row = rows.get("references a")
+    assert.ok(row)
+    rows.set("references a", { ...row, sealed: row.sealed.map((byte, index) => (index === 20 ? byte ^ 1 : byte)) })
+  },
+  "a cut row": (rows) => {
+    const row = rows.get("references a")
+    assert.ok(row)
+    rows.set("references a", { ...row, sealed: row.sealed.slice(0, 5) })
+  },
+  "two rows that changed places": (rows) => {
+    const [a, b] = [rows.get("references a"), rows.get("references b")]
+    assert.ok(a && b)
+    rows.set("references a", { ...a, sealed: b.sealed })
+    rows.set("references b", { ...b, sealed: a.sealed })
+  },
+  "a row moved to another table": (rows) => {
+    const row = rows.get("references a")
+    assert.ok(row)
+    rows.delete("references a")
+    rows.set("deposits a", { ...row, table: "deposits" })
+  },
+  "a row put back to its older version": (rows, old) => {
+    const row = old.get("references a")
+    assert.ok(row)
+    rows.set("references a", row)
+  },
+  "a removed row": (rows) => void rows.delete("references b"),
+  "a row of an unknown table": (rows) => void rows.set("x", { table: "x", key: "x", version: 1, sealed: new Uint8Array(40) }),
+  "a removed row that was put back": (rows, old) => {
+    const row = old.get("references gone")
+    assert.ok(row)
+    rows.set("references gone", row)
+  },
+}
+for (const [what, change] of Object.entries(tamper))
+  test(`open() refuses ${what}`, () => {
+    const journal = new MemoryJournal()
+    const store = makeStore(journal)
+    store.transact(at, (tx) => {
+      tx.put("references", "a", document("1"))
+      tx.put("references", "b", document("2"))
+      tx.put("references", "gone", document("3"))
+    })
+    const old = new Map(journal.rows)
+    store.transact(at, (tx) => {
+      tx.put("references", "a", document("1 again"))
+      tx.remove("references", "gone")
+    })
+    reopen(journal)
+    change(journal.rows, old)
+    assert.throws(() => reopen(journal), { code: "store-changed" })
+  })
+
+test("open() refuses another vault key and an old head", () => {
+  const journal = new MemoryJournal()
+  const store = makeStore(journal)
+  assert.throws(() => reopen(journal, new Uint8Array(32)), { code: "store-changed" })
+  const old = journal.head
+  store.transact(at, (tx) => tx.put("references", "a", document("1")))
+  journal.head = old
+  assert.throws(() => reopen(journal), { code: "store-changed" })
+})
+
+test("create() never replaces, open() never creates", () => {
+  const journal = new MemoryJournal()
+  assert.throws(() => reopen(journal), { code: "not-found" })
+  makeStore(journal)
+  assert.throws(() => makeStore(journal), { code: "already-exists" })
+})
+
+test("recorded time only goes forward", () => {
+  const journal = new MemoryJournal()
+  const store = makeStore(journal)
+  const later = new Date(at.getTime() + 5000)
+  store.transact(later, (tx) => tx.put("references", "a", document("1")))
+  store.transact(at, (tx) => tx.put("references", "a", document("2")))
+  assert.equal(reopen(journal).recordedMilliseconds, later.getTime())
+})
+
+test("SqliteJournal keeps what was committed, and one process has it", () => {
+  const path = join(folder, "one.db")
+  const journal = SqliteJournal.create(path)
+  const store = makeStore(journal)
+  store.transact(at, (tx) => tx.put("references", "a", document("1")))
+  store.transact(at, (tx) => tx.put("references", "b", document("2")))
+  store.transact(at, (tx) => tx.remove("references", "b"))
+  const other = spawn(process.execPath, ["-e", `new (require("node:sqlite").DatabaseSync)(${JSON.stringify(path)}).exec("SELECT * FROM rows")`])
+  return once(other, "exit").then(([status]) => {
+    assert.notEqual(status, 0)
+    store[Symbol.dispose]()
+    const again = reopen(SqliteJournal.open(path))
+    assert.deepEqual(again.list("references"), [{ value: "1" }])
+    again[Symbol.dispose]()
+  })
+})
+
+test("SqliteJournal refuses a database that is none, or of another layout", async () => {
+  const path = join(folder, "other.db")
+  const database = new DatabaseSync(path)
+  database.exec("CREATE TABLE x (y)")
+  database.close()
+  assert.throws(() => SqliteJournal.open(path), { code: "store-changed" })
+  assert.throws(() => SqliteJournal.open(join(folder, "no", "such", "folder.db")), { code: "not-found" })
+})
+
+test("kill -9 at any moment: every acknowledged transaction is there, and none is half there", async () => {
+  for (let round = 0; round < 6; round++) {
+    const path = join(folder, `kill-${round}.db`)
+    const child = spawn(process.execPath, [fileURLToPath(new URL("store-writer.fixture.ts", import.meta.url)), path], {
+      stdio: ["ignore", "pipe", "inherit"],
+    })
+    let output = ""
+    child.stdout.setEncoding("utf8").on("data", (text: string) => (output += text))
+    while (!output.includes("\n")) await once(child.stdout, "data")
+    await new Promise((resolve) => setTimeout(resolve, randomInt(1, 120)))
+    child.kill("SIGKILL")
+    await once(child, "close")
+    const acknowledged = Number(output.split("\n").at(-2))
+    const store = Store.open({ journal: SqliteJournal.open(path), vaultKey: new Uint8Array(32).fill(7), randomBytes: random })
+    const [left, right] = [store.get("references", "left"), store.get("references", "right")]
+    assert.deepEqual(left, right)
+    assert.ok(Number(left?.["count"]) >= acknowledged, `found ${String(left?.["count"])}, acknowledged ${acknowledged}`)
+    store[Symbol.dispose]()
+  }
+})

@@ -1,0 +1,357 @@
+import { createCipheriv, createDecipheriv, createHmac, hkdfSync } from "node:crypto"
+import { concatBytes } from "../bytes/compare.ts"
+import { PerunError, UnavailableError } from "../bytes/error.ts"
+import { canonicalJsonBytes } from "../bytes/json.ts"
+import { ByteReader } from "../bytes/reader.ts"
+import { encodeHex, encodeUtf8, parseHex } from "../bytes/text.ts"
+import { ProtocolError } from "../protocol/errors.ts"
+import { parseMessage, parseShape } from "../protocol/wire.ts"
+import { z } from "zod"
+import { recordSchemas, type RecordOf, type Table } from "./records.ts"
+
+/**
+ * The manager's memory. All records live in this process; a journal makes each transaction durable before it counts. The journal's medium is not
+ * trusted: every row is sealed to its table, key and version, and a sealed head row holds a keyed digest over the set of all rows, so a row that was
+ * changed, swapped, put back to an older version, removed or added is found when the store is opened. A journal that was put back as a whole is not
+ * found here; clients find it, for they remember how far the receipts went.
+ */
+
+/** One row as the journal keeps it. */
+export interface SealedRow {
+  readonly table: string
+  readonly key: string
+  readonly version: number
+  /** nonce (12) ‖ ciphertext ‖ tag (16) */
+  readonly sealed: Uint8Array
+}
+
+/** What a transaction does to the medium, all of it or nothing. */
+export interface JournalEntry {
+  readonly head: Uint8Array
+  readonly put: readonly SealedRow[]
+  readonly remove: readonly { readonly table: string; readonly key: string }[]
+}
+
+/** A medium that keeps rows: SQLite, or another. Synchronous, so that no other request runs in the middle of a transaction. */
+export interface Journal {
+  /** All rows and the head; undefined head in an empty journal. */
+  load(): { readonly head: Uint8Array | undefined; readonly rows: Iterable<SealedRow> }
+  /** Makes an entry durable; when it throws, `loadHead` tells what happened. */
+  commit(entry: JournalEntry): void
+  loadHead(): Uint8Array | undefined
+  close(): void
+}
+
+export interface StoreOptions {
+  readonly journal: Journal
+  /** 32 bytes. */
+  readonly vaultKey: Uint8Array
+  readonly randomBytes: (length: number) => Uint8Array
+}
+
+/** Reads and writes of one step; writes count when the step ends without an error. */
+export interface Transaction {
+  get<T extends Table>(table: T, key: string): RecordOf<T> | undefined
+  list<T extends Table>(table: T): readonly RecordOf<T>[]
+  put<T extends Table>(table: T, key: string, record: RecordOf<T>): void
+  remove(table: Table, key: string): void
+}
+
+interface Entry {
+  readonly version: number
+  readonly record: unknown
+  /** Keyed digest of the sealed row, a member of the set digest. */
+  readonly mark: Uint8Array
+}
+
+type Tables = ReadonlyMap<Table, Map<string, Entry>>
+
+const headSchema = z.strictObject({
+  /** Format of records and rows. */
+  format: z.literal(1),
+  /** Number of transactions so far. */
+  sequence: z.int().min(0),
+  /** Latest recorded time, milliseconds since 1970. */
+  at: z.int().min(0),
+  /** XOR of the marks of all rows. */
+  set: z.string().regex(/^[0-9a-f]{64}$/),
+})
+type Head = z.output<typeof headSchema>
+
+export class Store implements Disposable {
+  readonly #journal: Journal
+  readonly #sealKey: Uint8Array
+  readonly #markKey: Uint8Array
+  readonly #randomBytes: (length: number) => Uint8Array
+  readonly #tables: Tables
+  #head: Head
+  #broken = false
+  #isInTransaction = false
+
+  private constructor(options: StoreOptions, tables: Tables, head: Head, keys: StoreKeys) {
+    this.#journal = options.journal
+    this.#randomBytes = options.randomBytes
+    this.#tables = tables
+    this.#head = head
+    this.#sealKey = keys.seal
+    this.#markKey = keys.mark
+  }
+
+  /** Writes the first head into an empty journal. @throws {ProtocolError} `already-exists` */
+  static create(options: StoreOptions, atMilliseconds: number): Store {
+    if (options.journal.loadHead() !== undefined) throw new ProtocolError("already-exists", "the store has content")
+    const keys = deriveKeys(options.vaultKey)
+    const head: Head = { format: 1, sequence: 0, at: atMilliseconds, set: "00".repeat(32) }
+    options.journal.commit({ head: sealBytes(keys.seal, options.randomBytes(12), headContext, canonicalJsonBytes(head)), put: [], remove: [] })
+    return Store.open(options)
+  }
+
+  /**
+   * Loads and verifies everything.
+   * @throws {ProtocolError} `store-changed` when a row is not what was written, or the vault key is another; `not-found` for a store never created
+   */
+  static open(options: StoreOptions): Store {
+    const keys = deriveKeys(options.vaultKey)
+    const loaded = options.journal.load()
+    if (loaded.head === undefined) throw new ProtocolError("not-found", "there is no store here; create one with manager init")
+    const head = openHead(keys.seal, loaded.head)
+    const tables = new Map(tableNames.map((table) => [table, new Map<string, Entry>()]))
+    let set: Uint8Array = new Uint8Array(32)
+    for (const row of loaded.rows) {
+      const table = tables.get(row.table as Table)
+      if (table === undefined) throw changed(row, "belongs to no table")
+      if (table.has(row.key)) throw changed(row, "stands there twice")
+      const mark = markOf(keys.mark, row)
+      table.set(row.key, { version: row.version, record: openRecord(keys.seal, row), mark })
+      set = xor(set, mark)
+    }
+    if (encodeHex(set) !== head.set) throw new ProtocolError("store-changed", "rows were added, removed or put back to an older state")
+    return new Store(options, tables, head, keys)
+  }
+
+  [Symbol.dispose](): void {
+    this.#broken = true
+    this.#journal.close()
+  }
+
+  /** Latest recorded time, milliseconds since 1970. */
+  get recordedMilliseconds(): number {
+    return this.#head.at
+  }
+
+  get<T extends Table>(table: T, key: string): RecordOf<T> | undefined {
+    return this.#table(table).get(key)?.record as RecordOf<T> | undefined
+  }
+
+  list<T extends Table>(table: T): readonly RecordOf<T>[] {
+    return [...this.#table(table).values()].map((entry) => entry.record as RecordOf<T>)
+  }
+
+  *entries<T extends Table>(table: T): Generator<readonly [string, RecordOf<T>]> {
+    for (const [key, entry] of this.#table(table)) yield [key, entry.record as RecordOf<T>]
+  }
+
+  count(table: Table): number {
+    return this.#table(table).size
+  }
+
+  /**
+   * Runs one step: all of its writes become durable together, or none. `step` must be synchronous and must not keep the transaction.
+   * @throws what `step` throws, then nothing has changed; {UnavailableError} `disk-full`, `unavailable` when the medium fails
+   */
+  transact<R>(at: Date, step: (transaction: Transaction) => R): R {
+    this.#refuseBroken()
+    if (this.#isInTransaction) throw new TypeError("internal: transaction inside a transaction")
+    this.#isInTransaction = true
+    try {
+      const changes = new Changes(this)
+      const result = step(changes)
+      if (!changes.isEmpty) this.#commit(changes, at)
+      return result
+    } finally {
+      this.#isInTransaction = false
+    }
+  }
+
+  #commit(changes: Changes, at: Date): void {
+    const put: { readonly row: SealedRow; readonly entry: Entry }[] = []
+    const remove: { readonly table: Table; readonly key: string }[] = []
+    let set = parseHex(this.#head.set)
+    for (const { table, key, record } of changes.all()) {
+      const before = this.#table(table).get(key)
+      if (before !== undefined) set = xor(set, before.mark)
+      if (record === undefined) {
+        if (before !== undefined) remove.push({ table, key })
+        continue
+      }
+      const version = (before?.version ?? 0) + 1
+      const sealed = sealBytes(this.#sealKey, this.#randomBytes(12), rowContext(table, key, version), canonicalJsonBytes(record))
+      const row: SealedRow = { table, key, version, sealed }
+      const mark = markOf(this.#markKey, row)
+      set = xor(set, mark)
+      put.push({ row, entry: { version, record, mark } })
+    }
+    const head: Head = {
+      format: 1,
+      sequence: this.#head.sequence + 1,
+      at: Math.max(this.#head.at, at.getTime()),
+      set: encodeHex(set),
+    }
+    const sealedHead = sealBytes(this.#sealKey, this.#randomBytes(12), headContext, canonicalJsonBytes(head))
+    this.#commitEntry({ head: sealedHead, put: put.map(({ row }) => row), remove }, head)
+    for (const { row, entry } of put) this.#table(row.table as Table).set(row.key, entry)
+    for (const { table, key } of remove) this.#table(table).delete(key)
+    this.#head = head
+  }
+
+  /** A commit that reports a failure may have happened all the same; the head on the medium is the judge. */
+  #commitEntry(entry: JournalEntry, head: Head): void {
+    try {
+      this.#journal.commit(entry)
+    } catch (cause) {
+      const found = this.#sequenceOnMedium()
+      if (found === head.sequence) return
+      if (found !== this.#head.sequence) {
+        this.#broken = true
+        throw new UnavailableError("unavailable", "the store's medium is out of order; start again", { cause })
+      }
+      if (cause instanceof PerunError) throw cause
+      throw new UnavailableError("unavailable", "the store cannot be written", { cause })
+    }
+  }
+
+  #sequenceOnMedium(): number | undefined {
+    try {
+      const sealed = this.#journal.loadHead()
+      return sealed === undefined ? undefined : openHead(this.#sealKey, sealed).sequence
+    } catch {
+      // Whatever it was, the medium cannot say what it holds; the caller stops using it.
+      return undefined
+    }
+  }
+
+  #table(table: Table): Map<string, Entry> {
+    this.#refuseBroken()
+    const found = this.#tables.get(table)
+    if (found === undefined) throw new TypeError(`internal: no table ${table}`)
+    return found
+  }
+
+  #refuseBroken(): void {
+    if (this.#broken) throw new UnavailableError("unavailable", "the store is closed")
+  }
+}
+
+/** The writes of one step, seen by its own reads before they count. */
+class Changes implements Transaction {
+  readonly #store: Store
+  readonly #writes = new Map<Table, Map<string, unknown>>()
+
+  constructor(store: Store) {
+    this.#store = store
+  }
+
+  get isEmpty(): boolean {
+    return this.#writes.size === 0
+  }
+
+  get<T extends Table>(table: T, key: string): RecordOf<T> | undefined {
+    const writes = this.#writes.get(table)
+    if (writes?.has(key) === true) return writes.get(key) as RecordOf<T> | undefined
+    return this.#store.get(table, key)
+  }
+
+  list<T extends Table>(table: T): readonly RecordOf<T>[] {
+    const writes = this.#writes.get(table)
+    if (writes === undefined) return this.#store.list(table)
+    const merged = new Map(this.#store.entries(table))
+    for (const [key, record] of writes) merged.set(key, record as RecordOf<T>)
+    return [...merged.values()].filter((record) => record !== undefined)
+  }
+
+  put<T extends Table>(table: T, key: string, record: RecordOf<T>): void {
+    this.#write(table, key, parseShape(recordSchemas[table], record, table))
+  }
+
+  remove(table: Table, key: string): void {
+    this.#write(table, key, undefined)
+  }
+
+  *all(): Generator<{ readonly table: Table; readonly key: string; readonly record: unknown }> {
+    for (const [table, writes] of this.#writes) for (const [key, record] of writes) yield { table, key, record }
+  }
+
+  #write(table: Table, key: string, record: unknown): void {
+    const writes = this.#writes.get(table) ?? new Map<string, unknown>()
+    writes.set(key, record)
+    this.#writes.set(table, writes)
+  }
+}
+
+const tableNames = Object.keys(recordSchemas) as Table[]
+const headContext = encodeUtf8("perun store head v1")
+
+interface StoreKeys {
+  readonly seal: Uint8Array
+  readonly mark: Uint8Array
+}
+
+function deriveKeys(vaultKey: Uint8Array): StoreKeys {
+  if (vaultKey.length !== 32) throw new TypeError(`vault key of ${vaultKey.length} bytes, must be 32`)
+  const derive = (info: string): Uint8Array => new Uint8Array(hkdfSync("sha256", vaultKey, new Uint8Array(0), info, 32))
+  return { seal: derive("perun store seal v1"), mark: derive("perun store mark v1") }
+}
+
+function rowContext(table: string, key: string, version: number): Uint8Array {
+  return canonicalJsonBytes({ store: 1, table, key, version })
+}
+
+/** AES-256-GCM with a random nonce; one key seals far fewer than 2³² rows. */
+function sealBytes(key: Uint8Array, nonce: Uint8Array, context: Uint8Array, plaintext: Uint8Array): Uint8Array {
+  const cipher = createCipheriv("aes-256-gcm", key, nonce).setAAD(context)
+  return concatBytes(nonce, cipher.update(plaintext), cipher.final(), cipher.getAuthTag())
+}
+
+function openBytes(key: Uint8Array, context: Uint8Array, sealed: Uint8Array): Uint8Array {
+  const reader = new ByteReader("row", sealed)
+  const nonce = reader.bytes(12, "nonce")
+  const ciphertext = reader.bytes(reader.remaining - 16, "ciphertext")
+  const decipher = createDecipheriv("aes-256-gcm", key, nonce, { authTagLength: 16 }).setAAD(context)
+  decipher.setAuthTag(reader.rest("tag"))
+  return concatBytes(decipher.update(ciphertext), decipher.final())
+}
+
+function openHead(key: Uint8Array, sealed: Uint8Array): Head {
+  try {
+    return parseMessage(headSchema, openBytes(key, headContext, sealed))
+  } catch (cause) {
+    throw new ProtocolError("store-changed", "the head does not open: it was changed, or the vault key is another", { cause })
+  }
+}
+
+function openRecord(key: Uint8Array, row: SealedRow): unknown {
+  try {
+    const plaintext = openBytes(key, rowContext(row.table, row.key, row.version), row.sealed)
+    return parseMessage(recordSchemas[row.table as Table], plaintext, maxRecordBytes)
+  } catch (cause) {
+    throw changed(row, "does not open", cause)
+  }
+}
+
+/** The largest record is a reference document. */
+const maxRecordBytes = 64 * 1024 * 1024
+
+function markOf(key: Uint8Array, row: SealedRow): Uint8Array {
+  const mac = createHmac("sha256", key)
+    .update(rowContext(row.table, row.key, row.version))
+    .update(row.sealed)
+  return new Uint8Array(mac.digest())
+}
+
+function xor(a: Uint8Array, b: Uint8Array): Uint8Array {
+  return a.map((byte, index) => byte ^ (b[index] ?? 0))
+}
+
+function changed(row: SealedRow, what: string, cause?: unknown): ProtocolError {
+  return new ProtocolError("store-changed", `row ${JSON.stringify(row.key)} of ${JSON.stringify(row.table)} ${what}`, { cause })
+}
