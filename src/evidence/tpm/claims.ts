@@ -32,6 +32,11 @@ export interface QuoteClaims {
   readonly scheme: string
   /** SHA-1 was used somewhere: bank or signature; only possible when the caller allowed it. */
   readonly usesSha1: boolean
+  /**
+   * Name of the signing key, lower-case hexadecimal, whose public area was given and has the attributes of an attestation key. Undefined where only a bare
+   * key was given: then nothing says that it is in a TPM and signs quotes only.
+   */
+  readonly keyName?: string
 }
 
 /** Who the machine is: written once at enrolment. */
