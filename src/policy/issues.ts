@@ -54,7 +54,7 @@ function distance(issues: readonly Issue[]): number {
 
 function unionMessage(branches: readonly (readonly Issue[])[]): string {
   const messages = branches.flatMap((issues) => issues.map((issue) => issue.message))
-  return [...new Set(messages)].join(", or ")
+  return messages.length === 0 ? "none of the allowed forms" : [...new Set(messages)].join(", or ")
 }
 
 function isPresent(value: unknown, path: readonly PropertyKey[]): boolean {

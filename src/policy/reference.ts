@@ -167,6 +167,10 @@ const bootReferenceSchema = z.strictObject({
     .refine(
       (registers) => registers.every(({ pcr }, index) => index === 0 || pcr > (registers[index - 1]?.pcr ?? pcr)),
       "registers must ascend, each once",
+    )
+    .refine(
+      (registers) => everyBootRegister.every((index) => registers.some(({ pcr }) => pcr === index)),
+      "each of the registers 0 to 9 must be stated",
     ),
   commandLines: z.array(z.strictObject({ pcr, text })).max(16),
   appliance: z.union([

@@ -1,0 +1,218 @@
+import type { Digest } from "../bytes/digest.ts"
+import type { Genuine } from "../evidence/genuine.ts"
+import type { HostClaims } from "../evidence/host/claims.ts"
+import type { ClockInfo } from "../evidence/tpm/claims.ts"
+import { bootFindings, localityFindings } from "./appraise-boot.ts"
+import type { ImaProgress } from "./appraise-ima.ts"
+import { imaFindings, imaProgress } from "./appraise-ima.ts"
+import { sealedFindings } from "./appraise-sealed.ts"
+import type { Level, Machine, Policy } from "./document.ts"
+import { own, policyDigest } from "./document.ts"
+import type { Finding } from "./findings.ts"
+import { finding, printable } from "./findings.ts"
+import type { BootReference, ImaReference, References } from "./reference.ts"
+
+/** What a machine is held against. Everything is given; nothing is looked up, and no time is read. */
+export interface AppraisalRequest {
+  readonly policy: Policy
+  /** Name of the job whose keys are asked for. */
+  readonly job: string
+  /** As `referencesByDigest` makes it. */
+  readonly references: References
+  /** The manager's time. */
+  readonly time: Date
+  /** At a lease's renewal: the decision before. Undefined at a claim, where the whole boot must be shown. */
+  readonly previous?: GrantedDecision
+}
+
+export type Decision = GrantedDecision | RefusedDecision
+
+export interface RefusedDecision {
+  readonly outcome: "refused"
+  readonly policy: Digest
+  readonly job: string
+  /** At least one refusal; every finding, notes too. */
+  readonly findings: readonly Finding[]
+}
+
+/** What later evidence of the same boot is held against. */
+export interface BootSession {
+  readonly endorsementKey: Digest
+  readonly attestationKeyName: string
+  readonly resetCount: number
+  readonly restartCount: number
+  readonly clock: bigint
+  readonly ima: ImaProgress
+}
+
+const proof: unique symbol = Symbol("made by appraise")
+
+/**
+ * A machine met every requirement of a job. Only `appraise` can make one, and `releaseKey` takes nothing else, so a forgotten appraisal does not compile.
+ */
+export class GrantedDecision {
+  readonly outcome = "granted"
+  readonly policy: Digest
+  readonly job: string
+  readonly machine: string
+  readonly level: Level
+  /** Notes only. */
+  readonly findings: readonly Finding[]
+  /** The machine chains to a laboratory root: everything that comes of it carries INSECURE LABORATORY. */
+  readonly insecureLaboratory: boolean
+  readonly session: BootSession
+
+  /** For `appraise` only: nobody else holds `key`. */
+  constructor(key: typeof proof, facts: Omit<GrantedDecision, "outcome">) {
+    if (key !== proof) throw new TypeError("a granted decision is made by appraise only")
+    this.policy = facts.policy
+    this.job = facts.job
+    this.machine = facts.machine
+    this.level = facts.level
+    this.findings = facts.findings
+    this.insecureLaboratory = facts.insecureLaboratory
+    this.session = facts.session
+    Object.freeze(this)
+  }
+}
+
+/**
+ * Decides whether a machine that is genuine is also what the policy asks for. Refused unless every check passes; every finding is in the decision, not
+ * just the first.
+ * @throws {TypeError} when `previous` belongs to another policy or job: wrong use
+ */
+export function appraise(evidence: Genuine<HostClaims>, request: AppraisalRequest): Decision {
+  const { policy, job: jobName, previous } = request
+  const digest = policyDigest(policy)
+  if (previous !== undefined && (previous.policy !== digest || previous.job !== jobName))
+    throw new TypeError("the previous decision belongs to another policy or job")
+  const { claims } = evidence
+  const machineName = own(policy.jobs, jobName)?.machine ?? ""
+  const machine = own(policy.machines, machineName)
+  const refused = (findings: readonly Finding[]): RefusedDecision => ({ outcome: "refused", policy: digest, job: jobName, findings })
+  if (machine === undefined) return refused([finding("job-not-in-policy", printable(jobName), "no such job or machine", "a job of the policy")])
+
+  const findings = [
+    ...expiryFindings(policy, request.time),
+    ...identityFindings(claims, machine),
+    ...quoteFindings(claims, machine),
+    ...referenceFindings(claims, machine, request),
+    ...sessionFindings(claims, previous?.session),
+  ]
+  const { identity } = claims
+  if (identity === undefined || findings.some(({ effect }) => effect === "refusal")) return refused(findings)
+  return new GrantedDecision(proof, {
+    policy: digest,
+    job: jobName,
+    machine: machineName,
+    level: machine.level,
+    findings,
+    insecureLaboratory: identity.rootKind === "laboratory",
+    session: sessionOf(identity, claims),
+  })
+}
+
+function sessionOf(identity: NonNullable<HostClaims["identity"]>, claims: HostClaims): BootSession {
+  const { resetCount, restartCount, clock } = claims.quote.clockInfo
+  return {
+    endorsementKey: identity.endorsementKey,
+    attestationKeyName: identity.attestationKeyName,
+    resetCount,
+    restartCount,
+    clock,
+    ima: imaProgress(claims.ima),
+  }
+}
+
+function expiryFindings(policy: Policy, time: Date): readonly Finding[] {
+  return isOver(policy.expires, time) ? [finding("policy-expired", policy.study, time.toISOString(), `before ${policy.expires}`)] : []
+}
+
+/** Written so that a time that cannot be read counts as over. */
+function isOver(expires: string, time: Date): boolean {
+  return !(time.getTime() < Date.parse(expires))
+}
+
+function identityFindings({ identity }: HostClaims, { tpm }: Machine): readonly Finding[] {
+  if (identity === undefined) return [finding("identity-missing", "TPM", "no endorsement", "an endorsement key of the policy")]
+  const findings: Finding[] = []
+  if (!tpm.endorsementKeys.includes(identity.endorsementKey))
+    findings.push(finding("endorsement-key-not-listed", printable(identity.description), identity.endorsementKey, tpm.endorsementKeys.join(" or ")))
+  if (identity.rootKind === "laboratory") {
+    const isAccepted = tpm.laboratoryRoots.includes(identity.root)
+    const accepted = tpm.laboratoryRoots.length === 0 ? "no laboratory root" : tpm.laboratoryRoots.join(" or ")
+    findings.push(finding(isAccepted ? "insecure-laboratory" : "laboratory-root-not-accepted", "TPM root", identity.root, accepted))
+  }
+  return findings
+}
+
+function quoteFindings({ quote, boot }: HostClaims, { tpm }: Machine): readonly Finding[] {
+  const findings: Finding[] = [...localityFindings("policy", boot.startupLocality, tpm.startupLocality)]
+  if (tpm.clock === "safe" && !quote.clockInfo.safe) findings.push(finding("clock-not-safe", "TPM clock", "not safe", "safe"))
+  if (quote.usesSha1) findings.push(finding("weak-hash", "quote", printable(quote.scheme), "no SHA-1"))
+  return findings
+}
+
+function referenceFindings(claims: HostClaims, machine: Machine, { references, time, previous }: AppraisalRequest): readonly Finding[] {
+  const findings: Finding[] = []
+  const boot = references.get(machine.boot.reference)
+  if (boot?.kind === "boot") {
+    findings.push(...referenceExpiry(boot, time), ...coverageFindings(claims, boot), ...bootFindings(claims.boot, boot))
+    findings.push(...levelFindings(claims, machine.level, boot))
+  } else findings.push(finding("reference-missing", "boot", boot?.kind ?? "nothing", machine.boot.reference))
+  const ima = references.get(machine.ima.reference)
+  if (ima?.kind === "ima")
+    findings.push(...referenceExpiry(ima, time), ...imaFindings(claims.ima, ima, machine.ima.violations, previous?.session.ima))
+  else findings.push(finding("reference-missing", "ima", ima?.kind ?? "nothing", machine.ima.reference))
+  return findings
+}
+
+function levelFindings(claims: HostClaims, level: Level, boot: BootReference): readonly Finding[] {
+  switch (level) {
+    case "administered":
+      return []
+    case "sealed":
+      return sealedFindings(claims.boot, boot)
+  }
+}
+
+function referenceExpiry(reference: BootReference | ImaReference, time: Date): readonly Finding[] {
+  if (!isOver(reference.expires, time)) return []
+  return [finding("reference-expired", printable(reference.name), time.toISOString(), `before ${reference.expires}`)]
+}
+
+/** A register that is not quoted proves nothing, even where a log speaks of it. */
+function coverageFindings({ quote }: HostClaims, boot: BootReference): readonly Finding[] {
+  const quoted = new Set(quote.selection.flatMap(({ bank, pcrs }) => (bank === boot.bank ? pcrs : [])))
+  return [...boot.registers.map(({ pcr }) => pcr), imaRegister]
+    .filter((pcr) => !quoted.has(pcr))
+    .map((pcr) => finding("register-not-quoted", `register ${pcr}`, "not quoted", `quoted in bank ${boot.bank}`))
+}
+
+const imaRegister = 10
+
+/** Counters may be masked per key, so they are compared between quotes of one key only, which is why the key is compared as well. */
+function sessionFindings({ identity, quote }: HostClaims, previous: BootSession | undefined): readonly Finding[] {
+  if (previous === undefined) return []
+  const now: Readonly<Record<string, string | undefined>> = {
+    "endorsement key": identity?.endorsementKey,
+    "attestation key": identity?.attestationKeyName,
+    "reset count": String(quote.clockInfo.resetCount),
+    "restart count": String(quote.clockInfo.restartCount),
+  }
+  const before: Readonly<Record<string, string>> = {
+    "endorsement key": previous.endorsementKey,
+    "attestation key": previous.attestationKeyName,
+    "reset count": String(previous.resetCount),
+    "restart count": String(previous.restartCount),
+  }
+  const changed = Object.entries(before).filter(([name, value]) => now[name] !== value)
+  const findings = changed.map(([name, value]) => finding("boot-session-changed", name, now[name] ?? "none", value))
+  return hasGoneBack(quote.clockInfo, previous)
+    ? [...findings, finding("boot-session-changed", "TPM clock", String(quote.clockInfo.clock), `at least ${previous.clock}`)]
+    : findings
+}
+
+function hasGoneBack({ clock }: ClockInfo, previous: BootSession): boolean {
+  return clock < previous.clock
+}
