@@ -1,16 +1,7 @@
 import { z } from "zod"
 import { statementSignatureSchema } from "../pki/statement.ts"
-import {
-  findingSchema,
-  outputRequestSchema,
-  refusalViewSchema,
-  runEventSchema,
-  runReportSchema,
-  runStateSchema,
-  signedReceiptSchema,
-  tpmIdentitySchema,
-} from "../protocol/messages.ts"
-import { digestSchema, documentSchema, idSchema, keyTextSchema, nameSchema, nonceSchema, timeSchema } from "../protocol/wire.ts"
+import { refusalViewSchema, runEventSchema, runReportSchema, runStateSchema, signedReceiptSchema, tpmIdentitySchema } from "../protocol/messages.ts"
+import { digestSchema, documentSchema, idSchema, keyTextSchema, nameSchema, timeSchema } from "../protocol/wire.ts"
 
 /**
  * What the manager keeps, by table. Each record is JSON, sealed under the vault key; `recordSchemas` parses it on the way in and out, so a record of
@@ -106,16 +97,15 @@ const leaseRecord = z.strictObject({
   endsAt: timeSchema,
   ended: z.string().optional(),
   /** The boot that the lease is pinned to. */
-  boot: z.strictObject({ resetCount: z.int().min(0), restartCount: z.int().min(0), clock: z.string().regex(/^[0-9]+$/) }),
-  /** UEFI log of this boot. */
-  eventLog: base64,
-  ima: z.strictObject({
-    count: z.int().min(0),
-    pcr: z.string(),
-    prefix: z.string(),
-    extendRule: z.enum(["per-bank", "padded-sha1"]),
+  boot: z.strictObject({
+    endorsementKey: digestSchema,
+    attestationKeyName: z.string(),
+    resetCount: z.int().min(0),
+    restartCount: z.int().min(0),
+    clock: z.string().regex(/^[0-9]+$/),
+    /** IMA entries certified so far. */
+    imaCertified: z.int().min(0),
   }),
-  /** Certified entries in binary, kept because a changed expectation judges the whole list again. */
   renewals: z.int().min(0),
   laboratory: z.boolean(),
 })
@@ -129,7 +119,6 @@ const outputRecord = z.strictObject({
   kind: z.string(),
   manifest: documentSchema,
   ciphertext: digestSchema,
-  blobs: outputRequestSchema.shape.blobs,
   sizeBytes: z.int().min(0),
   released: z.boolean(),
   laboratory: z.boolean(),
@@ -140,6 +129,8 @@ const voteRecord = z.strictObject({ output: idSchema, stakeholder: nameSchema, s
 const derivationRecord = z.strictObject({
   manifest: digestSchema,
   origins: z.array(z.strictObject({ name: z.string(), keys: z.array(keyTextSchema) })),
+  /** Policies under which it came to be: a withdrawal from any of them locks it. */
+  policies: z.array(digestSchema),
   laboratory: z.boolean(),
 })
 
@@ -170,5 +161,3 @@ export type HostRecord = RecordOf<"hosts">
 export type RunRecord = RecordOf<"runs">
 export type LeaseRecord = RecordOf<"leases">
 export type OutputRecord = RecordOf<"outputs">
-export type WireFindingRecord = z.output<typeof findingSchema>
-export type NonceText = z.output<typeof nonceSchema>

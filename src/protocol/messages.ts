@@ -86,14 +86,20 @@ export const artifactListSchema = z.strictObject({ artifacts: z.array(artifactVi
 
 // --- runs ---------------------------------------------------------------------------------------------------------------------------------------
 
+/** Longest text of a finding; longer ones are cut where they are made. */
+export const maxFindingText = 4000
+/** Most findings that travel; a machine full of unknown files would have thousands. */
+export const maxFindings = 100
+
 export const runStateSchema = z.enum(["queued", "running", "succeeded", "failed", "cancelled", "ended"])
-/** What appraisal or verification found, for people; `code` is stable. */
+/** What appraisal or verification found; the shape of policy/findings.ts. `code` is stable, the rest is printable text for people. */
 export const findingSchema = z.strictObject({
   code: z.string().max(64),
-  path: z.string().max(500),
-  message: z.string().max(2000),
-  found: z.string().max(2000).optional(),
-  expected: z.string().max(2000).optional(),
+  effect: z.enum(["refusal", "note"]),
+  subject: z.string().max(maxFindingText),
+  found: z.string().max(maxFindingText),
+  expected: z.string().max(maxFindingText),
+  advice: z.string().max(maxFindingText),
 })
 export const runReportSchema = z.strictObject({
   status: z.enum(["succeeded", "failed", "stopped"]),
@@ -110,7 +116,7 @@ export const refusalViewSchema = z.strictObject({
   at: timeSchema,
   host: nameSchema,
   code: z.string().max(64),
-  findings: z.array(findingSchema).max(1000),
+  findings: z.array(findingSchema).max(maxFindings),
 })
 export const runViewSchema = z.strictObject({
   run: idSchema,
@@ -180,7 +186,7 @@ export const outputPackageSchema = z.strictObject({
   /** Manifest of the output as the agent made it; its blobs are fetched from /v1/blobs. */
   manifest: documentSchema,
   /** For each blob, the age header that takes the place of its own. */
-  headers: z.array(z.strictObject({ blob: digestSchema, header: base64Schema(65_536) })).max(4096),
+  headers: z.array(z.strictObject({ blob: digestSchema, header: base64Schema(65_536) })).max(100_001),
 })
 
 // --- hosts --------------------------------------------------------------------------------------------------------------------------------------
@@ -234,7 +240,10 @@ export const challengeSchema = z.strictObject({
   run: idSchema,
   lease: idSchema,
   expiresAt: timeSchema,
-  /** Index of the first IMA entry that the manager has not certified for this lease; 0 for a claim. */
+  /**
+   * Index of the first IMA entry that the manager wants to see: what it certified for this lease so far. 0 for a claim, and for the first renewal after
+   * the manager was started again: then the whole boot is shown once more.
+   */
   imaFrom: z.int().min(0),
 })
 
@@ -248,7 +257,7 @@ export const bundleSchema = z.strictObject({
     signature: base64Schema(2048),
     /** TPM2B_PUBLIC. */
     akPublic: base64Schema(maxTpmPublicBytes),
-    /** UEFI log as firmware wrote it; may be left out of a renewal, where the manager has it for the same boot. */
+    /** UEFI log as firmware wrote it; may be left out of a renewal whose challenge has `imaFrom` above 0. */
     eventLog: base64Schema(1_048_576).optional(),
     /** Binary IMA list, from entry `from` on. */
     ima: z.strictObject({ from: z.int().min(0), list: base64Schema(16_777_216) }),
@@ -285,12 +294,8 @@ export const metricsRequestSchema = z.strictObject({ values: metricValuesSchema 
 export const outputRequestSchema = z.strictObject({
   /** Name of an output of the job, or `logs`. */
   name: nameSchema,
-  /** Signed manifest of the sealed output; every blob that it names must have been uploaded. */
+  /** Signed manifest of the sealed output; every blob that it names must have been uploaded, and its recipient is the run's. */
   manifest: documentSchema,
-  blobs: z
-    .array(z.strictObject({ digest: digestSchema, sizeBytes: z.int().min(0) }))
-    .min(1)
-    .max(4096),
 })
 export const outputCreatedSchema = z.strictObject({ output: idSchema })
 
@@ -337,7 +342,7 @@ export const receiptSchema = z.strictObject({
   /** Artifacts whose keys were released or deposited. */
   artifacts: z.array(nameSchema).max(256).optional(),
   code: z.string().max(64).optional(),
-  findings: z.array(findingSchema).max(1000).optional(),
+  findings: z.array(findingSchema).max(maxFindings).optional(),
 })
 export const signedReceiptSchema = z.strictObject({ receipt: receiptSchema, signature: statementSignatureSchema })
 export const receiptListSchema = z.strictObject({ receipts: z.array(signedReceiptSchema).max(1000), total: z.int().min(0) })

@@ -6,7 +6,7 @@ import type { PolicyCode } from "../policy/errors.ts"
 import type { SuccessionCode } from "../policy/successors.ts"
 import type { SealingCode } from "../sealing/errors.ts"
 import type { ProtocolCode } from "./errors.ts"
-import { findingSchema, type WireFinding } from "./messages.ts"
+import { findingSchema, maxFindings, type WireFinding } from "./messages.ts"
 
 /** Codes under which an outside world that is silent shows itself. */
 type UnavailableCode = UnavailableError["code"]
@@ -120,7 +120,7 @@ export const problemSchema = z.strictObject({
   /** Field at fault, where one is. */
   path: z.string().max(500).optional(),
   /** Every finding of an appraisal that refused. */
-  findings: z.array(findingSchema).max(1000).optional(),
+  findings: z.array(findingSchema).max(maxFindings).optional(),
 })
 export type Problem = z.output<typeof problemSchema>
 

@@ -33,7 +33,7 @@ test("problemOfError() keeps the text of foreign errors to itself", () => {
 test("problemOfError() carries code, path and findings, and is a problem document", () => {
   const problem = problemOfError(new MalformedError("unknown-field", "unknown", { path: "a.b" }))
   assert.deepEqual([problem.code, problem.status, problem.path], ["unknown-field", 400, "a.b"])
-  const findings = [{ code: "not-acceptable", path: "ima", message: "unknown file" }]
+  const findings = [{ code: "ima-unknown-file", effect: "refusal", subject: "/bin/x", found: "a", expected: "b", advice: "c" } as const]
   const refused = problemSchema.parse(problemOfError(new RefusedError("not-acceptable", "no", findings)))
   assert.deepEqual([refused.status, refused.findings], [403, findings])
 })

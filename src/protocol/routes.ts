@@ -102,6 +102,7 @@ export const routes = {
   },
   depositArtifact: {
     ...post("/v1/policies/:digest/deposits", "stakeholder", m.depositRequestSchema, m.artifactViewSchema, "deposit an artifact's key"),
+    maxBodyBytes: maxPolicySubmissionBytes,
     idempotent: true,
   },
   listArtifacts: get("/v1/artifacts", "stakeholder", m.artifactListSchema, "deposited artifacts of the caller's policies"),
@@ -171,6 +172,7 @@ export const routes = {
   reportMetrics: post("/v1/runs/:run/metrics", "host", m.metricsRequestSchema, m.emptySchema, "metrics by the policy's schema"),
   reportOutput: {
     ...post("/v1/runs/:run/outputs", "host", m.outputRequestSchema, m.outputCreatedSchema, "a sealed output of the run"),
+    maxBodyBytes: maxPolicySubmissionBytes,
     idempotent: true,
   },
   finishRun: {
