@@ -29,9 +29,9 @@ export function handleEntity(handle: number): TpmEntity {
   return { handle, name: new ByteWriter().u32be(handle).take() }
 }
 
-/** Authorization by an authValue that is sent as it is: for empty ones. */
-export function passwordUse(authValue: Uint8Array = empty): SessionUse {
-  return { session: "password", authValue }
+/** Authorization by the empty authValue, as hierarchies and our keys have it; there is nothing to keep from the bus. */
+export function passwordUse(): SessionUse {
+  return { session: "password", authValue: empty }
 }
 
 // Capabilities
@@ -233,15 +233,13 @@ export async function readPublic(tpm: TpmConnection, handle: number): Promise<Lo
   })
 }
 
-/** TPM2_CreatePrimary without sensitive data: the same key each time for the same hierarchy seed and template. `template` is a TPMT_PUBLIC. */
-export async function createPrimary(
-  tpm: TpmConnection,
-  hierarchy: number,
-  template: Uint8Array,
-  hierarchyAuth: Uint8Array = empty,
-): Promise<LoadedObject> {
+/**
+ * TPM2_CreatePrimary without sensitive data: the same key each time for the same hierarchy seed and template. The hierarchy's
+ * authValue must be empty; `template` is a TPMT_PUBLIC.
+ */
+export async function createPrimary(tpm: TpmConnection, hierarchy: number, template: Uint8Array): Promise<LoadedObject> {
   const parameters = new ByteWriter().sized16be(emptySensitive).sized16be(template).u16be(0).u32be(0).take()
-  const sessions = [passwordUse(hierarchyAuth)]
+  const sessions = [passwordUse()]
   const answer = await tpm.execute({ command: "CreatePrimary", handles: [handleEntity(hierarchy)], sessions, parameters })
   return await keepOrFlush(tpm, answer.handle, () =>
     readAll("CreatePrimary", answer.parameters, (reader) => {
@@ -388,11 +386,11 @@ export async function startSession(tpm: TpmConnection, { kind, saltKey, bind }: 
   })
 }
 
-/** TPM2_PolicySecret over a hierarchy whose authValue is given; the policy of the endorsement keys. */
-export async function policySecret(tpm: TpmConnection, session: TpmSession, hierarchy: number, hierarchyAuth: Uint8Array = empty): Promise<void> {
+/** TPM2_PolicySecret over a hierarchy with an empty authValue; the policy of the endorsement keys. */
+export async function policySecret(tpm: TpmConnection, session: TpmSession, hierarchy: number): Promise<void> {
   const parameters = new ByteWriter().sized16be(session.nonceTpm).u16be(0).u16be(0).u32be(0).take()
   const handles = [handleEntity(hierarchy), handleEntity(session.handle)]
-  const { parameters: answer } = await tpm.execute({ command: "PolicySecret", handles, sessions: [passwordUse(hierarchyAuth)], parameters })
+  const { parameters: answer } = await tpm.execute({ command: "PolicySecret", handles, sessions: [passwordUse()], parameters })
   readAll("PolicySecret", answer, (reader) => {
     readSized(reader, 64, "timeout")
     reader.u16be("policyTicket.tag")

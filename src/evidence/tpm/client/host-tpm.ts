@@ -1,5 +1,6 @@
+import { readAll } from "../../../bytes/reader.ts"
 import type { PcrSelection } from "../format.ts"
-import { encodeSizedPublicArea } from "../public-area.ts"
+import { encodeSizedPublicArea, readSized } from "../public-area.ts"
 import * as commands from "./commands.ts"
 import type { LoadedObject, PcrValues, Quote } from "./commands.ts"
 import { TpmConnection } from "./connection.ts"
@@ -43,6 +44,11 @@ export class HostTpm implements AsyncDisposable {
     }
   }
 
+  /** Over a connection that is open already; it belongs to the HostTpm from then on. */
+  static over(tpm: TpmConnection): HostTpm {
+    return new HostTpm(tpm)
+  }
+
   /** For people: where the TPM is. */
   get name(): string {
     return this.#tpm.name
@@ -65,10 +71,12 @@ export class HostTpm implements AsyncDisposable {
   /**
    * Opens a credential that was made for this TPM's endorsement key and attestation key: the proof that both are in one TPM. The sessions are salted to the
    * endorsement key, and the answer crosses the bus encrypted.
-   * @param credentialBlob TPM2B_ID_OBJECT @param secret TPM2B_ENCRYPTED_SECRET
+   * `credentialBlob` is a TPM2B_ID_OBJECT, `secret` a TPM2B_ENCRYPTED_SECRET.
    * @throws {TpmError} `wrong-credential` where it was made for other keys
    */
   async activate(credentialBlob: Uint8Array, secret: Uint8Array): Promise<Uint8Array> {
+    const credential = parseSized("TPM2B_ID_OBJECT", credentialBlob)
+    const encryptedSecret = parseSized("TPM2B_ENCRYPTED_SECRET", secret)
     return await this.#exclusively(async () => {
       const endorsement = await openEndorsementKey(this.#tpm)
       await using ek = endorsement.key
@@ -76,7 +84,7 @@ export class HostTpm implements AsyncDisposable {
       await using session = await commands.startSession(this.#tpm, { kind: "hmac", saltKey: ek })
       const akUse = { session, authValue: empty, entityName: ak.name, decrypt: true, encrypt: true }
       return await this.#withEndorsementUse(endorsement, async (ekUse) =>
-        commands.activateCredential(this.#tpm, { key: ak, use: akUse }, { key: ek, use: ekUse }, credentialBlob, secret),
+        commands.activateCredential(this.#tpm, { key: ak, use: akUse }, { key: ek, use: ekUse }, credential, encryptedSecret),
       )
     })
   }
@@ -148,6 +156,11 @@ export class HostTpm implements AsyncDisposable {
 }
 
 const empty = new Uint8Array(0)
+
+/** Content of a whole TPM2B. An RSA-4096 secret is the largest that comes here. */
+function parseSized(what: string, bytes: Uint8Array): Uint8Array {
+  return readAll(what, bytes, (reader) => readSized(reader, 1024, "buffer"))
+}
 
 /** First handles of transient objects and of loaded HMAC and policy sessions. TPM 2.0 Library Part 2, 7.2. */
 const leftoverRanges = [0x80000000, 0x02000000, 0x03000000] as const

@@ -1,0 +1,165 @@
+import { open, readFile } from "node:fs/promises"
+import { concatBytes } from "../../bytes/compare.ts"
+import { PerunError, UnavailableError } from "../../bytes/error.ts"
+import { ByteReader } from "../../bytes/reader.ts"
+
+/** Where the kernel shows what it measured. */
+export interface KernelLogPaths {
+  readonly bootLog: string
+  readonly imaList: string
+  readonly imaCount: string
+}
+
+export const kernelLogPaths: KernelLogPaths = {
+  bootLog: "/sys/kernel/security/tpm0/binary_bios_measurements",
+  imaList: "/sys/kernel/security/ima/binary_runtime_measurements",
+  imaCount: "/sys/kernel/security/ima/runtime_measurements_count",
+}
+
+/** What a bundle may hold (protocol/messages.ts); firmware logs have 20 to 60 KiB. */
+const maxBootLogBytes = 1_048_576
+/** The same for the IMA list: some 100,000 entries. */
+const maxImaListBytes = 16_777_216
+
+/** The firmware's event log, as it is. @throws {UnavailableError} `unsupported` where there is none, `permission-denied` */
+export async function readBootLog(path: string): Promise<Uint8Array> {
+  const bytes = await readKernelFile(path, "a measured boot log")
+  if (bytes.length === 0) throw new UnavailableError("unsupported", `the firmware left no measured boot log: ${path} is empty`)
+  if (bytes.length > maxBootLogBytes) throw tooLong(path, bytes.length, maxBootLogBytes)
+  return bytes
+}
+
+/** A part of the IMA list. */
+export interface ImaPart {
+  /** Index of the first entry in `list`. */
+  readonly from: number
+  /** Binary entries from there to the end of the list, as the kernel gives them. */
+  readonly list: Uint8Array
+  /** Index behind the last entry. */
+  readonly to: number
+}
+
+/**
+ * Reads the IMA list from an entry on, without reading again what lies before it: entries are only ever added, so the offset at which each begins stays for the
+ * whole boot. An entry is found by the offset that was remembered for it; that the entries read again begin where they began before, and that there are as many
+ * as the kernel counts, is checked. Where it does not hold (the list of another boot or a list that was restarted by kexec) everything is read anew.
+ */
+export class ImaListReader {
+  readonly #paths: Pick<KernelLogPaths, "imaList" | "imaCount">
+  /** Byte offset at which each known entry begins, and the end of the last one: one more than there are entries. */
+  #offsets: number[] = [0]
+
+  constructor(paths: Pick<KernelLogPaths, "imaList" | "imaCount"> = kernelLogPaths) {
+    this.#paths = paths
+  }
+
+  /**
+   * @throws {UnavailableError} `unsupported` where the kernel has no IMA list, `permission-denied`, `unavailable` where the list has fewer entries than `from`
+   * @throws {MalformedError} where the list is not of the form of this machine's kernels
+   */
+  async read(from: number): Promise<ImaPart> {
+    try {
+      return await this.#read(from)
+    } catch (error) {
+      if (!(error instanceof PerunError) || this.#offsets.length === 1 || error instanceof UnavailableError) throw error
+      // What was remembered does not fit the list: a second look without it tells a broken list from a new one.
+      this.#offsets = [0]
+      return await this.#read(from)
+    }
+  }
+
+  async #read(from: number): Promise<ImaPart> {
+    const countBefore = await this.#readCount()
+    const known = Math.min(from, this.#offsets.length - 1)
+    const start = this.#offsets[known] ?? 0
+    const bytes = await readTail(this.#paths.imaList, start)
+    const reader = new ByteReader("ima list", bytes)
+    const offsets = this.#offsets.filter((_, index) => index <= known)
+    while (reader.remaining > 0) {
+      skipEntry(reader)
+      const end = start + reader.offset
+      const remembered = this.#offsets[offsets.length]
+      if (remembered !== undefined && remembered !== end) throw reader.error("malformed", "entry", "does not end where it ended before")
+      offsets.push(end)
+    }
+    const to = offsets.length - 1
+    if (to < countBefore || to < this.#offsets.length - 1) throw reader.error("malformed", "count", `${to} entries, the kernel counts ${countBefore}`)
+    this.#offsets = offsets
+    if (from > to) throw new UnavailableError("unavailable", `the IMA list has ${to} entries, those from ${from} on were asked for`)
+    const skipped = (offsets[from] ?? 0) - start
+    const rest = new ByteReader("ima list", bytes)
+    rest.bytes(skipped, "entries before")
+    return { from, list: rest.rest("entries"), to }
+  }
+
+  /** Entries there were before the list was read: it must have at least as many. */
+  async #readCount(): Promise<number> {
+    const text = Buffer.from(await readKernelFile(this.#paths.imaCount, "an IMA measurement list"))
+      .toString("latin1")
+      .trim()
+    if (!/^[0-9]{1,9}$/.test(text)) throw new UnavailableError("unsupported", `${this.#paths.imaCount} is not a number`)
+    return Number(text)
+  }
+}
+
+/** One entry of binary_runtime_measurements in the byte order of x86-64 and ARM64. Linux, security/integrity/ima/ima_fs.c, ima_measurements_show. */
+function skipEntry(reader: ByteReader): void {
+  reader.u32le("pcr")
+  reader.bytes(20, "template digest")
+  const template = Buffer.from(reader.boundedBytes(reader.u32le("template name size"), maxTemplateNameBytes, "template name")).toString("latin1")
+  if (template === "ima") {
+    // The old template has no length of its own.
+    reader.bytes(20, "file digest")
+    reader.boundedBytes(reader.u32le("file name size"), maxOldNameBytes, "file name")
+    return
+  }
+  reader.boundedBytes(reader.u32le("template data size"), maxTemplateDataBytes, "template data")
+}
+
+/** TCG_EVENT_NAME_LEN_MAX + 1 of the kernel; custom formats are longer, up to the sum of all field names. */
+const maxTemplateNameBytes = 256
+/** IMA_EVENT_NAME_LEN_MAX + 1. */
+const maxOldNameBytes = 256
+/** A key, a signature with its X.509 baggage or critical data: far below. */
+const maxTemplateDataBytes = 1_048_576
+
+const chunkBytes = 262_144
+
+/** Everything from an offset to the end. The kernel makes the list while it is read, so that its size is not known before. */
+async function readTail(path: string, start: number): Promise<Uint8Array> {
+  try {
+    await using file = await open(path, "r")
+    const chunks: Uint8Array[] = []
+    for (let length = 0; ;) {
+      const buffer = new Uint8Array(chunkBytes)
+      const { bytesRead } = await file.read(buffer, 0, buffer.length, start + length)
+      if (bytesRead === 0) return concatBytes(...chunks)
+      chunks.push(new ByteReader(path, buffer).bytes(bytesRead, "chunk"))
+      length += bytesRead
+      if (length > maxImaListBytes) throw tooLong(path, length, maxImaListBytes)
+    }
+  } catch (cause) {
+    throw unreadable(path, "an IMA measurement list", cause)
+  }
+}
+
+async function readKernelFile(path: string, what: string): Promise<Uint8Array> {
+  try {
+    return new Uint8Array(await readFile(path))
+  } catch (cause) {
+    throw unreadable(path, what, cause)
+  }
+}
+
+function unreadable(path: string, what: string, cause: unknown): UnavailableError {
+  if (cause instanceof UnavailableError) return cause
+  const word = cause instanceof Error && "code" in cause && typeof cause.code === "string" ? cause.code : "unknown error"
+  if (word === "EACCES" || word === "EPERM") return new UnavailableError("permission-denied", `${path} may not be read by this user`, { cause })
+  if (word === "ENOENT" || word === "ENOTDIR")
+    return new UnavailableError("unsupported", `this machine offers no ${what.replace(/^an? /, "")}: ${path} does not exist`, { cause })
+  return new UnavailableError("unavailable", `${path} cannot be read: ${word}`, { cause })
+}
+
+function tooLong(path: string, found: number, maximum: number): UnavailableError {
+  return new UnavailableError("unsupported", `${path} has ${found} bytes or more, at most ${maximum} fit into a bundle`)
+}
