@@ -21,8 +21,7 @@ export interface BatchSlot {
  */
 export class ChunkPool implements AsyncDisposable {
   readonly #size: number
-  readonly #workers: IdleWorker[] = []
-  readonly #idle: IdleWorker[] = []
+  readonly #workers: BusyWorker[] = []
   readonly #queue: Pending[] = []
   readonly #slots: BatchSlot[] = []
   #closed = false
@@ -35,7 +34,7 @@ export class ChunkPool implements AsyncDisposable {
 
   /** How many batches are worth having under way at once. */
   get depth(): number {
-    return this.#size === 0 ? 1 : this.#size + 2
+    return this.#size === 0 ? 1 : this.#size * tasksPerWorker + 2
   }
 
   /** Buffers for one batch; give them back with `giveBack`. */
@@ -79,21 +78,29 @@ export class ChunkPool implements AsyncDisposable {
     for (;;) {
       const next = this.#queue[0]
       if (next === undefined) return
-      const worker = this.#idle.pop() ?? this.#start()
+      const worker = this.#leastBusy()
       if (worker === undefined) return
       this.#queue.shift()
-      worker.current = next
+      worker.tasks.push(next)
       worker.thread.postMessage(next.task)
     }
   }
 
-  #start(): IdleWorker | undefined {
-    if (this.#workers.length >= this.#size) return undefined
-    const worker: IdleWorker = { thread: new Worker(new URL("./chunk-worker.ts", import.meta.url)), current: undefined }
+  /** The thread with the fewest tasks; a new one while there may be more and all have work. */
+  #leastBusy(): BusyWorker | undefined {
+    const least = this.#workers.reduce<BusyWorker | undefined>(
+      (best, worker) => (best === undefined || worker.tasks.length < best.tasks.length ? worker : best),
+      undefined,
+    )
+    if (least === undefined || (least.tasks.length > 0 && this.#workers.length < this.#size)) return this.#start()
+    return least.tasks.length < tasksPerWorker ? least : undefined
+  }
+
+  #start(): BusyWorker {
+    const worker: BusyWorker = { thread: new Worker(new URL("./chunk-worker.ts", import.meta.url)), tasks: [] }
     worker.thread.on("message", (answer: ChunkAnswer) => {
-      const done = worker.current
-      worker.current = undefined
-      this.#idle.push(worker)
+      // A thread answers its tasks in their order.
+      const done = worker.tasks.shift()
       this.#feed()
       if (done !== undefined) settle(done, answer)
     })
@@ -103,15 +110,11 @@ export class ChunkPool implements AsyncDisposable {
     return worker
   }
 
-  #lose(worker: IdleWorker, cause: unknown): void {
+  #lose(worker: BusyWorker, cause: unknown): void {
     const at = this.#workers.indexOf(worker)
     if (at >= 0) this.#workers.splice(at, 1)
-    const idleAt = this.#idle.indexOf(worker)
-    if (idleAt >= 0) this.#idle.splice(idleAt, 1)
-    worker.current?.reject(new Error("internal: a worker thread failed", { cause }))
-    worker.current = undefined
-    // With no thread left nobody would answer what waits.
-    if (this.#workers.length === 0) for (const { reject } of this.#queue.splice(0)) reject(new Error("internal: a worker thread failed", { cause }))
+    // Whatever waits may belong to the same file: nothing of it can be completed.
+    for (const { reject } of [...worker.tasks.splice(0), ...this.#queue.splice(0)]) reject(new Error("internal: a worker thread failed", { cause }))
   }
 }
 
@@ -121,9 +124,10 @@ interface Pending {
   readonly reject: (error: unknown) => void
 }
 
-interface IdleWorker {
+interface BusyWorker {
   readonly thread: Worker
-  current: Pending | undefined
+  /** Sent and not yet answered, oldest first. */
+  readonly tasks: Pending[]
 }
 
 function settle({ resolve, reject }: Pending, answer: ChunkAnswer): void {
@@ -137,5 +141,7 @@ function wipe(slot: BatchSlot): void {
 }
 
 const maxWorkers = 256
+// One to work on and one to go on with, so that a thread does not wait for the main thread's answer.
+const tasksPerWorker = 2
 // Below this a message to another thread costs more than the work.
 const smallBytes = 4 * sealedChunkBytes

@@ -1,0 +1,308 @@
+import { createHash, randomBytes } from "node:crypto"
+import { link, mkdir, readdir, readFile, rm } from "node:fs/promises"
+import { dirname, join, resolve, sep } from "node:path"
+import * as z from "zod"
+import { digestOf, digestOfJson, isDigest } from "../bytes/digest.ts"
+import type { Digest } from "../bytes/digest.ts"
+import { PerunError } from "../bytes/error.ts"
+import { canonicalJsonBytes, parseJson } from "../bytes/json.ts"
+import { encodeBase64, encodeUtf8, parseUtf8 } from "../bytes/text.ts"
+import { openAgeBytes, sealAgeBytes, sealAgeFile } from "./age-file.ts"
+import { digestOfReader, identityFileName, indexFileName, manifestFileName, shardFileName } from "./blobs.ts"
+import { ChunkPool } from "./chunk-pool.ts"
+import { syncFolder, temporaryName, writeBytesDurably, writeDurably } from "./durable.ts"
+import { onDisk, SealingError, systemCode } from "./errors.ts"
+import { encodeFileIndex, maxIndexBytes, planShards } from "./file-index.ts"
+import type { IndexedFile } from "./file-index.ts"
+import { generateAgeIdentity, identityKind, recipientOf } from "./keys.ts"
+import type { RecipientKind } from "./keys.ts"
+import { artifactManifestSchema, malformedBy, manifestDigest } from "./manifest.ts"
+import type { ArtifactKind, ArtifactManifest, ManifestSigner, SignedManifest } from "./manifest.ts"
+import { openFileReader, writeFully } from "./ranges.ts"
+import type { ByteSink } from "./ranges.ts"
+import { ShardSource } from "./shard.ts"
+import type { SourceFile } from "./shard.ts"
+import { listSourceFiles } from "./source-folder.ts"
+import { encodeTarHeader, tarBytes, tarPadding } from "./tar.ts"
+
+/** Size of a tar shard that packing aims at; a larger file makes a larger shard of its own. */
+export const defaultShardBytes = 256_000_000
+
+/** How far sealing, opening or verifying is; bytes of plaintext when sealing and opening, of ciphertext when verifying. */
+export interface SealingProgress {
+  readonly phase: "seal" | "open" | "verify"
+  readonly doneBytes: number
+  readonly totalBytes: number
+}
+
+export interface SealArtifactOptions {
+  /** Folder whose regular files are sealed. */
+  readonly source: string
+  /** Folder for the result; made when it is not there. Outside of `source`. */
+  readonly output: string
+  readonly kind: ArtifactKind
+  /** Lower-case letters, digits, `.`, `_`, `-`; at most 64. Public. */
+  readonly name: string
+  readonly signer: ManifestSigner
+  /**
+   * What to seal to. A kind of recipient: the artifact gets a fresh identity, kept in `output/identity.age` (0600). A recipient: the identity is elsewhere,
+   * and nothing secret is written; such a sealing starts over after an interrupt.
+   */
+  readonly key?: { readonly generate: RecipientKind } | { readonly recipient: string } | undefined
+  readonly shardBytes?: number | undefined
+  /** Time of making for the manifest, ISO 8601 in UTC. */
+  readonly created?: string | undefined
+  /** Worker threads; default one per processor. */
+  readonly workers?: number | undefined
+  readonly signal?: AbortSignal | undefined
+  readonly onProgress?: ((progress: SealingProgress) => void) | undefined
+}
+
+export interface SealedArtifact {
+  readonly signed: SignedManifest
+  /** `manifestDigest` of the manifest: what a policy names. */
+  readonly digest: Digest
+  /** Shards that an earlier, interrupted run had finished. */
+  readonly resumedShards: number
+}
+
+/**
+ * Seals the files of a folder as an artifact: tar shards, each an age file; a sealed index; a signed manifest. After an interrupt the same call goes on:
+ * finished shards are kept when neither they nor their files changed.
+ * @throws {SealingError} `unsafe-path`, `source-changed`, `missing`, `not-empty` when the output holds a finished artifact, `malformed`, `too-large`
+ * @throws {UnavailableError} `disk-full`, `permission-denied`
+ */
+export async function sealArtifact(options: SealArtifactOptions): Promise<SealedArtifact> {
+  const { output } = options
+  refuseOutputInSource(options.source, output)
+  const files = await listSourceFiles(options.source)
+  await onDisk(output, () => mkdir(output, { recursive: true }))
+  await refuseFinished(output)
+  const key = await artifactKey(options)
+  const plan = planShards(files, options.shardBytes ?? defaultShardBytes)
+  await removeStale(output, plan.length)
+
+  const progress = progressMeter(
+    "seal",
+    plan.reduce((sum, shard) => sum + tarBytes(shard), 0),
+    options.onProgress,
+  )
+  await using pool = new ChunkPool(options.workers)
+  const records: ShardRecord[] = []
+  let resumedShards = 0
+  for (const [shard, shardFiles] of plan.entries()) {
+    const kept = key.identity === undefined ? undefined : await finishedShard(output, shard, shardFiles, key.identity)
+    if (kept !== undefined) {
+      resumedShards++
+      progress(tarBytes(shardFiles))
+    }
+    records.push(kept ?? (await sealShard(options, pool, shard, shardFiles, key, progress)))
+  }
+  const signed = await finish(options, plan, records, key.recipient)
+  return { signed, digest: manifestDigest(signed.manifest), resumedShards }
+}
+
+interface ArtifactKey {
+  readonly recipient: string
+  /** Undefined where only the recipient is known. */
+  readonly identity: string | undefined
+}
+
+/** What is known of a finished shard; sealed like the rest, because it tells about the files. */
+const shardRecordSchema = z.strictObject({
+  /** Digest over the files' paths, sizes, modes and times. */
+  plan: z.string().refine(isDigest),
+  digest: z.string().refine(isDigest),
+  sizeBytes: z.int().min(0),
+  files: z.array(z.string().refine(isDigest)),
+})
+
+type ShardRecord = z.infer<typeof shardRecordSchema>
+
+async function sealShard(
+  options: SealArtifactOptions,
+  pool: ChunkPool,
+  shard: number,
+  files: readonly SourceFile[],
+  key: ArtifactKey,
+  progress: (bytes: number) => void,
+): Promise<ShardRecord> {
+  await using source = new ShardSource(files)
+  const path = join(options.output, shardFileName(shard))
+  const sealed = await writeDurably(path, 0o644, async (file) => {
+    const hash = createHash("sha256")
+    let sizeBytes = 0
+    const sink: ByteSink = {
+      async write(bytes) {
+        hash.update(bytes)
+        sizeBytes += bytes.length
+        await writeFully(file, path, bytes)
+      },
+    }
+    await sealAgeFile({ pool, recipients: [key.recipient], source, sink, signal: options.signal, onBytes: progress })
+    const digest: Digest = `sha256:${hash.digest("hex")}`
+    return { digest, sizeBytes }
+  })
+  const record: ShardRecord = { plan: planDigest(files), ...sealed, files: [...source.digests] }
+  if (key.identity !== undefined) {
+    const bytes = await sealAgeBytes(canonicalJsonBytes(record), [key.recipient])
+    await writeBytesDurably(join(options.output, recordFileName(shard)), 0o600, bytes)
+  }
+  return record
+}
+
+/** The record of a shard that an earlier run finished, when the shard and its files are still the same. */
+async function finishedShard(output: string, shard: number, files: readonly SourceFile[], identity: string): Promise<ShardRecord | undefined> {
+  try {
+    const bytes = await openAgeBytes(new Uint8Array(await readFile(join(output, recordFileName(shard)))), identity)
+    const record = shardRecordSchema.parse(parseJson(bytes, { maxBytes: maxIndexBytes }))
+    if (record.plan !== planDigest(files) || record.files.length !== files.length) return undefined
+    await using reader = await openFileReader(join(output, shardFileName(shard)))
+    if (reader.sizeBytes !== record.sizeBytes || (await digestOfReader(reader)) !== record.digest) return undefined
+    return record
+  } catch (error) {
+    // No record, or one that does not read: the shard is sealed again. Anything else, e.g. a failing disk, must be seen.
+    if (error instanceof PerunError || error instanceof z.ZodError || systemCode(error) === "ENOENT") return undefined
+    throw error
+  }
+}
+
+async function finish(
+  options: SealArtifactOptions,
+  plan: readonly (readonly SourceFile[])[],
+  records: readonly ShardRecord[],
+  recipient: string,
+): Promise<SignedManifest> {
+  const { output, signer } = options
+  const files = plan.flatMap((shardFiles, shard) => indexedFiles(shardFiles, shard, records[shard]?.files ?? []))
+  const index = encodeFileIndex({ perun: 1, salt: encodeBase64(new Uint8Array(randomBytes(32))), files })
+  if (index.length > maxIndexBytes) throw new SealingError("too-large", `the index of files is larger than ${maxIndexBytes} bytes`)
+  const sealedIndex = await sealAgeBytes(index, [recipient])
+  await writeBytesDurably(join(output, indexFileName), 0o644, sealedIndex)
+
+  const manifest: ArtifactManifest = {
+    perun: 1,
+    kind: options.kind,
+    owner: signer.owner,
+    name: options.name,
+    recipient,
+    shards: records.map(({ digest, sizeBytes }) => ({ digest, sizeBytes })),
+    index: { digest: digestOf(sealedIndex), sizeBytes: sealedIndex.length, saltedDigest: digestOf(index) },
+    files: { count: files.length, bytes: files.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0) },
+    ...(options.created === undefined ? {} : { created: options.created }),
+  }
+  const checked = artifactManifestSchema.safeParse(manifest)
+  if (!checked.success) throw malformedBy(checked.error)
+  const signed: SignedManifest = { manifest, signature: await signer.sign(manifestDigest(manifest)) }
+  await writeBytesDurably(join(output, manifestFileName), 0o644, encodeUtf8(`${JSON.stringify(signed, null, 2)}\n`))
+  for (const shard of records.keys()) await rm(join(output, recordFileName(shard)), { force: true })
+  await syncFolder(output)
+  return signed
+}
+
+function indexedFiles(files: readonly SourceFile[], shard: number, digests: readonly Digest[]): IndexedFile[] {
+  let end = 0
+  return files.map(({ path, sizeBytes, executable }, number) => {
+    const digest = digests[number]
+    if (digest === undefined) throw new Error(`internal: no digest of file ${number} in shard ${shard}`)
+    const offset = end + encodeTarHeader({ path, sizeBytes, executable }).length
+    end = offset + sizeBytes + tarPadding(sizeBytes)
+    return { path, sizeBytes, executable, digest, shard, offset }
+  })
+}
+
+/**
+ * The artifact's key. A fresh identity lies safely on disk before the first byte is sealed to it, so that no interrupt leaves shards that nobody can open.
+ */
+async function artifactKey(options: SealArtifactOptions): Promise<ArtifactKey> {
+  const choice = options.key ?? { generate: "hybrid" }
+  if ("recipient" in choice) return { recipient: choice.recipient, identity: undefined }
+  const path = join(options.output, identityFileName)
+  const identity = (await loadIdentity(path)) ?? (await createIdentity(path, choice.generate))
+  if (identityKind(identity) !== choice.generate) {
+    throw new SealingError("not-empty", `${path} is a ${identityKind(identity)} identity of an earlier run, asked for is ${choice.generate}`)
+  }
+  return { recipient: await recipientOf(identity), identity }
+}
+
+async function createIdentity(path: string, kind: RecipientKind): Promise<string> {
+  const identity = await generateAgeIdentity(kind)
+  const temporary = `${path}.new`
+  await writeBytesDurably(temporary, 0o600, encodeUtf8(`${identity}\n`))
+  try {
+    // Unlike rename, link never replaces: two runs at once must not take each other's identity away.
+    await onDisk(path, () => link(temporary, path))
+  } catch (cause) {
+    if (systemCode(cause) === "EEXIST") throw new SealingError("not-empty", `another run has begun to seal into ${dirname(path)}`, { cause })
+    throw cause
+  } finally {
+    await rm(temporary, { force: true })
+  }
+  await syncFolder(dirname(path))
+  return identity
+}
+
+/**
+ * Reads an age identity file: one identity, empty lines and lines that start with `#` are skipped; undefined when there is no file.
+ * @throws {SealingError} `malformed`
+ */
+export async function loadIdentity(path: string): Promise<string | undefined> {
+  let bytes: Uint8Array
+  try {
+    bytes = new Uint8Array(await readFile(path))
+  } catch (cause) {
+    if (systemCode(cause) === "ENOENT") return undefined
+    throw cause
+  }
+  const lines = parseUtf8(bytes)
+    .split("\n")
+    .map((line) => line.trim())
+    .filter((line) => line !== "" && !line.startsWith("#"))
+  const [identity, ...more] = lines
+  if (identity === undefined || more.length > 0) throw new SealingError("malformed", `${path} does not hold exactly one age identity`)
+  identityKind(identity)
+  return identity
+}
+
+function refuseOutputInSource(source: string, output: string): void {
+  if (`${resolve(output)}${sep}`.startsWith(`${resolve(source)}${sep}`)) {
+    throw new SealingError("unsafe-path", `the output ${output} lies inside the source ${source}`)
+  }
+}
+
+async function refuseFinished(output: string): Promise<void> {
+  const names = await onDisk(output, () => readdir(output))
+  if (names.includes(manifestFileName)) throw new SealingError("not-empty", `${output} holds a finished artifact`)
+}
+
+/** Removes what interrupted runs left and this one will not replace. */
+async function removeStale(output: string, shards: number): Promise<void> {
+  for (const name of await onDisk(output, () => readdir(output))) {
+    const number = /^shard-([0-9]{4,6})\.(?:tar|record)\.age$/.exec(name)?.[1]
+    const isStale = (number !== undefined && Number(number) >= shards) || (temporaryName.test(name) && ourName.test(name))
+    if (isStale) await rm(join(output, name), { force: true })
+  }
+}
+
+function planDigest(files: readonly SourceFile[]): Digest {
+  return digestOfJson(files.map(({ path, sizeBytes, executable, mtimeNs }) => ({ path, sizeBytes, executable, mtimeNs })))
+}
+
+function recordFileName(shard: number): string {
+  return `shard-${String(shard).padStart(4, "0")}.record.age`
+}
+
+/** A counter that reports the sum after each step. */
+export function progressMeter(
+  phase: SealingProgress["phase"],
+  totalBytes: number,
+  report: ((progress: SealingProgress) => void) | undefined,
+): (bytes: number) => void {
+  let doneBytes = 0
+  return (bytes) => {
+    doneBytes += bytes
+    report?.({ phase, doneBytes, totalBytes })
+  }
+}
+
+const ourName = /^\.(?:shard-|index\.json|identity|manifest)/
