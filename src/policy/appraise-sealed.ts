@@ -82,11 +82,11 @@ const refusedParameters: readonly { readonly code: FindingCode; readonly name: s
     ...["single", "s", "S", "1", "2", "3", "4", "5", "emergency", "rescue", "-b", "b", "break", "debug_shell"].map((name) => debugRow(name)),
     ...["rd.break", "rd.shell", "rd.debug", "systemd.debug_shell", "rd.systemd.debug_shell"].map((name) => debugRow(name)),
     ...["systemd.unit", "rd.systemd.unit", "systemd.run", "systemd.wants", "systemd.mask", "systemd.set_credential"].map((name) => debugRow(name)),
-    ...["kgdboc", "ekgdboc", "kgdbwait", "kgdbdbgp", "kgdbcon", "kdb", "sysrq_always_enabled", "nokgdbroundup"].map((name) => debugRow(name)),
+    ...["kgdboc", "ekgdboc", "kgdbwait", "kgdbdbgp", "kgdbcon", "kdb", "sysrq_always_enabled"].map((name) => debugRow(name)),
     ...["crashkernel", "resume", "hibernate", "memmap", "iomem", "mem", "dyndbg", "trace_event", "ftrace", "kprobe_event"].map((name) =>
       debugRow(name),
     ),
-    ...["ima_policy_override", "nolockdown", "nosmep", "nosmap", "nopti", "nospectre_v1", "nospectre_v2"].map((name) => debugRow(name)),
+    ...["nolockdown", "nosmep", "nosmap", "nopti", "nospectre_v1", "nospectre_v2"].map((name) => debugRow(name)),
     { code: "debug-boot-parameter", name: "ima", values: ["off"] },
     { code: "debug-boot-parameter", name: "ima_appraise", values: ["off", "log", "fix"] },
     { code: "debug-boot-parameter", name: "evm", values: ["fix"] },

@@ -21,8 +21,8 @@ export interface AppraisalRequest {
   readonly references: References
   /** The manager's time. */
   readonly time: Date
-  /** At a lease's renewal: the decision before. Undefined at a claim, where the whole boot must be shown. */
-  readonly previous?: GrantedDecision
+  /** At a lease's renewal: what the decision before was about. Undefined at a claim, where the whole boot must be shown. */
+  readonly previous?: PreviousDecision
 }
 
 export type Decision = GrantedDecision | RefusedDecision
@@ -35,13 +35,17 @@ export interface RefusedDecision {
   readonly findings: readonly Finding[]
 }
 
-/** What later evidence of the same boot is held against. */
+/** The part of a granted decision that renewals rest on. Plain JSON, so that a manager can keep it over a restart; it releases nothing. */
+export type PreviousDecision = Pick<GrantedDecision, "policy" | "job" | "session">
+
+/** What later evidence of the same boot is held against. Plain JSON. */
 export interface BootSession {
   readonly endorsementKey: Digest
   readonly attestationKeyName: string
   readonly resetCount: number
   readonly restartCount: number
-  readonly clock: bigint
+  /** Milliseconds that the TPM has been powered; decimal, because it has 64 bits. */
+  readonly clock: string
   readonly ima: ImaProgress
 }
 
@@ -119,7 +123,7 @@ function sessionOf(identity: NonNullable<HostClaims["identity"]>, claims: HostCl
     attestationKeyName: identity.attestationKeyName,
     resetCount,
     restartCount,
-    clock,
+    clock: String(clock),
     ima: imaProgress(claims.ima),
   }
 }
@@ -214,5 +218,5 @@ function sessionFindings({ identity, quote }: HostClaims, previous: BootSession 
 }
 
 function hasGoneBack({ clock }: ClockInfo, previous: BootSession): boolean {
-  return clock < previous.clock
+  return clock < BigInt(previous.clock)
 }
