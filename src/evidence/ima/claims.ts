@@ -10,8 +10,12 @@ export interface ImaEntry {
   readonly digest: string
   /** Name as the kernel logged it: bytes, for a name may hold anything. A claim of some mount namespace, never to be judged alone. */
   readonly name: Uint8Array
-  /** Signature from the `sig` or `modsig` field, if any; raw bytes of the security.ima format. */
+  /** The digest is that of the fs-verity descriptor, not of the file's bytes: never to be compared with file digests. */
+  readonly verity?: boolean
+  /** Signature from the `sig` or `evmsig` field, if any; raw bytes of the security.ima or security.evm format. See signature.ts. */
   readonly signature?: Uint8Array
+  /** Appended signature of a `modsig` field (PKCS#7, DER), if any. It is over another digest than `digest`. */
+  readonly modsig?: Uint8Array
   /** Data of an ima-buf entry (kernel command line of kexec, keys, critical data), if any. */
   readonly buffer?: Uint8Array
   /** The kernel could not vouch for what was read: opened for writing while measured, or the other way round. */
@@ -27,7 +31,10 @@ export interface ImaClaims {
   readonly certifiedCount: number
   /** Entries behind the certified ones: logged but not yet in the register. They must be certified at the next quote. */
   readonly uncertified: readonly ImaEntry[]
-  /** Value of boot_aggregate, recomputed from the quoted registers and found equal; undefined where judged earlier (incremental). */
+  /**
+   * Value of boot_aggregate, `<algorithm>:<hexadecimal>`, recomputed from PCR 0 to 9 and found equal; undefined where judged earlier (incremental).
+   * After kexec the list has further entries of that name: those that equal this value are right, others are ordinary entries.
+   */
   readonly bootAggregate?: string
   /** How entries were extended into the judged bank. */
   readonly extendRule: "per-bank" | "padded-sha1"
@@ -46,4 +53,8 @@ export interface ImaState {
   readonly prefix: string
   /** Which extend rule the boot uses. */
   readonly extendRule: "per-bank" | "padded-sha1"
+  /** Values of registers other than 10 that the list extends (policy rules with `pcr=`), by index, lower-case hexadecimal. */
+  readonly otherPcrs?: Readonly<Record<string, string>>
+  /** What was logged but not yet certified: the next quote must certify exactly these entries. Count and chain value behind the last of them. */
+  readonly pending?: { readonly count: number; readonly prefix: string }
 }

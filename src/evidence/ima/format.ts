@@ -1,0 +1,181 @@
+import { MalformedError } from "../../bytes/error.ts"
+import { ByteReader } from "../../bytes/reader.ts"
+import { encodeHex } from "../../bytes/text.ts"
+import { ByteWriter } from "../../bytes/writer.ts"
+import { hashSizes } from "../../pki/signatures.ts"
+import type { HashName } from "../../pki/signatures.ts"
+import type { ImaEntry } from "./claims.ts"
+import { parseTemplateData, readTemplateDigest } from "./templates.ts"
+
+/**
+ * One record of the binary list `/sys/kernel/security/ima/binary_runtime_measurements` (Linux ima_fs.c, ima_measurements_show). All byte ranges are
+ * views into the list that was parsed.
+ */
+export interface ImaRecord {
+  /** Place among the records that were parsed, from 0. */
+  readonly index: number
+  readonly pcr: number
+  /** Digest of the template data by the list's hash, SHA-1 but for `…_sha256` lists; all zero in a violation. */
+  readonly templateDigest: Uint8Array
+  /** `ima-ng` and so on, or the fields of a custom template. */
+  readonly template: string
+  /** What the template digest is taken over, but for the old template "ima" (see `templateHashInput`). */
+  readonly templateData: Uint8Array
+  /** The whole record. */
+  readonly bytes: Uint8Array
+  /** Offset of the byte behind this record. */
+  readonly end: number
+}
+
+/**
+ * Reads the records one by one, without keeping them: for lists of hundreds of thousands of entries.
+ * @throws {MalformedError} `truncated` where the list ends inside a record, `too-large`, `malformed`; `path` names record and field
+ */
+export function* readImaRecords(list: Uint8Array, headerHash: HashName = "sha1"): Generator<ImaRecord, void, undefined> {
+  if (list.length > maxListBytes) throw new MalformedError("too-large", `${list.length} bytes, at most ${maxListBytes} are allowed`, { path: "ima" })
+  const reader = new ByteReader("", list)
+  const digestBytes = hashSizes[headerHash]
+  for (let index = 0; reader.remaining > 0; index++) {
+    if (index >= maxRecords) throw new MalformedError("too-large", `more than ${maxRecords} records`, { path: "ima" })
+    try {
+      yield readRecord(reader, index, digestBytes)
+    } catch (error) {
+      throw error instanceof MalformedError ? placed(error, index) : error
+    }
+  }
+}
+
+/** @throws as readImaRecords */
+export function parseImaList(list: Uint8Array, headerHash: HashName = "sha1"): readonly ImaRecord[] {
+  return [...readImaRecords(list, headerHash)]
+}
+
+/** The list's bytes again. */
+export function encodeImaList(records: readonly ImaRecord[]): Uint8Array {
+  const writer = new ByteWriter()
+  for (const { pcr, templateDigest, template, templateData } of records) {
+    const name = Uint8Array.from(template, (character) => character.charCodeAt(0))
+    writer.u32le(pcr).bytes(templateDigest).u32le(name.length).bytes(name)
+    if (template !== "ima") writer.u32le(templateData.length)
+    writer.bytes(templateData)
+  }
+  return writer.take()
+}
+
+/** pcr u32, template digest, name length u32, name, template data length u32 (not for "ima"), template data; little-endian. */
+function readRecord(reader: ByteReader, index: number, digestBytes: number): ImaRecord {
+  const start = reader.offset
+  const pcr = reader.u32le("pcr")
+  if (pcr > lastPcr) throw reader.error("malformed", "pcr", `PCR ${pcr} does not exist`)
+  const templateDigest = reader.view(digestBytes, "templateDigest")
+  const nameBytes = reader.u32le("templateNameLength")
+  if (nameBytes === 0 || nameBytes > maxTemplateNameBytes)
+    throw reader.error("too-large", "templateNameLength", `${nameBytes} bytes, expected 1 to ${maxTemplateNameBytes}`)
+  const template = templateName(reader.view(nameBytes, "templateName"))
+  const dataStart = reader.offset
+  if (template === "ima") {
+    reader.view(sha1Bytes, "d")
+    reader.view(bounded(reader, reader.u32le("n"), maxLegacyNameBytes, "n"), "n")
+    return { index, pcr, templateDigest, template, templateData: reader.viewSince(dataStart), bytes: reader.viewSince(start), end: reader.offset }
+  }
+  const templateData = reader.view(bounded(reader, reader.u32le("templateDataLength"), maxTemplateDataBytes, "templateData"), "templateData")
+  return { index, pcr, templateDigest, template, templateData, bytes: reader.viewSince(start), end: reader.offset }
+}
+
+function bounded(reader: ByteReader, length: number, maximum: number, field: string): number {
+  if (length > maximum) throw reader.error("too-large", field, `${length} bytes, at most ${maximum} are allowed`)
+  return length
+}
+
+/** The names of a list are few: looking them up by length and first bytes would save nothing over making the string. */
+function templateName(bytes: Uint8Array): string {
+  let name = ""
+  for (const byte of bytes) name += String.fromCharCode(byte)
+  return name
+}
+
+/** What the kernel hashes: the template data as it stands; for "ima" digest and name, the name padded with zeros to 256 bytes. */
+export function templateHashInput(record: ImaRecord): Uint8Array {
+  if (record.template !== "ima") return record.templateData
+  const reader = new ByteReader("templateData", record.templateData)
+  const input = new Uint8Array(sha1Bytes + legacyNameFieldBytes)
+  input.set(reader.view(sha1Bytes, "d"), 0)
+  input.set(reader.view(reader.u32le("n"), "n"), sha1Bytes)
+  return input
+}
+
+/** True for what the kernel logs when it cannot vouch for a file: its template digest is all zero. */
+export function isViolation(record: ImaRecord): boolean {
+  for (const byte of record.templateDigest) if (byte !== 0) return false
+  return true
+}
+
+/**
+ * Reads the template data of a record.
+ * @throws {MalformedError} `truncated`, `trailing-bytes`, `malformed`; `path` names record and field
+ */
+export function readImaEntry(record: ImaRecord, index: number = record.index): ImaEntry {
+  try {
+    return entryOf(record, index)
+  } catch (error) {
+    throw error instanceof MalformedError ? placed(error, index) : error
+  }
+}
+
+function entryOf(record: ImaRecord, index: number): ImaEntry {
+  const values = parseTemplateData(record.template, record.templateData)
+  const violation = isViolation(record)
+  const digestField = record.template === "ima" ? "d" : digestFields.find((field) => values.has(field))
+  const digestValue = digestField === undefined ? undefined : values.get(digestField)
+  const digest = digestField === undefined || digestValue === undefined ? undefined : readTemplateDigest(digestField, digestValue)
+  const signature = values.get("sig") ?? values.get("evmsig")
+  const modsig = values.get("modsig")
+  const buffer = values.get("buf")
+  return {
+    index,
+    pcr: record.pcr,
+    template: record.template,
+    hashAlgorithm: violation && digestField === "d" ? "" : (digest?.algorithm ?? ""),
+    digest: digest === undefined ? "" : encodeHex(digest.digest),
+    ...(digest?.kind === "verity" ? { verity: true } : {}),
+    name: readName(record.template, values.get("n-ng"), values.get("n")),
+    ...(signature === undefined || signature.length === 0 ? {} : { signature: Uint8Array.from(signature) }),
+    ...(modsig === undefined || modsig.length === 0 ? {} : { modsig: Uint8Array.from(modsig) }),
+    ...(buffer === undefined ? {} : { buffer: Uint8Array.from(buffer) }),
+    violation,
+  }
+}
+
+/**
+ * `n-ng` and `n` end with one NUL, which is not part of the name; in the template "ima" there is none. A NUL elsewhere is refused: "ima" pads names
+ * with zeros before hashing, so that a name with NULs behind it would hash like the name without.
+ */
+function readName(template: string, nameNg: Uint8Array | undefined, name: Uint8Array | undefined): Uint8Array {
+  const value = nameNg ?? name ?? new Uint8Array(0)
+  const isTerminated = (nameNg ?? name) !== undefined && template !== "ima"
+  const nameBytes = isTerminated ? value.length - 1 : value.length
+  if (value.indexOf(0) !== (isTerminated ? nameBytes : -1))
+    throw new MalformedError("malformed", isTerminated ? "name does not end with its only NUL" : "name holds a NUL", { path: "n" })
+  return new ByteReader("n", value).bytes(nameBytes, "name")
+}
+
+function placed(error: MalformedError, index: number): MalformedError {
+  if (error.path.startsWith("ima[")) return error
+  const path = `ima[${index}]${error.path === "" ? "" : `.${error.path}`}`
+  const text = error.message.startsWith(`${error.path}: `) ? error.message.replace(`${error.path}: `, "") : error.message
+  return new MalformedError(error.code, text, { path, cause: error })
+}
+
+const digestFields = ["d-ngv2", "d-ng", "d"] as const
+const sha1Bytes = 20
+/** IMA_EVENT_NAME_LEN_MAX is 255, and a NUL. */
+const maxLegacyNameBytes = 255
+const legacyNameFieldBytes = 256
+const lastPcr = 23
+/** The longest useful custom template names all sixteen fields. */
+const maxTemplateNameBytes = 256
+/** Keys and signatures are some KiB; measured kernel data (a policy, a key ring) may be more. */
+const maxTemplateDataBytes = 8 * 1024 * 1024
+/** Half a million entries of the usual size; more would only let a host make us work. */
+const maxListBytes = 128 * 1024 * 1024
+const maxRecords = 1_000_000

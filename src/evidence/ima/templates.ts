@@ -1,0 +1,167 @@
+import { MalformedError } from "../../bytes/error.ts"
+import { ByteReader } from "../../bytes/reader.ts"
+import { encodeHex } from "../../bytes/text.ts"
+
+/**
+ * Template fields of IMA list entries: Linux security/integrity/ima/ima_template.c and ima_template_lib.c, Documentation/security/IMA-templates.rst.
+ * In template data each field stands behind its length (u32, little-endian), but for the old template "ima", which has a form of its own.
+ */
+export const templateFields = [
+  "d",
+  "n",
+  "d-ng",
+  "d-ngv2",
+  "n-ng",
+  "sig",
+  "buf",
+  "d-modsig",
+  "modsig",
+  "evmsig",
+  "iuid",
+  "igid",
+  "imode",
+  "xattrnames",
+  "xattrlengths",
+  "xattrvalues",
+] as const
+
+export type TemplateField = (typeof templateFields)[number]
+
+/** Field values of one entry, as bytes; views into the list. */
+export type TemplateValues = ReadonlyMap<TemplateField, Uint8Array>
+
+/** A file digest as a template holds it. */
+export interface TemplateDigest {
+  /** e.g. `sha256`. */
+  readonly algorithm: string
+  /** `verity`: digest of the fs-verity descriptor, not of the file's bytes. */
+  readonly kind: "file" | "verity"
+  readonly digest: Uint8Array
+}
+
+/** The templates that have names. */
+const namedTemplates: ReadonlyMap<string, readonly TemplateField[]> = new Map<string, readonly TemplateField[]>([
+  ["ima", ["d", "n"]],
+  ["ima-ng", ["d-ng", "n-ng"]],
+  ["ima-sig", ["d-ng", "n-ng", "sig"]],
+  ["ima-ngv2", ["d-ngv2", "n-ng"]],
+  ["ima-sigv2", ["d-ngv2", "n-ng", "sig"]],
+  ["ima-buf", ["d-ng", "n-ng", "buf"]],
+  ["ima-modsig", ["d-ng", "n-ng", "sig", "d-modsig", "modsig"]],
+  ["evm-sig", ["d-ng", "n-ng", "evmsig", "xattrnames", "xattrlengths", "xattrvalues", "iuid", "igid", "imode"]],
+])
+
+const customTemplates = new Map<string, readonly TemplateField[]>()
+
+/**
+ * Fields of a template by its name; a custom template (`ima_template_fmt=`) is named by its fields, joined with `|`.
+ * @throws {MalformedError} `malformed` for unknown templates and fields, `duplicate`
+ */
+export function fieldsOfTemplate(template: string): readonly TemplateField[] {
+  return namedTemplates.get(template) ?? customTemplates.get(template) ?? parseCustomTemplate(template)
+}
+
+function parseCustomTemplate(template: string): readonly TemplateField[] {
+  const fields = template.split("|").map((name) => {
+    const field = templateFields.find((candidate) => candidate === name)
+    if (field === undefined) throw new MalformedError("malformed", `unknown template "${printableTemplate(template)}"`, { path: "template" })
+    return field
+  })
+  if (new Set(fields).size !== fields.length) throw new MalformedError("duplicate", "a template field stands twice", { path: "template" })
+  // The cache is bounded, for the list that names templates is foreign input.
+  if (customTemplates.size < maxCachedTemplates) customTemplates.set(template, fields)
+  return fields
+}
+
+function printableTemplate(template: string): string {
+  return template.replace(/[^\x20-\x7e]/g, "?")
+}
+
+/**
+ * Reads template data field by field.
+ * @throws {MalformedError} `truncated`, `trailing-bytes`
+ */
+export function parseTemplateData(template: string, data: Uint8Array): TemplateValues {
+  const reader = new ByteReader("templateData", data)
+  const values = new Map<TemplateField, Uint8Array>()
+  if (template === "ima") {
+    values.set("d", reader.view(sha1Bytes, "d"))
+    values.set("n", reader.view(reader.u32le("n"), "n"))
+  } else {
+    for (const field of fieldsOfTemplate(template)) values.set(field, reader.view(reader.u32le(field), field))
+  }
+  reader.finish()
+  return values
+}
+
+/**
+ * The file digest of an entry. Field `d`: 20 bytes of SHA-1 (or 16 of MD5). `d-ng`: `<algorithm>:`, NUL, digest. `d-ngv2`: `<ima|verity>:<algorithm>:`,
+ * NUL, digest.
+ * @throws {MalformedError} `malformed` for another form, an unknown algorithm or a digest of the wrong size
+ */
+export function readTemplateDigest(field: "d" | "d-ng" | "d-ngv2" | "d-modsig", value: Uint8Array): TemplateDigest {
+  if (field === "d") {
+    if (value.length !== sha1Bytes) throw new MalformedError("malformed", `digest of ${value.length} bytes`, { path: field })
+    return { algorithm: "sha1", kind: "file", digest: value }
+  }
+  const end = value.indexOf(0)
+  if (end < 1 || end > maxPrefixBytes || value[end - 1] !== colon) throw new MalformedError("malformed", "no algorithm prefix", { path: field })
+  const reader = new ByteReader(field, value)
+  const prefix = asciiOf(reader.view(end - 1, "algorithm"))
+  reader.view(2, "separator")
+  const digest = reader.view(reader.remaining, "digest")
+  const parts = field === "d-ngv2" ? prefix.split(":") : ["ima", prefix]
+  const [kind, algorithm] = parts
+  if (parts.length !== 2 || (kind !== "ima" && kind !== "verity") || algorithm === undefined)
+    throw new MalformedError("malformed", "unknown digest type", { path: field })
+  const size = digestSizes.get(algorithm)
+  if (size === undefined) throw new MalformedError("malformed", "unknown hash algorithm", { path: field })
+  if (digest.length !== size)
+    throw new MalformedError("malformed", `${algorithm} digest of ${digest.length} bytes, expected ${size}`, { path: field })
+  return { algorithm, kind: kind === "verity" ? "verity" : "file", digest }
+}
+
+/** `<algorithm>:<hexadecimal>`, as the kernel prints it. */
+export function templateDigestText(digest: TemplateDigest): string {
+  return `${digest.algorithm}:${encodeHex(digest.digest)}`
+}
+
+function asciiOf(bytes: Uint8Array): string {
+  let text = ""
+  for (const byte of bytes) text += String.fromCharCode(byte)
+  return text
+}
+
+const sha1Bytes = 20
+const colon = 0x3a
+/** `verity:streebog512:` is the longest. */
+const maxPrefixBytes = 32
+/** A machine uses one template, and a few by policy rules. */
+const maxCachedTemplates = 64
+
+/** Digest sizes in bytes by the kernel's names, crypto/hash_info.c. */
+const digestSizes: ReadonlyMap<string, number> = new Map([
+  ["md4", 16],
+  ["md5", 16],
+  ["sha1", 20],
+  ["rmd160", 20],
+  ["sha224", 28],
+  ["sha256", 32],
+  ["sha384", 48],
+  ["sha512", 64],
+  ["rmd128", 16],
+  ["rmd256", 32],
+  ["rmd320", 40],
+  ["wp256", 32],
+  ["wp384", 48],
+  ["wp512", 64],
+  ["tgr128", 16],
+  ["tgr160", 20],
+  ["tgr192", 24],
+  ["sm3", 32],
+  ["streebog256", 32],
+  ["streebog512", 64],
+  ["sha3-256", 32],
+  ["sha3-384", 48],
+  ["sha3-512", 64],
+])
