@@ -75,8 +75,7 @@ export async function encodeAgeHeader(fileKey: Uint8Array, recipients: readonly 
       return []
     },
   })
-  for (const recipient of recipients) encrypter.addRecipient(recipient)
-  const { bytes, mac } = parseAgeHeader(await encryptNothing(encrypter))
+  const { bytes, mac } = parseAgeHeader(await encryptNothing(encrypter, recipients))
   if (!bytesEqual(mac, headerMac(fileKey, bytes))) throw new Error("internal: the age library did not use the given file key")
   return bytes
 }
@@ -148,8 +147,9 @@ function addIdentity(decrypter: Decrypter, identity: string): void {
   }
 }
 
-async function encryptNothing(encrypter: Encrypter): Promise<Uint8Array> {
+async function encryptNothing(encrypter: Encrypter, recipients: readonly string[]): Promise<Uint8Array> {
   try {
+    for (const recipient of recipients) encrypter.addRecipient(recipient)
     return await encrypter.encrypt(new Uint8Array(0))
   } catch (cause) {
     throw new SealingError("malformed", "an age recipient is not valid", { cause })
@@ -180,6 +180,7 @@ function refuseMixedKinds(stanzas: readonly AgeStanza[]): void {
 }
 
 function parseBase64NoPad(text: string): Uint8Array {
+  if (text.includes("=")) throw malformed("base64 with padding")
   try {
     return parseBase64(text + "=".repeat((4 - (text.length % 4)) % 4), "header")
   } catch (cause) {
