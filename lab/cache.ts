@@ -1,0 +1,82 @@
+import { mkdir, mkdtemp, readdir, rename, rm, stat } from "node:fs/promises"
+import { homedir } from "node:os"
+import { join } from "node:path"
+import { DatabaseSync } from "node:sqlite"
+import { setTimeout as sleep } from "node:timers/promises"
+
+/** Where images, the laboratory CA and probe results are kept: `$PERUN_CACHE`, else `~/.cache/perun/lab`. */
+export function cacheFolder(): string {
+  const { PERUN_CACHE: given, XDG_CACHE_HOME: xdg } = process.env
+  if (given !== undefined && given !== "") return given
+  return join(xdg !== undefined && xdg !== "" ? xdg : join(homedir(), ".cache"), "perun", "lab")
+}
+
+/**
+ * Gives the folder `<cache>/<name>`, made by `make` in a temporary folder and moved into place as a whole if it is not there yet. One maker at a time,
+ * also between processes; what an interrupted one left is removed by the next.
+ */
+export async function cachedFolder(name: string, make: (folder: string) => Promise<void>, onWait?: () => void): Promise<string> {
+  const final = join(cacheFolder(), name)
+  if (await exists(final)) return final
+  await withLock(
+    name,
+    async () => {
+      if (await exists(final)) return
+      await removeLeftovers(name)
+      const temporary = await mkdtemp(`${final}.tmp-`)
+      try {
+        await make(temporary)
+        await rename(temporary, final)
+      } finally {
+        await rm(temporary, { recursive: true, force: true })
+      }
+    },
+    onWait,
+  )
+  return final
+}
+
+/**
+ * Runs `work` while holding a lock of this name among all processes of this cache. The lock is SQLite's on a file, so it ends with its holder whatever
+ * happens to it.
+ */
+export async function withLock<T>(name: string, work: () => Promise<T>, onWait?: () => void): Promise<T> {
+  await mkdir(cacheFolder(), { recursive: true })
+  const database = new DatabaseSync(join(cacheFolder(), `${name}.lock`), { timeout: 0 })
+  try {
+    for (let waited = false; !tryLock(database); waited = true) {
+      if (!waited) onWait?.()
+      await sleep(lockPollMs)
+    }
+    return await work()
+  } finally {
+    database.close()
+  }
+}
+
+export async function exists(path: string): Promise<boolean> {
+  return await stat(path).then(
+    () => true,
+    () => false,
+  )
+}
+
+function tryLock(database: DatabaseSync): boolean {
+  try {
+    database.exec("BEGIN EXCLUSIVE")
+    return true
+  } catch (error) {
+    if (error instanceof Error && "errcode" in error && (error.errcode === sqliteBusy || error.errcode === sqliteBusyRecovery)) return false
+    throw error
+  }
+}
+
+async function removeLeftovers(name: string): Promise<void> {
+  for (const entry of await readdir(cacheFolder())) {
+    if (entry.startsWith(`${name}.tmp-`)) await rm(join(cacheFolder(), entry), { recursive: true, force: true })
+  }
+}
+
+const lockPollMs = 200
+const sqliteBusy = 5
+const sqliteBusyRecovery = 261
