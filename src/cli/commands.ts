@@ -19,6 +19,26 @@ export const groups: readonly Group[] = [
     load: async () => (await import("./commands/identity.ts")).register,
   },
   {
+    name: "seal",
+    summary: "seal a folder as an artifact: a dataset, code or model",
+    load: async () => (await import("./commands/seal.ts")).register,
+  },
+  { name: "open", summary: "open or verify a sealed artifact with its key", load: async () => (await import("./commands/open.ts")).register },
+  {
+    name: "policy",
+    summary: "write, check, explain, compare, sign and follow policies",
+    load: async () => (await import("./commands/policy.ts")).register,
+  },
+  { name: "artifact", summary: "deposit the keys of artifacts under a policy", load: async () => (await import("./commands/artifact.ts")).register },
+  { name: "manager", summary: "run a policy manager; pin the one that you use", load: async () => (await import("./commands/manager.ts")).register },
+  { name: "host", summary: "machines that proved themselves", load: async () => (await import("./commands/host.ts")).register },
+  { name: "job", summary: "start, follow and cancel runs", load: async () => (await import("./commands/job.ts")).register },
+  {
+    name: "output",
+    summary: "vote on sealed outputs and fetch those that are for you",
+    load: async () => (await import("./commands/output.ts")).register,
+  },
+  {
     name: "completion",
     summary: "print a completion script for bash, zsh or fish",
     load: async () => (await import("./commands/completion.ts")).register,

@@ -1,0 +1,97 @@
+import type { Command } from "commander"
+import type { RunEvent, RunView } from "../../protocol/messages.ts"
+import { routes } from "../../protocol/routes.ts"
+import { insecureLaboratory, withManager, withManagerOption, type ManagerOption } from "../connect.ts"
+import { RefusedError } from "../exit.ts"
+import { interruptSignal } from "../interrupt.ts"
+import type { Cell, Output, Tone } from "../output.ts"
+import { policyNamed } from "../policy-file.ts"
+
+export function register(command: Command, output: Output): void {
+  withManagerOption(command.command("start"))
+    .argument("<policy>", "digest or file of an active policy")
+    .argument("<job>", "name of the job in the policy")
+    .description("queue a run of a job; the first machine that proves itself takes it")
+    .action(async (policy: string, job: string, options: ManagerOption) => {
+      const digest = await policyNamed(policy)
+      const { run } = await withManager(options, output, (connection) => connection.call(routes.queueRun, { params: { digest, job }, body: {} }))
+      output.result({ ok: true, run }, () => output.line(`queued run ${run}; follow it with: perun job watch ${run}`, "good"))
+    })
+  withManagerOption(command.command("list"))
+    .option("--policy <policy>", "only runs of this policy (digest or file)")
+    .description("runs of the policies that name you")
+    .action(async (options: ManagerOption & { policy?: string }) => {
+      const query = options.policy === undefined ? {} : { policy: await policyNamed(options.policy) }
+      const { runs } = await withManager(options, output, (connection) => connection.call(routes.listRuns, { query }))
+      output.result({ ok: true, runs }, () => output.table(["run", "job", "state", "host", "queued", "ended", "reason"], runs.map(rowOf)))
+    })
+  withManagerOption(command.command("watch"))
+    .argument("<run>", "run, as job start and job list print it")
+    .description("follow a run until it ends: states, refusals, leases, metrics that you may see")
+    .action(async (run: string, options: ManagerOption) => {
+      using interrupt = interruptSignal()
+      const view = await withManager(options, output, async (connection) => {
+        for await (const event of connection.transport.events(routes.watchRun, { params: { run }, signal: interrupt.signal })) {
+          output.event(event)
+          showEvent(event, output)
+        }
+        return connection.call(routes.getRun, { params: { run } })
+      })
+      output.event({ ok: view.state === "succeeded", ...view })
+      if (view.state !== "succeeded") throw new RefusedError(`the run ${view.state}${view.reason === undefined ? "" : `: ${view.reason}`}`)
+    })
+  withManagerOption(command.command("cancel"))
+    .argument("<run>", "run to end")
+    .description("cancel a run; a running job is stopped when its lease ends")
+    .action(async (run: string, options: ManagerOption) => {
+      const view = await withManager(options, output, (connection) => connection.call(routes.cancelRun, { params: { run }, body: {} }))
+      output.result({ ok: true, ...view }, () => output.line(`run ${run} is ${view.state}`))
+    })
+}
+
+/** One line per event; refusals bring a line per finding. */
+export function showEvent(event: RunEvent, output: Output): void {
+  const at = event.at.slice(11, 19)
+  switch (event.kind) {
+    case "state":
+      return output.line(
+        `${at}  ${event.state}${event.host === undefined ? "" : ` on ${event.host}`}${event.reason === undefined ? "" : `: ${event.reason}`}`,
+        toneOfState(event.state),
+      )
+    case "refused":
+      output.line(`${at}  refused ${event.refusal.host}: ${event.refusal.code}`, "bad")
+      for (const { code, subject, found, expected } of event.refusal.findings)
+        output.line(`          ${code} ${subject}: found ${found}, expected ${expected}`, "bad")
+      return
+    case "renewed":
+      return output.line(`${at}  lease renewed for ${event.seconds} s`, "dim")
+    case "metrics":
+      return output.line(
+        `${at}  ${Object.entries(event.values)
+          .map(([name, value]) => `${name} ${value}`)
+          .join("  ")}`,
+      )
+    case "output":
+      return output.line(`${at}  output ${event.name} is sealed and waits for its votes: ${event.output}`)
+  }
+}
+
+function rowOf(run: RunView): readonly Cell[] {
+  const state: Cell = { text: run.laboratory ? `${run.state} (${insecureLaboratory})` : run.state, tone: toneOfState(run.state) }
+  return [run.run, run.job, state, run.host ?? "", run.queuedAt, run.endedAt ?? "", run.reason ?? ""]
+}
+
+function toneOfState(state: RunView["state"]): Tone {
+  switch (state) {
+    case "succeeded":
+      return "good"
+    case "failed":
+    case "ended":
+      return "bad"
+    case "cancelled":
+      return "warn"
+    case "queued":
+    case "running":
+      return "plain"
+  }
+}

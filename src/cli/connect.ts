@@ -1,0 +1,36 @@
+import type { Command } from "commander"
+import { ManagerConnection } from "../client/connection.ts"
+import type { Identity } from "../client/identity.ts"
+import { chosenManager, homeIdentity } from "./home.ts"
+import type { Output } from "./output.ts"
+
+export interface ManagerOption {
+  readonly manager?: string
+}
+
+/** Adds `--manager URL` to a command that talks to one. */
+export function withManagerOption(command: Command): Command {
+  return command.option("--manager <url>", "address of the manager (default: the one pinned last)")
+}
+
+/**
+ * Runs `use` with a connection to the pinned manager under the identity of this home. Says on every use that the manager is unattested.
+ * @throws {ProtocolError} `wrong-manager` when it is not the pinned one
+ */
+export async function withManager<T>(
+  options: ManagerOption,
+  output: Output,
+  use: (connection: ManagerConnection, identity: Identity) => Promise<T>,
+): Promise<T> {
+  const identity = await homeIdentity()
+  const pin = await chosenManager(options.manager)
+  using connection = await ManagerConnection.open(pin, identity)
+  if (connection.description.evidence === null)
+    output.warn(`${unattestedManager}: ${pin.url} proves nothing about itself; its operator could read what is deposited there`)
+  return await use(connection, identity)
+}
+
+/** What every screen says of a manager without evidence. */
+export const unattestedManager = "UNATTESTED MANAGER"
+/** What every screen says of a machine whose TPM chains to a laboratory root. */
+export const insecureLaboratory = "INSECURE LABORATORY"

@@ -1,0 +1,40 @@
+import { readFileBounded } from "../bytes/durable.ts"
+import { isDigest, type Digest } from "../bytes/digest.ts"
+import { parsePolicy, maxPolicyBytes, type ParsedPolicy } from "../policy/document.ts"
+import { PolicyError } from "../policy/errors.ts"
+import { checkPolicy } from "../policy/check.ts"
+import { maxReferenceBytes, parseReference, referencesByDigest, type Reference, type References } from "../policy/reference.ts"
+import type { Problem } from "../policy/problem.ts"
+
+/** Reads a policy file; `.json` is JSON, everything else YAML. */
+export async function loadPolicyFile(path: string): Promise<ParsedPolicy> {
+  return parsePolicy(await readFileBounded(path, maxPolicyBytes), path.endsWith(".json") ? "json" : "yaml")
+}
+
+export async function loadReferenceFiles(paths: readonly string[]): Promise<{ readonly list: readonly Reference[]; readonly byDigest: References }> {
+  const list: Reference[] = []
+  for (const path of paths) list.push(parseReference(await readFileBounded(path, maxReferenceBytes)))
+  return { list, byDigest: referencesByDigest(list) }
+}
+
+/** Every problem of a policy file, from its form to what it says; none when it may be signed. References are judged only when some are given. */
+export async function problemsOfFile(
+  path: string,
+  references: References | undefined,
+  time: Date,
+): Promise<{ readonly problems: readonly Problem[]; readonly parsed?: ParsedPolicy }> {
+  let parsed: ParsedPolicy
+  try {
+    parsed = await loadPolicyFile(path)
+  } catch (error) {
+    if (error instanceof PolicyError) return { problems: error.problems }
+    throw error
+  }
+  const { policy, locate } = parsed
+  return { parsed, problems: checkPolicy(policy, { time, locate, ...(references === undefined ? {} : { references }) }) }
+}
+
+/** A policy named on the command line: by its digest, or by its file. */
+export async function policyNamed(text: string): Promise<Digest> {
+  return isDigest(text) ? text : (await loadPolicyFile(text)).digest
+}

@@ -1,0 +1,69 @@
+import { mkdir, rm } from "node:fs/promises"
+import { dirname, join } from "node:path"
+import { encodeHex, parseBase64 } from "../bytes/text.ts"
+import { canonicalJsonBytes } from "../bytes/json.ts"
+import { encodeBase64 } from "../bytes/text.ts"
+import { ProtocolError } from "../protocol/errors.ts"
+import type { OutputView } from "../protocol/messages.ts"
+import { routes } from "../protocol/routes.ts"
+import { blobFileName, blobFolder } from "../sealing/blobs.ts"
+import { parseSignedManifest } from "../sealing/manifest.ts"
+import { openArtifact, type OpenedArtifact } from "../sealing/open-artifact.ts"
+import { sha256 } from "../bytes/digest.ts"
+import { encodeUtf8 } from "../bytes/text.ts"
+import type { ManagerConnection } from "./connection.ts"
+
+export interface FetchOutputOptions {
+  readonly output: string
+  /** age identity of the calling consumer. */
+  readonly identity: string
+  /** Folder to be made; must not exist, or be empty. */
+  readonly destination: string
+  readonly onProgress?: (doneBytes: number, totalBytes: number) => void
+  readonly signal?: AbortSignal
+}
+
+/**
+ * Fetches a released output and opens it: ciphertext from the blob store, new age headers from the manager, everything verified before the destination
+ * appears. After an interrupt the same call goes on downloading where it was.
+ * @throws {ProblemError} `votes-missing`, `not-a-recipient` … as the manager answers
+ * @throws {SealingError} when what came is not what the manifest says
+ */
+export async function fetchOutput(
+  connection: ManagerConnection,
+  options: FetchOutputOptions,
+): Promise<OpenedArtifact & { readonly output: OutputView }> {
+  const { destination, identity } = options
+  const answer = await connection.call(routes.getOutputPackage, { params: { output: options.output } })
+  const signed = parseSignedManifest(canonicalJsonBytes(answer.manifest))
+  const headers = new Map<string, string>(answer.headers.map(({ blob, header }) => [blob, encodeBase64(parseBase64(header))]))
+  const headerOf = (digest: string): string => {
+    const header = headers.get(digest)
+    if (header === undefined) throw new ProtocolError("wrong-message", `the manager sent no header for the blob ${digest}`)
+    return header
+  }
+  const blobs = [...signed.manifest.shards, signed.manifest.index]
+  const total = blobs.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0)
+  // Named by output and destination, so that the next try finds what this one has downloaded.
+  const cache = join(dirname(destination), `.perun-fetch-${encodeHex(sha256(encodeUtf8(`${options.output}\0${destination}`))).slice(0, 16)}`)
+  await mkdir(cache, { recursive: true, mode: 0o700 })
+  let done = 0
+  for (const { digest, sizeBytes } of blobs) {
+    await connection.transport.getBlobFile(digest, join(cache, blobFileName(digest)), {
+      maxBytes: sizeBytes,
+      ...(options.signal === undefined ? {} : { signal: options.signal }),
+      onProgress: (bytes) => options.onProgress?.(done + bytes, total),
+    })
+    done += sizeBytes
+  }
+  const opened = await openArtifact({
+    signed,
+    blobs: blobFolder(cache),
+    identity,
+    headers: { index: headerOf(signed.manifest.index.digest), shards: signed.manifest.shards.map(({ digest }) => headerOf(digest)) },
+    expected: { digest: answer.output.ciphertext },
+    destination,
+  })
+  await rm(cache, { recursive: true, force: true })
+  return { ...opened, output: answer.output }
+}
