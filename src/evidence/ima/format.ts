@@ -6,6 +6,7 @@ import { hashSizes } from "../../pki/signatures.ts"
 import type { HashName } from "../../pki/signatures.ts"
 import type { ImaEntry } from "./claims.ts"
 import { parseTemplateData, readTemplateDigest } from "./templates.ts"
+import type { TemplateDigest, TemplateValues } from "./templates.ts"
 
 /**
  * One record of the binary list `/sys/kernel/security/ima/binary_runtime_measurements` (Linux ima_fs.c, ima_measurements_show). All byte ranges are
@@ -125,25 +126,30 @@ export function readImaEntry(record: ImaRecord, index: number = record.index): I
 function entryOf(record: ImaRecord, index: number): ImaEntry {
   const values = parseTemplateData(record.template, record.templateData)
   const violation = isViolation(record)
-  const digestField = record.template === "ima" ? "d" : digestFields.find((field) => values.has(field))
-  const digestValue = digestField === undefined ? undefined : values.get(digestField)
-  const digest = digestField === undefined || digestValue === undefined ? undefined : readTemplateDigest(digestField, digestValue)
-  const signature = values.get("sig") ?? values.get("evmsig")
-  const modsig = values.get("modsig")
-  const buffer = values.get("buf")
-  return {
+  const digest = digestOf(values)
+  const signature = values.sig ?? values.evmsig
+  const entry: Mutable<ImaEntry> = {
     index,
     pcr: record.pcr,
     template: record.template,
-    hashAlgorithm: violation && digestField === "d" ? "" : (digest?.algorithm ?? ""),
+    hashAlgorithm: violation && values.d !== undefined ? "" : (digest?.algorithm ?? ""),
     digest: digest === undefined ? "" : encodeHex(digest.digest),
-    ...(digest?.kind === "verity" ? { verity: true } : {}),
-    name: readName(record.template, values.get("n-ng"), values.get("n")),
-    ...(signature === undefined || signature.length === 0 ? {} : { signature: Uint8Array.from(signature) }),
-    ...(modsig === undefined || modsig.length === 0 ? {} : { modsig: Uint8Array.from(modsig) }),
-    ...(buffer === undefined ? {} : { buffer: Uint8Array.from(buffer) }),
+    name: readName(record.template, values["n-ng"], values.n),
     violation,
   }
+  if (digest?.kind === "verity") entry.verity = true
+  if (signature !== undefined && signature.length > 0) entry.signature = signature.slice()
+  if (values.modsig !== undefined && values.modsig.length > 0) entry.modsig = values.modsig.slice()
+  if (values.buf !== undefined) entry.buffer = values.buf.slice()
+  return entry
+}
+
+type Mutable<T> = { -readonly [key in keyof T]: T[key] }
+
+function digestOf(values: TemplateValues): TemplateDigest | undefined {
+  if (values["d-ngv2"] !== undefined) return readTemplateDigest("d-ngv2", values["d-ngv2"])
+  if (values["d-ng"] !== undefined) return readTemplateDigest("d-ng", values["d-ng"])
+  return values.d === undefined ? undefined : readTemplateDigest("d", values.d)
 }
 
 /**
@@ -166,7 +172,6 @@ function placed(error: MalformedError, index: number): MalformedError {
   return new MalformedError(error.code, text, { path, cause: error })
 }
 
-const digestFields = ["d-ngv2", "d-ng", "d"] as const
 const sha1Bytes = 20
 /** IMA_EVENT_NAME_LEN_MAX is 255, and a NUL. */
 const maxLegacyNameBytes = 255

@@ -27,8 +27,8 @@ export const templateFields = [
 
 export type TemplateField = (typeof templateFields)[number]
 
-/** Field values of one entry, as bytes; views into the list. */
-export type TemplateValues = ReadonlyMap<TemplateField, Uint8Array>
+/** Field values of one entry, as bytes; views into the list. Absent where the template lacks the field. */
+export type TemplateValues = { readonly [field in TemplateField]?: Uint8Array }
 
 /** A file digest as a template holds it. */
 export interface TemplateDigest {
@@ -83,12 +83,12 @@ function printableTemplate(template: string): string {
  */
 export function parseTemplateData(template: string, data: Uint8Array): TemplateValues {
   const reader = new ByteReader("templateData", data)
-  const values = new Map<TemplateField, Uint8Array>()
+  const values: { [field in TemplateField]?: Uint8Array } = {}
   if (template === "ima") {
-    values.set("d", reader.view(sha1Bytes, "d"))
-    values.set("n", reader.view(reader.u32le("n"), "n"))
+    values.d = reader.view(sha1Bytes, "d")
+    values.n = reader.view(reader.u32le("n"), "n")
   } else {
-    for (const field of fieldsOfTemplate(template)) values.set(field, reader.view(reader.u32le(field), field))
+    for (const field of fieldsOfTemplate(template)) values[field] = reader.view(reader.u32le(field), field)
   }
   reader.finish()
   return values
@@ -104,21 +104,18 @@ export function readTemplateDigest(field: "d" | "d-ng" | "d-ngv2" | "d-modsig", 
     if (value.length !== sha1Bytes) throw new MalformedError("malformed", `digest of ${value.length} bytes`, { path: field })
     return { algorithm: "sha1", kind: "file", digest: value }
   }
-  const end = value.indexOf(0)
-  if (end < 1 || end > maxPrefixBytes || value[end - 1] !== colon) throw new MalformedError("malformed", "no algorithm prefix", { path: field })
   const reader = new ByteReader(field, value)
-  const prefix = asciiOf(reader.view(end - 1, "algorithm"))
-  reader.view(2, "separator")
+  let prefix = ""
+  for (let byte = reader.u8("prefix"); byte !== 0; byte = reader.u8("prefix")) {
+    if (prefix.length >= maxPrefixBytes) throw reader.error("too-large", "prefix", `longer than ${maxPrefixBytes} bytes`)
+    prefix += String.fromCharCode(byte)
+  }
+  const kind = (field === "d-ngv2" ? typedPrefixes : plainPrefixes).get(prefix)
+  if (kind === undefined) throw new MalformedError("malformed", "unknown digest type or hash algorithm", { path: field })
   const digest = reader.view(reader.remaining, "digest")
-  const parts = field === "d-ngv2" ? prefix.split(":") : ["ima", prefix]
-  const [kind, algorithm] = parts
-  if (parts.length !== 2 || (kind !== "ima" && kind !== "verity") || algorithm === undefined)
-    throw new MalformedError("malformed", "unknown digest type", { path: field })
-  const size = digestSizes.get(algorithm)
-  if (size === undefined) throw new MalformedError("malformed", "unknown hash algorithm", { path: field })
-  if (digest.length !== size)
-    throw new MalformedError("malformed", `${algorithm} digest of ${digest.length} bytes, expected ${size}`, { path: field })
-  return { algorithm, kind: kind === "verity" ? "verity" : "file", digest }
+  if (digest.length !== kind.digestBytes)
+    throw new MalformedError("malformed", `${kind.algorithm} digest of ${digest.length} bytes, expected ${kind.digestBytes}`, { path: field })
+  return { algorithm: kind.algorithm, kind: kind.kind, digest }
 }
 
 /** `<algorithm>:<hexadecimal>`, as the kernel prints it. */
@@ -126,14 +123,7 @@ export function templateDigestText(digest: TemplateDigest): string {
   return `${digest.algorithm}:${encodeHex(digest.digest)}`
 }
 
-function asciiOf(bytes: Uint8Array): string {
-  let text = ""
-  for (const byte of bytes) text += String.fromCharCode(byte)
-  return text
-}
-
 const sha1Bytes = 20
-const colon = 0x3a
 /** `verity:streebog512:` is the longest. */
 const maxPrefixBytes = 32
 /** A machine uses one template, and a few by policy rules. */
@@ -165,3 +155,19 @@ const digestSizes: ReadonlyMap<string, number> = new Map([
   ["sha3-384", 48],
   ["sha3-512", 64],
 ])
+
+interface DigestPrefix {
+  readonly algorithm: string
+  readonly kind: TemplateDigest["kind"]
+  readonly digestBytes: number
+}
+
+const plainPrefixes: ReadonlyMap<string, DigestPrefix> = new Map(
+  [...digestSizes].map(([algorithm, digestBytes]) => [`${algorithm}:`, { algorithm, kind: "file", digestBytes }] as const as const),
+)
+const typedPrefixes: ReadonlyMap<string, DigestPrefix> = new Map(
+  [...digestSizes].flatMap(([algorithm, digestBytes]) => [
+    [`ima:${algorithm}:`, { algorithm, kind: "file", digestBytes }] as const,
+    [`verity:${algorithm}:`, { algorithm, kind: "verity", digestBytes }] as const,
+  ]),
+)
