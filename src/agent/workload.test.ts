@@ -88,7 +88,7 @@ test("planWorkload() refuses paths over the machine's own files and over each ot
     "/opt/../etc",
     "/opt/ml/",
     "/opt//ml",
-    "/optional",
+    "/opt/perun",
   ])
     refuses("sandbox-paths", { inputs: { trainer: path } })
   refuses("sandbox-paths", { inputs: { trainer: "/opt/ml" } })

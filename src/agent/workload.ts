@@ -1,5 +1,5 @@
-import { isAbsolute, normalize } from "node:path"
 import { own, type Job, type Policy } from "../policy/document.ts"
+import { isWithin, pathFault } from "../policy/paths.ts"
 import { AgentError } from "./error.ts"
 import type { Bind, JobUser, SandboxPlan } from "./sandbox.ts"
 
@@ -117,12 +117,8 @@ function folderOf(folders: Readonly<Record<string, string>>, name: string): stri
 
 /** Paths of the policy lie in places of their own, never over the machine's programs or the agent's files. */
 function checkTarget(target: string, name: string): string {
-  if (!isAbsolute(target) || normalize(target) !== target || target.endsWith("/")) {
-    throw new AgentError("sandbox-paths", `${target} is not a plain absolute path`, { path: name })
-  }
-  if (!allowedTops.some((top) => target.startsWith(top))) {
-    throw new AgentError("sandbox-paths", `${target} does not lie under ${allowedTops.join(", ")}`, { path: name })
-  }
+  const fault = pathFault(target)
+  if (fault !== undefined) throw new AgentError("sandbox-paths", `${target}: ${fault}`, { path: name })
   return target
 }
 
@@ -130,7 +126,7 @@ function checkTarget(target: string, name: string): string {
 function refuseNesting(binds: readonly Bind[]): void {
   for (const [index, { target }] of binds.entries()) {
     for (const other of binds.slice(index + 1)) {
-      if (target === other.target || target.startsWith(`${other.target}/`) || other.target.startsWith(`${target}/`)) {
+      if (isWithin(target, other.target) || isWithin(other.target, target)) {
         throw new AgentError("sandbox-paths", `${target} and ${other.target} lie over each other`)
       }
     }
@@ -139,4 +135,3 @@ function refuseNesting(binds: readonly Bind[]): void {
 
 const looseTarget = "/opt/ml/output"
 const configTarget = "/opt/ml/input/config"
-const allowedTops = ["/opt/", "/data/", "/mnt/", "/srv/", "/workspace/", "/home/"] as const
