@@ -162,12 +162,15 @@ interface DigestPrefix {
   readonly digestBytes: number
 }
 
-const plainPrefixes: ReadonlyMap<string, DigestPrefix> = new Map(
-  [...digestSizes].map(([algorithm, digestBytes]) => [`${algorithm}:`, { algorithm, kind: "file", digestBytes }] as const as const),
-)
-const typedPrefixes: ReadonlyMap<string, DigestPrefix> = new Map(
-  [...digestSizes].flatMap(([algorithm, digestBytes]) => [
-    [`ima:${algorithm}:`, { algorithm, kind: "file", digestBytes }] as const,
-    [`verity:${algorithm}:`, { algorithm, kind: "verity", digestBytes }] as const,
-  ]),
-)
+const plainPrefixes: ReadonlyMap<string, DigestPrefix> = prefixTable((algorithm) => [[`${algorithm}:`, "file"]])
+const typedPrefixes: ReadonlyMap<string, DigestPrefix> = prefixTable((algorithm) => [
+  [`ima:${algorithm}:`, "file"],
+  [`verity:${algorithm}:`, "verity"],
+])
+
+function prefixTable(rows: (algorithm: string) => readonly (readonly [string, TemplateDigest["kind"]])[]): Map<string, DigestPrefix> {
+  const table = new Map<string, DigestPrefix>()
+  for (const [algorithm, digestBytes] of digestSizes)
+    for (const [prefix, kind] of rows(algorithm)) table.set(prefix, { algorithm, kind, digestBytes })
+  return table
+}
