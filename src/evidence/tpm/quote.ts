@@ -70,6 +70,19 @@ export function parseQuote(bytes: Uint8Array): { readonly attest: Attest; readon
 }
 
 /**
+ * Compares nonce and selection of a parsed quote with what is expected: everything that can be said before register values are computed.
+ * @throws {EvidenceError} `wrong-nonce`, `wrong-selection`
+ */
+export function checkQuoteBinding(attest: Attest, quote: AttestedQuote, expectation: Pick<QuoteExpectation, "extraData" | "selection">): void {
+  if (!bytesEqual(attest.extraData, expectation.extraData)) {
+    throw new EvidenceError("wrong-nonce", `extraData ${encodeHex(attest.extraData)}, expected ${encodeHex(expectation.extraData)}`, {
+      path: "TPMS_ATTEST.extraData",
+    })
+  }
+  checkSelection(quote.selection, expectation.selection)
+}
+
+/**
  * Compares nonce, selection and registers of a parsed quote with what is expected, and gives the claims. Proves nothing without the signature.
  * @throws {EvidenceError} `wrong-nonce`, `wrong-selection`, `weak-algorithm`, `unsupported`, `missing-piece`, `pcr-mismatch`
  */
@@ -79,12 +92,7 @@ export function checkQuoteContents(
   signature: { readonly hash: HashName; readonly scheme: string; readonly keyName?: string },
   expectation: QuoteExpectation,
 ): QuoteClaims {
-  if (!bytesEqual(attest.extraData, expectation.extraData)) {
-    throw new EvidenceError("wrong-nonce", `extraData ${encodeHex(attest.extraData)}, expected ${encodeHex(expectation.extraData)}`, {
-      path: "TPMS_ATTEST.extraData",
-    })
-  }
-  checkSelection(quote.selection, expectation.selection)
+  checkQuoteBinding(attest, quote, expectation)
   const usesSha1 = signature.hash === "sha1" || quote.selection.some(({ bank }) => bank === "sha1")
   if (usesSha1 && expectation.insecureAllowSha1 !== true)
     throw new EvidenceError("weak-algorithm", "sha-1 bank or signature", { path: "TPMS_ATTEST" })
