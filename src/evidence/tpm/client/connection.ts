@@ -105,10 +105,16 @@ export class TpmConnection implements AsyncDisposable {
       .take()
     const timeout = slowCommands.has(command) ? slowMilliseconds : usualMilliseconds
     const response = new ByteReader(command, await this.#transport.transmit(message, timeout))
-    return this.#readResponse(command, code, tag, sessions, response)
+    return await this.#readResponse(command, code, tag, sessions, response)
   }
 
-  #readResponse(command: CommandName, code: number, tag: number, sessions: readonly SessionUse[], response: ByteReader): TpmAnswer | number {
+  async #readResponse(
+    command: CommandName,
+    code: number,
+    tag: number,
+    sessions: readonly SessionUse[],
+    response: ByteReader,
+  ): Promise<TpmAnswer | number> {
     const answeredTag = response.u16be("tag")
     const responseSize = response.u32be("responseSize")
     const responseCode = response.u32be("responseCode")
@@ -120,23 +126,37 @@ export class TpmConnection implements AsyncDisposable {
     }
     if (answeredTag !== tag) throw new TpmError("forged-response", `${command}: the response has no authorization, or one that nobody asked for`)
     const handle = handleCommands.has(command) ? response.u32be("handle") : 0
-    if (sessions.length === 0) return { handle, parameters: response.rest("parameters") }
-    const parameters = response.bytes(response.u32be("parameterSize"), "parameters")
-    return { handle, parameters: openResponse(command, code, parameters, response, sessions) }
+    try {
+      if (sessions.length === 0) return { handle, parameters: response.rest("parameters") }
+      const parameters = response.bytes(response.u32be("parameterSize"), "parameters")
+      return { handle, parameters: openResponse(command, code, parameters, response, sessions) }
+    } catch (error) {
+      // What a response that cannot be believed has created must not stay in the TPM's few slots.
+      if (handle !== 0) await ignoreRefusal(this.#transact(flushCommand(handle)))
+      throw error
+    }
   }
 
   /** Frees a transient object or a session; for the end of a scope, so it does not hide the error that ended the scope. */
   async flush(handle: number): Promise<void> {
-    try {
-      await this.execute({ command: "FlushContext", parameters: new ByteWriter().u32be(handle).take() })
-    } catch (error) {
-      // A TPM that is gone holds nothing, and a handle that is gone needs no flush.
-      if (!(error instanceof PerunError)) throw error
-    }
+    await ignoreRefusal(this.execute(flushCommand(handle)))
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#last
     await this.#transport[Symbol.asyncDispose]()
+  }
+}
+
+function flushCommand(handle: number): TpmCommand {
+  return { command: "FlushContext", parameters: new ByteWriter().u32be(handle).take() }
+}
+
+/** A TPM that is gone holds nothing, and a handle that is gone needs no flush. */
+async function ignoreRefusal(work: Promise<unknown>): Promise<void> {
+  try {
+    await work
+  } catch (error) {
+    if (!(error instanceof PerunError)) throw error
   }
 }

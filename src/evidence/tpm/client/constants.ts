@@ -3,6 +3,7 @@ export const commandCodes = {
   EvictControl: 0x120,
   NvDefineSpace: 0x12a,
   Clear: 0x126,
+  HierarchyChangeAuth: 0x129,
   CreatePrimary: 0x131,
   NvWrite: 0x137,
   Startup: 0x144,

@@ -19,7 +19,7 @@ import { TpmError } from "./errors.ts"
 import { HostTpm } from "./host-tpm.ts"
 import { attestationTemplates, endorsementProfiles, openAttestationKey } from "./keys.ts"
 import { parseSealedBytes, encodeSealedBytes, maxSealedBytes } from "./seal.ts"
-import { noSoftwareTpm, noTpmTools, startSoftwareTpm } from "./testing/swtpm.ts"
+import { noSoftwareTpm, noTpmTools, startSoftwareTpm } from "./swtpm.testing.ts"
 
 const run = promisify(execFile)
 const skip = { skip: noSoftwareTpm }

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import { promisify } from "node:util"
-import type { TpmLocation } from "../transport.ts"
+import type { TpmLocation } from "./transport.ts"
 
 /** A software TPM of a test's own, in a folder of its own, gone at the end of its scope. */
 export interface SoftwareTpm extends AsyncDisposable {
