@@ -46,7 +46,7 @@ function problemOf(path: string): string | undefined {
   if (Buffer.byteLength(path) > maxPathBytes) return `is longer than ${maxPathBytes} bytes`
   if (path.startsWith("/")) return "is absolute"
   if (forbidden.test(path)) return "holds a control character, or a backslash"
-  if (/^[A-Za-z]:/.test(path)) return "starts with a drive letter"
+  if (/^[A-Za-z]:(?:\/|$)/.test(path)) return "starts with a drive letter"
   for (const name of path.split("/")) {
     if (name === "") return "holds an empty name"
     if (name === "." || name === "..") return `holds the name "${name}"`
