@@ -1,7 +1,8 @@
 import { open, readFile } from "node:fs/promises"
 import { concatBytes } from "../../bytes/compare.ts"
-import { PerunError, UnavailableError } from "../../bytes/error.ts"
+import { MalformedError, UnavailableError } from "../../bytes/error.ts"
 import { ByteReader } from "../../bytes/reader.ts"
+import { readImaRecords } from "../../evidence/ima/format.ts"
 
 /** Where the kernel shows what it measured. */
 export interface KernelLogPaths {
@@ -61,7 +62,7 @@ export class ImaListReader {
     try {
       return await this.#read(from)
     } catch (error) {
-      if (!(error instanceof PerunError) || this.#offsets.length === 1 || error instanceof UnavailableError) throw error
+      if (!(error instanceof MalformedError) || this.#offsets.length === 1) throw error
       // What was remembered does not fit the list: a second look without it tells a broken list from a new one.
       this.#offsets = [0]
       return await this.#read(from)
@@ -73,17 +74,18 @@ export class ImaListReader {
     const known = Math.min(from, this.#offsets.length - 1)
     const start = this.#offsets[known] ?? 0
     const bytes = await readTail(this.#paths.imaList, start)
-    const reader = new ByteReader("ima list", bytes)
     const offsets = this.#offsets.filter((_, index) => index <= known)
-    while (reader.remaining > 0) {
-      skipEntry(reader)
-      const end = start + reader.offset
+    for (const record of readImaRecords(bytes)) {
+      const end = start + record.end
       const remembered = this.#offsets[offsets.length]
-      if (remembered !== undefined && remembered !== end) throw reader.error("malformed", "entry", "does not end where it ended before")
+      if (remembered !== undefined && remembered !== end)
+        throw new MalformedError("malformed", "does not end where it ended before", { path: `ima.${offsets.length - 1}` })
       offsets.push(end)
     }
     const to = offsets.length - 1
-    if (to < countBefore || to < this.#offsets.length - 1) throw reader.error("malformed", "count", `${to} entries, the kernel counts ${countBefore}`)
+    if (to < countBefore) throw new MalformedError("truncated", `${to} entries, the kernel counts ${countBefore}`, { path: "ima" })
+    if (to < this.#offsets.length - 1)
+      throw new MalformedError("truncated", `${to} entries, before there were ${this.#offsets.length - 1}`, { path: "ima" })
     this.#offsets = offsets
     if (from > to) throw new UnavailableError("unavailable", `the IMA list has ${to} entries, those from ${from} on were asked for`)
     const skipped = (offsets[from] ?? 0) - start
@@ -101,27 +103,6 @@ export class ImaListReader {
     return Number(text)
   }
 }
-
-/** One entry of binary_runtime_measurements in the byte order of x86-64 and ARM64. Linux, security/integrity/ima/ima_fs.c, ima_measurements_show. */
-function skipEntry(reader: ByteReader): void {
-  reader.u32le("pcr")
-  reader.bytes(20, "template digest")
-  const template = Buffer.from(reader.boundedBytes(reader.u32le("template name size"), maxTemplateNameBytes, "template name")).toString("latin1")
-  if (template === "ima") {
-    // The old template has no length of its own.
-    reader.bytes(20, "file digest")
-    reader.boundedBytes(reader.u32le("file name size"), maxOldNameBytes, "file name")
-    return
-  }
-  reader.boundedBytes(reader.u32le("template data size"), maxTemplateDataBytes, "template data")
-}
-
-/** TCG_EVENT_NAME_LEN_MAX + 1 of the kernel; custom formats are longer, up to the sum of all field names. */
-const maxTemplateNameBytes = 256
-/** IMA_EVENT_NAME_LEN_MAX + 1. */
-const maxOldNameBytes = 256
-/** A key, a signature with its X.509 baggage or critical data: far below. */
-const maxTemplateDataBytes = 1_048_576
 
 const chunkBytes = 262_144
 

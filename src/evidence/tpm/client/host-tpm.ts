@@ -1,6 +1,7 @@
 import { readAll } from "../../../bytes/reader.ts"
 import type { PcrSelection } from "../format.ts"
-import { encodeSizedPublicArea, readSized } from "../public-area.ts"
+import { tpmNameText } from "../keys.ts"
+import { encodeSizedPublicArea, parseSizedPublicArea, readSized } from "../public-area.ts"
 import * as commands from "./commands.ts"
 import type { LoadedObject, PcrValues, Quote } from "./commands.ts"
 import { TpmConnection } from "./connection.ts"
@@ -105,6 +106,11 @@ export class HostTpm implements AsyncDisposable {
   /** TPM2B_PUBLIC of the attestation key. */
   async attestationPublic(): Promise<Uint8Array> {
     return await this.#exclusively(async () => encodeSizedPublicArea((await this.#openAttestationKey()).publicArea))
+  }
+
+  /** Name of the attestation key, lower-case hexadecimal: what sessions and identity records call it. */
+  async attestationKeyName(): Promise<string> {
+    return tpmNameText(parseSizedPublicArea(await this.attestationPublic()))
   }
 
   async readPcrs(selection: PcrSelection): Promise<PcrValues> {
