@@ -109,6 +109,11 @@ export class DerReader {
     return bitStringOctets(this.element(tags.bitString, field), `${this.#path}.${field}`)
   }
 
+  /** Everything behind the elements read so far, which need not be DER: padding. */
+  rest(field: string): Uint8Array {
+    return this.#reader.rest(field)
+  }
+
   /** @throws {MalformedError} `trailing-bytes` */
   finish(): void {
     this.#reader.finish()

@@ -39,6 +39,32 @@ export interface QuoteClaims {
   readonly keyName?: string
 }
 
+/** What a verified certificate chain says about an endorsement key, or about an attestation key that was certified directly. */
+export interface EndorsementClaims {
+  /** `endorsement`: the certificate is for an EK. `attestation`: for an AK. */
+  readonly role: "endorsement" | "attestation"
+  /** SHA-256 of the certified key's SubjectPublicKeyInfo (DER, standard encoding), as `sha256:…`. */
+  readonly key: `sha256:${string}`
+  /** The key in TPM form was given, has the attributes of its role, and is the certified one. */
+  readonly hasPublicArea: boolean
+  /** SHA-256 of the root certificate (DER), as `sha256:…`. */
+  readonly root: `sha256:${string}`
+  readonly rootKind: "vendor" | "laboratory"
+  /** Name of the root, for people. */
+  readonly rootName: string
+  /** The root says that the TPM is a cloud provider's software. */
+  readonly isCloud: boolean
+  readonly manufacturer: string
+  readonly model: string
+  readonly version: string
+  /** Forms that differ from the profile and were accepted; see `endorsementQuirks`. */
+  readonly quirks: readonly string[]
+  /** A certificate of the chain is signed over SHA-1; only possible when the caller allowed it. */
+  readonly usesSha1: boolean
+  /** Every issuer of the chain had a revocation list among those given. */
+  readonly isRevocationChecked: boolean
+}
+
 /** Who the machine is: written once at enrolment. */
 export interface TpmIdentity {
   /** SHA-256 of the endorsement key's SubjectPublicKeyInfo (DER), as `sha256:…`: what policies list. */
