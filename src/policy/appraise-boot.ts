@@ -98,8 +98,20 @@ function commandLineFindings(claims: BootClaims, reference: BootReference): read
     const found = claims.commandLines[index]
     const expected = reference.commandLines[index]
     if (found !== undefined && expected !== undefined && found.pcr === expected.pcr && found.text === expected.text) return []
-    return [finding("command-line-differs", `kernel command line ${index}`, commandLineText(found), commandLineText(expected))]
+    return [
+      finding(
+        "command-line-differs",
+        `kernel command line ${index}`,
+        found === undefined ? unexplained(claims) : commandLineText(found),
+        commandLineText(expected),
+      ),
+    ]
   })
+}
+
+/** The EFI stub logs no text, only a digest, so another command line can be told apart but not read. */
+function unexplained(claims: BootClaims): string {
+  return claims.loadOptions.length === 0 ? "none" : `text that the log does not hold, digest ${claims.loadOptions.join(", ")}`
 }
 
 function commandLineText(line: { readonly pcr: number; readonly text: string } | undefined): string {

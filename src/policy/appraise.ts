@@ -11,6 +11,7 @@ import { own, policyDigest } from "./document.ts"
 import type { Finding } from "./findings.ts"
 import { finding, printable } from "./findings.ts"
 import type { BootReference, ImaReference, References } from "./reference.ts"
+import { isOver } from "./time.ts"
 
 /** What a machine is held against. Everything is given; nothing is looked up, and no time is read. */
 export interface AppraisalRequest {
@@ -130,11 +131,6 @@ function sessionOf(identity: NonNullable<HostClaims["identity"]>, claims: HostCl
 
 function expiryFindings(policy: Policy, time: Date): readonly Finding[] {
   return isOver(policy.expires, time) ? [finding("policy-expired", policy.study, time.toISOString(), `before ${policy.expires}`)] : []
-}
-
-/** Written so that a time that cannot be read counts as over. */
-function isOver(expires: string, time: Date): boolean {
-  return !(time.getTime() < Date.parse(expires))
 }
 
 function identityFindings({ identity }: HostClaims, { tpm }: Machine): readonly Finding[] {

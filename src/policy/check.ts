@@ -14,6 +14,7 @@ import type { Problem, ProblemCode } from "./problem.ts"
 import type { Reference, References } from "./reference.ts"
 import type { Locate } from "./source.ts"
 import { nowhere } from "./source.ts"
+import { isOver } from "./time.ts"
 
 /** What a check may rest on besides the policy. */
 export interface CheckContext {
@@ -273,7 +274,7 @@ class PolicyCheck {
 
   #expiry(): void {
     const { time } = this.#context
-    if (time !== undefined && Date.parse(this.#policy.expires) <= time.getTime())
+    if (time !== undefined && isOver(this.#policy.expires, time))
       this.#problem("expired", ["expires"], `expired at ${this.#policy.expires}`, "write a later time")
   }
 
@@ -298,7 +299,7 @@ class PolicyCheck {
     if (reference.kind !== kind)
       this.#problem("wrong-reference", path, `the document is of kind ${reference.kind}, not ${kind}`, `name a ${kind} reference`)
     const { time } = this.#context
-    if (time !== undefined && Date.parse(reference.expires) <= time.getTime())
+    if (time !== undefined && isOver(reference.expires, time))
       this.#problem("expired", path, `reference ${reference.name} expired at ${reference.expires}`, "build or capture it again")
   }
 

@@ -6,6 +6,7 @@ import type { Problem } from "./problem.ts"
 import { problemsOfIssues } from "./issues.ts"
 import type { Locate, TextFormat } from "./source.ts"
 import { nowhere, parseSource } from "./source.ts"
+import { utcTime } from "./time.ts"
 
 /** The contract: what may happen to whose artifact on what kind of machine. Identified by `policyDigest`. design.md section 4. */
 export interface Policy {
@@ -246,6 +247,8 @@ export const levels = ["administered", "sealed"] as const
 const maxMembers = 256
 /** Longest sentence, path or argument. */
 const maxText = 4096
+/** Stands in a draft where something is still to be stated; it is refused wherever other text would do. */
+export const placeholder = "FILL-IN"
 /** A post-quantum age recipient has some 2000 characters. */
 const maxKeyText = 8192
 
@@ -262,10 +265,12 @@ const line = z
   .min(1)
   .max(maxText)
   .regex(/^[^\u0000-\u001f\u007f]*$/u, "expected text without control characters")
+  .refine((text) => text !== placeholder, "still to be filled in")
 const argument = z
   .string()
   .max(maxText)
   .regex(/^[^\0]*$/u, "expected text without NUL")
+  .refine((text) => text !== placeholder, "still to be filled in")
 const sshKey = z
   .string()
   .max(maxKeyText)
@@ -277,22 +282,12 @@ const recipient = z
   .string()
   .max(maxKeyText)
   .regex(/^age1[a-z0-9]+$/, "expected an age recipient: age1…")
-const time = z
-  .string()
-  .regex(/^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$/, "expected a UTC time like 2027-06-30T00:00:00Z")
-  .refine((text) => isRealTime(text), "this time does not exist")
 const count = z.int().min(1)
 const names = z.array(name).min(1).max(maxMembers)
 
 /** A map of at most `maxMembers`, for what is compared pairwise or shown to people. */
 function recordOf<Value extends z.ZodType>(key: z.ZodString, value: Value): z.ZodRecord<z.ZodString, Value> {
   return z.record(key, value).refine((record) => Object.keys(record).length <= maxMembers, `at most ${maxMembers} members are allowed`)
-}
-
-/** `2027-02-30T00:00:00Z` has the form of a time but is none: Date moves it to March. */
-export function isRealTime(text: string): boolean {
-  const milliseconds = Date.parse(text)
-  return !Number.isNaN(milliseconds) && new Date(milliseconds).toISOString().replace(".000Z", "Z") === text
 }
 
 const approval: z.ZodType<Approval> = z.lazy(() =>
@@ -369,6 +364,6 @@ export const policySchema: z.ZodType<Policy> = z.strictObject({
   machines: recordOf(name, machine),
   jobs: recordOf(name, job),
   approval,
-  expires: time,
+  expires: utcTime,
   supersedes: z.union([z.literal("none"), digest]),
 })

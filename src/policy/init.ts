@@ -1,5 +1,6 @@
 import type { Digest } from "../bytes/digest.ts"
 import type { ArtifactKind, Level, Role } from "./document.ts"
+import { placeholder as missing } from "./document.ts"
 
 /** What is known when a draft is begun; the rest is left to be filled in, and `policy check` names each place. */
 export interface PolicyDraft {
@@ -29,7 +30,7 @@ export interface PolicyDraft {
 
 /**
  * A policy draft in YAML, with a comment at each choice. One job that trains on all artifacts and gives a model to every consumer after the vote of all
- * owners. What is not known stands as `FILL-IN`, which no check accepts.
+ * owners. What is not known stands as `FILL-IN`, which `parsePolicy` refuses everywhere.
  */
 export function policyTemplate(draft: PolicyDraft): string {
   const artifacts = draft.artifacts ?? []
@@ -118,5 +119,3 @@ function quoted(text: string): string {
 function list(items: readonly string[]): string {
   return `[${items.map(quoted).join(", ")}]`
 }
-
-const missing = "FILL-IN"
