@@ -1,7 +1,7 @@
 import { encodeBase64 } from "../../bytes/text.ts"
+import type { HostBundleDocument } from "../../evidence/bundle.ts"
 import type { HostTpm } from "../../evidence/tpm/client/host-tpm.ts"
 import type { PcrSelection } from "../../evidence/tpm/format.ts"
-import type { WireBundle } from "../../protocol/messages.ts"
 import { ImaListReader, kernelLogPaths, readBootLog, type KernelLogPaths } from "./kernel-logs.ts"
 
 /** What every bundle quotes: firmware, boot loader and kernel (0 to 9), IMA (10) and the machine owner keys (14), in the SHA-256 bank. */
@@ -33,7 +33,7 @@ export class EvidenceCollector {
    * the quote certifies, and perhaps newer ones that the next quote will. In the other order the register could hold what the list lacks.
    * @throws {UnavailableError} `unsupported` where TPM, boot log or IMA list are missing, `permission-denied`, `unavailable`; {TpmError}; {MalformedError}
    */
-  async collectBundle({ extraData, imaFrom, withBootLog }: BundleRequest): Promise<WireBundle> {
+  async collectBundle({ extraData, imaFrom, withBootLog }: BundleRequest): Promise<HostBundleDocument> {
     const akPublic = await this.#tpm.attestationPublic()
     const { attest, signature } = await this.#tpm.quote(extraData, quotedRegisters)
     const ima = await this.#imaList.read(imaFrom)

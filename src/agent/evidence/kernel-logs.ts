@@ -2,6 +2,7 @@ import { open, readFile } from "node:fs/promises"
 import { concatBytes } from "../../bytes/compare.ts"
 import { MalformedError, UnavailableError } from "../../bytes/error.ts"
 import { ByteReader } from "../../bytes/reader.ts"
+import { maxEventLogBytes, maxImaListBytes } from "../../evidence/bundle.ts"
 import { readImaRecords } from "../../evidence/ima/format.ts"
 
 /** Where the kernel shows what it measured. */
@@ -17,16 +18,11 @@ export const kernelLogPaths: KernelLogPaths = {
   imaCount: "/sys/kernel/security/ima/runtime_measurements_count",
 }
 
-/** What a bundle may hold (protocol/messages.ts); firmware logs have 20 to 60 KiB. */
-const maxBootLogBytes = 1_048_576
-/** The same for the IMA list: some 100,000 entries. */
-const maxImaListBytes = 16_777_216
-
 /** The firmware's event log, as it is. @throws {UnavailableError} `unsupported` where there is none, `permission-denied` */
 export async function readBootLog(path: string): Promise<Uint8Array> {
   const bytes = await readKernelFile(path, "a measured boot log")
   if (bytes.length === 0) throw new UnavailableError("unsupported", `the firmware left no measured boot log: ${path} is empty`)
-  if (bytes.length > maxBootLogBytes) throw tooLong(path, bytes.length, maxBootLogBytes)
+  if (bytes.length > maxEventLogBytes) throw tooLong(path, bytes.length, maxEventLogBytes)
   return bytes
 }
 

@@ -1,0 +1,145 @@
+import assert from "node:assert/strict"
+import { existsSync } from "node:fs"
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises"
+import { tmpdir } from "node:os"
+import { join, resolve } from "node:path"
+import { test } from "node:test"
+import { ByteReader } from "../../bytes/reader.ts"
+import { encodeUtf8 } from "../../bytes/text.ts"
+import { ByteWriter } from "../../bytes/writer.ts"
+import { decodeHostBundle, hostBundleSchema } from "../../evidence/bundle.ts"
+import { parseEventLog } from "../../evidence/eventlog/format.ts"
+import { eventTypes } from "../../evidence/eventlog/types.ts"
+import { hostPcrs, previousHost, verifyHost, type HostExpectation } from "../../evidence/host/verify.ts"
+import { encodeImaList, isViolation, parseImaList, templateHashInput, type ImaRecord } from "../../evidence/ima/format.ts"
+import { TpmConnection } from "../../evidence/tpm/client/connection.ts"
+import { HostTpm } from "../../evidence/tpm/client/host-tpm.ts"
+import { noSoftwareTpm, startSoftwareTpm } from "../../evidence/tpm/client/swtpm.testing.ts"
+import { openTransport, type TpmLocation, type TpmTransport } from "../../evidence/tpm/client/transport.ts"
+import { hash } from "../../pki/signatures.ts"
+import { EvidenceCollector, quotedRegisters } from "./collect.ts"
+
+const vectors = process.env["PERUN_VECTORS"] ?? resolve(import.meta.dirname, "../../../../shared/vectors")
+const captured = join(vectors, "host/evmsig")
+const skip = { skip: noSoftwareTpm !== false ? noSoftwareTpm : existsSync(captured) ? false : "skipped: no vectors" }
+
+test("quotedRegisters are those that the verifier demands", () => {
+  assert.deepEqual(quotedRegisters, [hostPcrs])
+})
+
+/** A machine whose kernel shows a captured boot, on a software TPM that was extended with just that. */
+interface ReplayedMachine extends AsyncDisposable {
+  readonly location: TpmLocation
+  readonly paths: { readonly bootLog: string; readonly imaList: string; readonly imaCount: string }
+  readonly records: readonly ImaRecord[]
+  /** The list shows the first `count` entries. */
+  show(count: number): Promise<void>
+}
+
+async function replayMachine(): Promise<ReplayedMachine> {
+  const software = await startSoftwareTpm()
+  const folder = await mkdtemp(join(tmpdir(), "perun-machine-"))
+  const path = (name: string): string => join(folder, name)
+  const bootLog = new Uint8Array(await readFile(join(captured, "eventlog.bin")))
+  const records = parseImaList(new Uint8Array(await readFile(join(captured, "ima.bin"))))
+  await writeFile(path("boot"), bootLog)
+  await using tpm = await HostTpm.open(software.location)
+  for (const { type, register, digests } of parseEventLog(bootLog).events)
+    if (type !== eventTypes.EV_NO_ACTION) await tpm.pcrExtend(register, "sha256", digests.get("sha256") ?? new Uint8Array(0))
+  return {
+    location: software.location,
+    paths: { bootLog: path("boot"), imaList: path("list"), imaCount: path("count") },
+    records,
+    show: async (count) => {
+      await writeFile(path("list"), encodeImaList(records.filter((_, index) => index < count)))
+      await writeFile(path("count"), `${count}\n`)
+    },
+    [Symbol.asyncDispose]: async () => {
+      await rm(folder, { recursive: true })
+      await software[Symbol.asyncDispose]()
+    },
+  }
+}
+
+/** What the kernel does for one entry. */
+async function measure(tpm: HostTpm, record: ImaRecord): Promise<void> {
+  await tpm.pcrExtend(record.pcr, "sha256", isViolation(record) ? new Uint8Array(32).fill(0xff) : hash("sha256", templateHashInput(record)))
+}
+
+function expecting(extraData: Uint8Array, previous: HostExpectation["previous"] = "none"): HostExpectation {
+  return { extraData, requiredPcrs: hostPcrs, quirks: [], identity: "unproved", previous }
+}
+
+test("collectBundle() gives what verifyHost() accepts, first whole and then with the new entries only", skip, async () => {
+  await using machine = await replayMachine()
+  await using tpm = await HostTpm.open(machine.location)
+  const collector = new EvidenceCollector(tpm, machine.paths)
+  for (const record of machine.records.slice(0, 30)) await measure(tpm, record)
+  await machine.show(30)
+  const session = hash("sha256", encodeUtf8("claim"))
+  const claim = await collector.collectBundle({ extraData: session, imaFrom: 0, withBootLog: true })
+  hostBundleSchema.parse(claim)
+  const first = verifyHost(decodeHostBundle(claim), expecting(session)).claims
+  assert.equal(first.ima.certifiedCount, 30)
+  assert.throws(() => verifyHost(decodeHostBundle(claim), expecting(hash("sha256"))), { code: "wrong-nonce" })
+
+  for (const record of machine.records.slice(30)) await measure(tpm, record)
+  await machine.show(machine.records.length)
+  const later = hash("sha256", encodeUtf8("renew"))
+  const renewal = await collector.collectBundle({ extraData: later, imaFrom: 30, withBootLog: false })
+  hostBundleSchema.parse(renewal)
+  assert.equal(renewal.tpm.eventLog, undefined)
+  const second = verifyHost(decodeHostBundle(renewal), expecting(later, previousHost(first))).claims
+  assert.equal(second.ima.certifiedCount, machine.records.length)
+  assert.equal(second.ima.entries.length, machine.records.length - 30)
+})
+
+/** TPM2_PCR_Extend of register 10, as bytes. */
+function extendCommand(digest: Uint8Array): Uint8Array {
+  const session = new ByteWriter().u32be(0x40000009).u16be(0).u8(0).u16be(0).take()
+  const body = new ByteWriter().u32be(10).u32be(session.length).bytes(session).u32be(1).u16be(0x000b).bytes(digest).take()
+  return new ByteWriter()
+    .u16be(0x8002)
+    .u32be(10 + body.length)
+    .u32be(0x182)
+    .bytes(body)
+    .take()
+}
+
+/** TPM_CC_Quote. */
+function isQuote(command: Uint8Array): boolean {
+  const reader = new ByteReader("command", command)
+  reader.bytes(6, "header")
+  return reader.u32be("code") === 0x158
+}
+
+test("collectBundle() reads the list after the quote: what is measured around it never makes the list too short", skip, async () => {
+  await using machine = await replayMachine()
+  {
+    await using tpm = await HostTpm.open(machine.location)
+    for (const record of machine.records.slice(0, 20)) await measure(tpm, record)
+    await machine.show(20)
+  }
+  // The kernel lists an entry before it extends it: here one entry is listed and extended just before the quote, and one listed just after.
+  const [entry] = machine.records.slice(20)
+  assert.ok(entry !== undefined)
+  const inner = await openTransport(machine.location)
+  const transport: TpmTransport = {
+    name: inner.name,
+    transmit: async (command, timeout) => {
+      if (!isQuote(command)) return await inner.transmit(command, timeout)
+      await machine.show(21)
+      await inner.transmit(extendCommand(hash("sha256", templateHashInput(entry))), timeout)
+      const response = await inner.transmit(command, timeout)
+      await machine.show(22)
+      return response
+    },
+    [Symbol.asyncDispose]: () => inner[Symbol.asyncDispose](),
+  }
+  await using tpm = HostTpm.over(new TpmConnection(transport))
+  const session = hash("sha256", encodeUtf8("claim"))
+  const bundle = await new EvidenceCollector(tpm, machine.paths).collectBundle({ extraData: session, imaFrom: 0, withBootLog: true })
+  const { ima } = verifyHost(decodeHostBundle(bundle), expecting(session)).claims
+  assert.equal(ima.certifiedCount, 21)
+  assert.equal(ima.uncertified.length, 1)
+})
