@@ -35,6 +35,8 @@ export class Scratch implements AsyncDisposable {
   async folder(...names: readonly string[]): Promise<string> {
     const path = join(this.path, ...names)
     await mkdir(path, { recursive: true, mode: 0o711 })
+    // Whatever the umask of this process is.
+    await chmod(path, 0o711)
     return path
   }
 
