@@ -1,4 +1,5 @@
 import { PerunError } from "../bytes/error.ts"
+import type { Problem, ProblemCode } from "../policy/problem.ts"
 
 /** What a program that calls ours can rely on. */
 export const exitStatuses = {
@@ -37,6 +38,24 @@ export class RefusedError extends PerunError<"refused"> {
     this.lines = lines
   }
 }
+
+/** A policy has problems, which were listed. Malformed when its very form is wrong, else refused. */
+export class InvalidPolicyError extends PerunError<"invalid-policy" | "malformed"> {
+  constructor(file: string, problems: readonly Problem[]) {
+    const inForm = problems.some(({ code }) => formCodes.has(code))
+    super(inForm ? "malformed" : "invalid-policy", `${file} has ${problems.length} ${problems.length === 1 ? "problem" : "problems"}`)
+  }
+}
+
+const formCodes: ReadonlySet<ProblemCode> = new Set([
+  "too-large",
+  "malformed",
+  "duplicate",
+  "unknown-field",
+  "missing-field",
+  "wrong-type",
+  "wrong-value",
+])
 
 /**
  * Codes whose status is not `refused`, which is the rule: a room's error says that input is not genuine or not acceptable.

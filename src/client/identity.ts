@@ -92,7 +92,12 @@ export async function loadIdentity(folder: string): Promise<Identity> {
 
 /** Loads the public part only. @throws as loadIdentity */
 export async function loadIdentityCard(folder: string): Promise<IdentityCard> {
-  return parseCard(parseJson(await readFileBounded(join(folder, "identity.json"), maxFileBytes), { maxBytes: maxFileBytes }))
+  return parseIdentityCard(await readFileBounded(join(folder, "identity.json"), maxFileBytes))
+}
+
+/** Parses another party's `identity.json`. @throws {MalformedError} */
+export function parseIdentityCard(bytes: Uint8Array): IdentityCard {
+  return parseCard(parseJson(bytes, { maxBytes: maxFileBytes }))
 }
 
 const maxFileBytes = 64 * 1024

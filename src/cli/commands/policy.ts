@@ -1,7 +1,334 @@
-import type { Command } from "commander"
-import type { Output } from "../output.ts"
+import { InvalidArgumentError, type Command } from "commander"
+import { createFileDurably, readFileBounded, writeFileDurably } from "../../bytes/durable.ts"
+import { isDigest, type Digest } from "../../bytes/digest.ts"
+import { MalformedError } from "../../bytes/error.ts"
+import { canonicalJsonBytes, parseJson } from "../../bytes/json.ts"
+import { parseUtf8 } from "../../bytes/text.ts"
+import { documentOf, loadManifest, refuseOtherManager } from "../../client/deposit.ts"
+import { parseIdentityCard } from "../../client/identity.ts"
+import {
+  signStatement,
+  statementSignatureOfSshSignature,
+  statementSignatureSchema,
+  type StatementSignature,
+  verifyStatement,
+} from "../../pki/statement.ts"
+import { stakeholderOfKey, tallyApprovals } from "../../policy/approval.ts"
+import { differenceText, diffPolicies } from "../../policy/diff.ts"
+import { type ArtifactKind, artifactKinds, type Level, levels, parsePolicy, type Role, roles } from "../../policy/document.ts"
+import { explainPolicy, explanationText } from "../../policy/explain.ts"
+import { policyTemplate } from "../../policy/init.ts"
+import { referenceDigest } from "../../policy/reference.ts"
+import type { PolicyStatus } from "../../protocol/messages.ts"
+import { routes } from "../../protocol/routes.ts"
+import { manifestDigest } from "../../sealing/manifest.ts"
+import { withManager, withManagerOption, type ManagerOption } from "../connect.ts"
+import { InvalidPolicyError, RefusedError, UsageError } from "../exit.ts"
+import { homeIdentity, loadManagerPins } from "../home.ts"
+import type { Cell, Output } from "../output.ts"
+import { loadPolicyFile, loadReferenceFiles, policyNamed, problemsOfFile } from "../policy-file.ts"
 
 export function register(command: Command, output: Output): void {
-  void command
-  void output
+  registerInit(command, output)
+  registerReading(command, output)
+  registerSign(command, output)
+  registerManagerSteps(command, output)
+}
+
+interface InitOptions {
+  readonly study: string
+  readonly purpose?: string
+  readonly party: readonly PartyArgument[]
+  readonly artifact: readonly ArtifactArgument[]
+  readonly managerKey?: string
+  readonly level?: Level
+  readonly endorsementKey: readonly Digest[]
+  readonly laboratoryRoot: readonly Digest[]
+  readonly boot?: string
+  readonly ima?: string
+  readonly expires?: string
+  readonly out: string
+}
+
+function registerInit(command: Command, output: Output): void {
+  command
+    .command("init")
+    .requiredOption("--study <name>", "name of the study")
+    .option("--purpose <sentence>", "what it is for, and what leaves")
+    .option(
+      "--party <card:roles>",
+      `a party: its identity.json and roles, e.g. clinic-a.json:data (${roles.join(", ")}); again for each`,
+      collect(parseParty),
+      [],
+    )
+    .option(
+      "--artifact <name=kind:owner[:folder]>",
+      "an artifact and the folder where it is sealed, e.g. records-a=dataset:clinic-a:sealed/a; again for each",
+      collect(parseArtifact),
+      [],
+    )
+    .option("--manager-key <key>", "the manager's key (default: of the one pinned last)")
+    .option("--level <level>", `protection level of the machine: ${levels.join(", ")}`, parseLevel)
+    .option("--endorsement-key <digest>", "endorsement key of a machine that may run it; again for each", collect(parseDigestArgument), [])
+    .option("--laboratory-root <digest>", "laboratory root that is accepted (INSECURE LABORATORY); again for each", collect(parseDigestArgument), [])
+    .option("--boot <file>", "boot reference of the machine")
+    .option("--ima <file>", "IMA reference of the machine")
+    .option("--expires <time>", "UTC, e.g. 2027-06-30T00:00:00Z")
+    .requiredOption("--out <file>", "policy file to write; must not exist")
+    .description("write a draft with a comment at each choice; what is not known stands as FILL-IN")
+    .action(async (options: InitOptions) => {
+      const stakeholders = []
+      for (const { card, roles: held } of options.party) {
+        const { name, key, recipient } = parseIdentityCard(await readFileBounded(card, 65_536))
+        stakeholders.push({ name, key, recipient, roles: held })
+      }
+      const artifacts = []
+      for (const { name, kind, owner, folder } of options.artifact) {
+        artifacts.push({ name, kind, owner, ...(folder === undefined ? {} : { manifest: manifestDigest((await loadManifest(folder)).manifest) }) })
+      }
+      const managerKey = options.managerKey ?? (await loadManagerPins())[0]?.key
+      const references = await loadReferenceFiles([options.boot, options.ima].filter((path) => path !== undefined))
+      const bootReference = references.list.find(({ kind }) => kind === "boot")
+      const imaReference = references.list.find(({ kind }) => kind === "ima")
+      const text = policyTemplate({
+        study: options.study,
+        ...(options.purpose === undefined ? {} : { purpose: options.purpose }),
+        stakeholders,
+        ...(managerKey === undefined ? {} : { managerKey }),
+        artifacts,
+        machine: {
+          ...(options.level === undefined ? {} : { level: options.level }),
+          ...(options.endorsementKey.length === 0 ? {} : { endorsementKeys: options.endorsementKey }),
+          laboratoryRoots: options.laboratoryRoot,
+          ...(bootReference === undefined ? {} : { bootReference: referenceDigest(bootReference) }),
+          ...(imaReference === undefined ? {} : { imaReference: referenceDigest(imaReference) }),
+        },
+        ...(options.expires === undefined ? {} : { expires: options.expires }),
+      })
+      await createFileDurably(options.out, text)
+      output.result({ ok: true, file: options.out }, () =>
+        output.line(`wrote ${options.out}; fill in what says FILL-IN, then: perun policy check ${options.out}`, "good"),
+      )
+    })
+}
+
+function registerReading(command: Command, output: Output): void {
+  command
+    .command("check")
+    .argument("<file>", "policy, YAML or JSON")
+    .option("--reference <file>", "reference document that goes with it; again for each", collect(String), [])
+    .description("find everything that is wrong with a policy: line, field, what to do")
+    .action(async (file: string, options: { reference: readonly string[] }) => {
+      await demandGoodPolicy(file, options.reference, output)
+      const { digest } = await loadPolicyFile(file)
+      output.result({ ok: true, digest, problems: [] }, () => output.line(`${file} is well formed and complete: ${digest}`, "good"))
+    })
+  command
+    .command("explain")
+    .argument("<file>", "policy, YAML or JSON")
+    .option("--approval <file>", "signature of a party; again for each", collect(String), [])
+    .description("say in words who sees what and when, what each level protects from, and whose signature is missing")
+    .action(async (file: string, options: { approval: readonly string[] }) => {
+      const { policy } = await loadPolicyFile(file)
+      const signatures: StatementSignature[] = []
+      for (const path of options.approval) signatures.push(await loadSignature(path))
+      const explanation = explainPolicy(policy, tallyApprovals(policy, signatures))
+      output.result({ ok: true, ...explanation }, () => output.raw(explanationText(explanation)))
+    })
+  command
+    .command("diff")
+    .argument("<before>", "policy file")
+    .argument("<after>", "policy file")
+    .description("say what a successor changes: who gains, who loses, which fields differ")
+    .action(async (before: string, after: string) => {
+      const difference = diffPolicies((await loadPolicyFile(before)).policy, (await loadPolicyFile(after)).policy)
+      output.result({ ok: true, ...difference }, () => output.raw(differenceText(difference)))
+    })
+}
+
+interface SignOptions extends ManagerOption {
+  readonly reference: readonly string[]
+  readonly out?: string
+  readonly offline?: true
+  readonly sshSignature?: string
+}
+
+function registerSign(command: Command, output: Output): void {
+  withManagerOption(command.command("sign"))
+    .argument("<file>", "policy, YAML or JSON")
+    .option("--reference <file>", "reference document that goes with it; again for each", collect(String), [])
+    .option("--out <file>", "where the signature goes (default: FILE.NAME.approval.json)")
+    .option("--offline", "do not send the signature to the manager")
+    .option("--ssh-signature <file>", "take over a signature that ssh-keygen made, instead of signing with this home's identity")
+    .description("sign a policy that you have read; the signature is a file that anyone can check, and goes to the manager unless --offline")
+    .addHelpText(
+      "after",
+      `
+With an SSH key (or a FIDO key) instead of this home's identity:
+  printf 'perun policy %s' "$(perun policy check FILE --json | sed 's/.*"digest":"\\([^"]*\\)".*/\\1/')" > statement
+  ssh-keygen -Y sign -n perun-policy -f ~/.ssh/id_ed25519 statement
+  perun policy sign FILE --ssh-signature statement.sig`,
+    )
+    .action(async (file: string, options: SignOptions) => {
+      await demandGoodPolicy(file, options.reference, output)
+      const { policy, digest } = await loadPolicyFile(file)
+      const signature =
+        options.sshSignature === undefined
+          ? signStatement("policy", digest, (await homeIdentity()).privateKey)
+          : statementSignatureOfSshSignature(parseUtf8(await readFileBounded(options.sshSignature, 65_536)))
+      const signer = stakeholderOfKey(policy, verifyStatement("policy", digest, signature))
+      if (signer === undefined) throw new RefusedError(`the policy names no party with the key ${signature.key}; nothing was signed`)
+      const path = options.out ?? `${file}.${signer}.approval.json`
+      await writeFileDurably(path, `${JSON.stringify(signature, null, 2)}\n`)
+      output.line(`signed ${digest} as ${signer}: ${path}`, "good")
+      if (options.offline === true) return output.event({ ok: true, digest, signer, file: path, sent: false })
+      const status = await withManager(options, output, (connection) =>
+        connection.call(routes.approvePolicy, { params: { digest }, body: { signature } }),
+      )
+      output.result({ ok: true, digest, signer, file: path, sent: true, status }, () => showStatus(status, output))
+    })
+}
+
+function registerManagerSteps(command: Command, output: Output): void {
+  withManagerOption(command.command("submit"))
+    .argument("<file>", "policy, YAML or JSON")
+    .option("--reference <file>", "reference document that the policy names; again for each", collect(String), [])
+    .description("propose a policy to the manager that it names, with its reference values")
+    .action(async (file: string, options: ManagerOption & { reference: readonly string[] }) => {
+      await demandGoodPolicy(file, options.reference, output)
+      const { policy } = await loadPolicyFile(file)
+      const { list } = await loadReferenceFiles(options.reference)
+      const status = await withManager(options, output, (connection) => {
+        refuseOtherManager(connection, policy)
+        return connection.call(routes.submitPolicy, { body: { policy: documentOf(policy), references: list.map(documentOf) } })
+      })
+      output.result({ ok: true, ...status }, () => showStatus(status, output))
+    })
+  withManagerOption(command.command("status"))
+    .argument("[policy]", "digest or file; all that name you when left out")
+    .description("state of policies at the manager: whose signature is missing, whose key is deposited")
+    .action(async (named: string | undefined, options: ManagerOption) => {
+      if (named === undefined) {
+        const { policies } = await withManager(options, output, (connection) => connection.call(routes.listPolicies))
+        return output.result({ ok: true, policies }, () => output.table(["policy", "study", "state", "missing", "blockers"], policies.map(statusRow)))
+      }
+      const digest = await policyNamed(named)
+      const view = await withManager(options, output, (connection) => connection.call(routes.getPolicy, { params: { digest } }))
+      output.result({ ok: true, ...view }, () => {
+        showStatus(view, output)
+        output.line(`signed     ${view.approvals.map(({ stakeholder }) => stakeholder).join(", ") || "nobody"}`)
+        output.line(`deposited  ${view.deposits.join(", ") || "nothing"}`)
+        if (view.withdrawals.length > 0) output.line(`withdrawn  ${view.withdrawals.map(({ stakeholder }) => stakeholder).join(", ")}`, "bad")
+      })
+    })
+  withManagerOption(command.command("fetch"))
+    .argument("<digest>", "digest of a policy that the manager has")
+    .requiredOption("--out <file>", "where it goes, as JSON; references beside it; must not exist")
+    .description("get a proposed policy and its references, to read before you sign")
+    .action(async (named: string, options: ManagerOption & { out: string }) => {
+      const digest = parseDigestArgument(named)
+      const view = await withManager(options, output, (connection) => connection.call(routes.getPolicy, { params: { digest } }))
+      const { policy, digest: found } = parsePolicy(canonicalJsonBytes(view.policy), "json")
+      if (found !== digest) throw new RefusedError(`the manager sent the policy ${found} instead of ${digest}`)
+      await createFileDurably(options.out, `${JSON.stringify(policy, null, 2)}\n`)
+      const files = [options.out]
+      for (const [index, reference] of view.references.entries()) {
+        const path = `${options.out}.reference-${index}.json`
+        await createFileDurably(path, `${JSON.stringify(reference)}\n`)
+        files.push(path)
+      }
+      output.result({ ok: true, digest, files }, () => output.line(`wrote ${files.join(", ")}`, "good"))
+    })
+  withManagerOption(command.command("withdraw"))
+    .argument("<policy>", "digest or file")
+    .description("take your consent back, at once, alone and for good: leases end, keys of your artifacts and what came of them are locked")
+    .option("--yes", "do not ask")
+    .action(async (named: string, options: ManagerOption & { yes?: true }) => {
+      const digest = await policyNamed(named)
+      if (options.yes !== true)
+        throw new UsageError(`a withdrawal is for good: nothing can be released under ${digest} again. Add --yes if you mean it`)
+      const status = await withManager(options, output, (connection, identity) =>
+        connection.call(routes.withdrawPolicy, { params: { digest }, body: { signature: signStatement("withdraw", digest, identity.privateKey) } }),
+      )
+      output.result({ ok: true, ...status }, () => showStatus(status, output))
+    })
+}
+
+/** @throws {InvalidPolicyError} after listing every problem */
+async function demandGoodPolicy(file: string, referencePaths: readonly string[], output: Output): Promise<void> {
+  const references = referencePaths.length === 0 ? undefined : (await loadReferenceFiles(referencePaths)).byDigest
+  const { problems } = await problemsOfFile(file, references, new Date())
+  if (problems.length === 0) return
+  output.table(
+    ["line", "field", "problem", "what to do"],
+    problems.map(({ line, field, code, message, fix }): readonly Cell[] => [
+      line === 0 ? "" : line,
+      field,
+      { text: `${message} [${code}]`, tone: "bad" },
+      fix,
+    ]),
+  )
+  output.event({ event: "problems", problems })
+  throw new InvalidPolicyError(file, problems)
+}
+
+function showStatus(status: PolicyStatus, output: Output): void {
+  output.line(`policy     ${status.digest}`)
+  output.line(`study      ${status.study}`)
+  output.line(`state      ${status.state}`, status.state === "active" ? "good" : status.state === "proposed" ? "plain" : "bad")
+  if (status.missing.length > 0) output.line(`missing    ${status.missing.join(", ")}`, "warn")
+  for (const blocker of status.blockers) output.line(`blocked    ${blocker}`, "warn")
+}
+
+function statusRow({ digest, study, state, missing, blockers }: PolicyStatus): readonly Cell[] {
+  return [digest, study, { text: state, tone: state === "active" ? "good" : "plain" }, missing.join(", "), blockers.join("; ")]
+}
+
+async function loadSignature(path: string): Promise<StatementSignature> {
+  const result = statementSignatureSchema.safeParse(parseJson(await readFileBounded(path, 65_536), { maxBytes: 65_536 }))
+  if (result.success) return result.data
+  throw new MalformedError("malformed", "not a signature as perun policy sign writes it", { path })
+}
+
+interface PartyArgument {
+  readonly card: string
+  readonly roles: readonly Role[]
+}
+
+function parseParty(text: string): PartyArgument {
+  const match = /^(.+):([a-z,]+)$/.exec(text)
+  const [, card = "", list = ""] = match ?? []
+  const held = list.split(",").map((word) => roles.find((role) => role === word))
+  if (match === null || held.includes(undefined)) throw new InvalidArgumentError(`expected CARD.json:ROLE[,ROLE] with roles of ${roles.join(", ")}`)
+  return { card, roles: held.filter((role) => role !== undefined) }
+}
+
+interface ArtifactArgument {
+  readonly name: string
+  readonly kind: ArtifactKind
+  readonly owner: string
+  readonly folder?: string
+}
+
+function parseArtifact(text: string): ArtifactArgument {
+  const [, name, word, owner, folder] = /^([^=]+)=([a-z]+):([a-z0-9-]+)(?::(.+))?$/.exec(text) ?? []
+  const kind = artifactKinds.find((known) => known === word)
+  if (name === undefined || owner === undefined || kind === undefined)
+    throw new InvalidArgumentError(`expected NAME=KIND:OWNER[:FOLDER] with a kind of ${artifactKinds.join(", ")}`)
+  return { name, kind, owner, ...(folder === undefined ? {} : { folder }) }
+}
+
+function parseLevel(text: string): Level {
+  const level = levels.find((known) => known === text)
+  if (level === undefined) throw new InvalidArgumentError(`must be one of ${levels.join(", ")}`)
+  return level
+}
+
+function parseDigestArgument(text: string): Digest {
+  if (!isDigest(text)) throw new InvalidArgumentError("expected sha256: and 64 lower-case hexadecimal digits")
+  return text
+}
+
+function collect<T>(parse: (text: string) => T): (text: string, before: readonly T[]) => readonly T[] {
+  return (text, before) => [...before, parse(text)]
 }
