@@ -325,7 +325,11 @@ const pssHashes: ReadonlyMap<string, { readonly scheme: SignatureScheme; readonl
 function readPssParameters(reader: DerReader): SignatureScheme | undefined {
   const hash = within(reader, contextTag(0, "constructed"), "hashAlgorithm", readHashAlgorithm)
   const mgfHash = within(reader, contextTag(1, "constructed"), "maskGenAlgorithm", (mgf) =>
-    within(mgf, tags.sequence, "algorithm", (inner) => (inner.oid("algorithm") === mgf1Oid ? readHashAlgorithm(inner) : undefined)),
+    within(mgf, tags.sequence, "algorithm", (inner) => {
+      const isMgf1 = inner.oid("algorithm") === mgf1Oid
+      const oid = readHashAlgorithm(inner)
+      return isMgf1 ? oid : undefined
+    }),
   )
   const saltBytes = within(reader, contextTag(2, "constructed"), "saltLength", (salt) => salt.smallInteger("saltLength"))
   const trailer = reader.done ? 1 : within(reader, contextTag(3, "constructed"), "trailerField", (field) => field.smallInteger("trailerField"))
