@@ -102,7 +102,8 @@ function variableContent(event: LogEvent, covers: (data: Uint8Array) => boolean)
   return uncertified
 }
 
-function readVariable(data: Uint8Array): UefiVariable | undefined {
+/** UEFI_VARIABLE_DATA, or undefined where the data has another form (firmware writes odd ones). */
+export function readVariable(data: Uint8Array): UefiVariable | undefined {
   try {
     return readAll("UEFI_VARIABLE_DATA", data, readVariableData)
   } catch (error) {

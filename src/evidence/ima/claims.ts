@@ -14,12 +14,24 @@ export interface ImaEntry {
   readonly verity?: boolean
   /** Signature from the `sig` or `evmsig` field, if any; raw bytes of the security.ima or security.evm format. See signature.ts. */
   readonly signature?: Uint8Array
-  /** Appended signature of a `modsig` field (PKCS#7, DER), if any. It is over another digest than `digest`. */
+  /** Appended signature of a `modsig` field (PKCS#7, DER), if any. It is over `modsigDigest`, the file without the signature. */
   readonly modsig?: Uint8Array
+  /** `<algorithm>:<hexadecimal>` of the file without its appended signature, from the `d-modsig` field. */
+  readonly modsigDigest?: string
+  /** What an EVM signature covers besides: extended attributes and owner, from the template `evm-sig`. */
+  readonly inode?: ImaInode
   /** Data of an ima-buf entry (kernel command line of kexec, keys, critical data), if any. */
   readonly buffer?: Uint8Array
   /** The kernel could not vouch for what was read: opened for writing while measured, or the other way round. */
   readonly violation: boolean
+}
+
+/** Metadata of a measured file as the `evm-sig` template logs it. */
+export interface ImaInode {
+  readonly xattrs: readonly { readonly name: string; readonly value: Uint8Array }[]
+  readonly uid: number
+  readonly gid: number
+  readonly mode: number
 }
 
 export interface ImaClaims {

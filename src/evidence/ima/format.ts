@@ -1,11 +1,11 @@
 import { MalformedError } from "../../bytes/error.ts"
-import { ByteReader } from "../../bytes/reader.ts"
+import { ByteReader, readAll } from "../../bytes/reader.ts"
 import { encodeHex } from "../../bytes/text.ts"
 import { ByteWriter } from "../../bytes/writer.ts"
 import { hashSizes } from "../../pki/signatures.ts"
 import type { HashName } from "../../pki/signatures.ts"
-import type { ImaEntry } from "./claims.ts"
-import { parseTemplateData, readTemplateDigest } from "./templates.ts"
+import type { ImaEntry, ImaInode } from "./claims.ts"
+import { parseTemplateData, readTemplateDigest, templateDigestText } from "./templates.ts"
 import type { TemplateDigest, TemplateValues } from "./templates.ts"
 
 /**
@@ -72,7 +72,7 @@ function readRecord(reader: ByteReader, index: number, digestBytes: number): Ima
   const nameBytes = reader.u32le("templateNameLength")
   if (nameBytes === 0 || nameBytes > maxTemplateNameBytes)
     throw reader.error("too-large", "templateNameLength", `${nameBytes} bytes, expected 1 to ${maxTemplateNameBytes}`)
-  const template = templateName(reader.view(nameBytes, "templateName"))
+  const template = latin1Of(reader.view(nameBytes, "templateName"))
   const dataStart = reader.offset
   if (template === "ima") {
     reader.view(sha1Bytes, "d")
@@ -88,11 +88,11 @@ function bounded(reader: ByteReader, length: number, maximum: number, field: str
   return length
 }
 
-/** The names of a list are few: looking them up by length and first bytes would save nothing over making the string. */
-function templateName(bytes: Uint8Array): string {
-  let name = ""
-  for (const byte of bytes) name += String.fromCharCode(byte)
-  return name
+/** One character per byte. */
+function latin1Of(bytes: Uint8Array): string {
+  let text = ""
+  for (const byte of bytes) text += String.fromCharCode(byte)
+  return text
 }
 
 /** What the kernel hashes: the template data as it stands; for "ima" digest and name, the name padded with zeros to 256 bytes. */
@@ -140,8 +140,37 @@ function entryOf(record: ImaRecord, index: number): ImaEntry {
   if (digest?.kind === "verity") entry.verity = true
   if (signature !== undefined && signature.length > 0) entry.signature = signature.slice()
   if (values.modsig !== undefined && values.modsig.length > 0) entry.modsig = values.modsig.slice()
+  if (values["d-modsig"] !== undefined && values["d-modsig"].length > 0)
+    entry.modsigDigest = templateDigestText(readTemplateDigest("d-modsig", values["d-modsig"]))
   if (values.buf !== undefined) entry.buffer = values.buf.slice()
+  const inode = readInode(values)
+  if (inode !== undefined) entry.inode = inode
   return entry
+}
+
+/** Fields xattrnames (`a|b`), xattrlengths (u32 each), xattrvalues (one behind the other), iuid, igid (u32) and imode (u16). */
+function readInode(values: TemplateValues): ImaInode | undefined {
+  const { xattrnames, xattrlengths, xattrvalues, iuid, igid, imode } = values
+  if (xattrnames === undefined || xattrlengths === undefined || xattrvalues === undefined) return undefined
+  if (iuid === undefined || igid === undefined || imode === undefined) return undefined
+  return {
+    xattrs: readXattrs(xattrnames, xattrlengths, xattrvalues),
+    uid: readAll("iuid", iuid, (reader) => reader.u32le("uid")),
+    gid: readAll("igid", igid, (reader) => reader.u32le("gid")),
+    mode: readAll("imode", imode, (reader) => reader.u16le("mode")),
+  }
+}
+
+function readXattrs(namesField: Uint8Array, lengthsField: Uint8Array, valuesField: Uint8Array): ImaInode["xattrs"] {
+  const end = namesField.at(-1) === 0 ? namesField.length - 1 : namesField.length
+  const text = latin1Of(new ByteReader("xattrnames", namesField).view(end, "names"))
+  const names = text === "" ? [] : text.split("|")
+  const lengths = new ByteReader("xattrlengths", lengthsField)
+  const xattrs = readAll("xattrvalues", valuesField, (reader) =>
+    names.map((name) => ({ name, value: reader.boundedBytes(lengths.u32le(name), maxTemplateDataBytes, name) })),
+  )
+  lengths.finish()
+  return xattrs
 }
 
 type Mutable<T> = { -readonly [key in keyof T]: T[key] }

@@ -1,0 +1,27 @@
+import * as eventlog from "./kinds/eventlog.ts"
+import * as ima from "./kinds/ima.ts"
+import type { VectorCase } from "./vector.ts"
+
+export interface WordRule {
+  readonly kind: string
+  readonly word: string
+  /** Only for the case of this name: for words that mean nothing by themselves. */
+  readonly case?: string
+  /** Marks every fact and file that it reads, and reports each disagreement to the case. */
+  readonly judge: (vector: VectorCase) => void | Promise<void>
+}
+
+/** Every word that `expect` may hold, by kind of evidence, after the README of the cases that use it. A word that is not here is not judged. */
+export const wordRules: readonly WordRule[] = [
+  { kind: "eventlog", word: "replay", judge: eventlog.judgeReplay },
+  { kind: "eventlog", word: "accept", judge: eventlog.judgeReplay },
+  { kind: "eventlog", word: "reject", judge: eventlog.judgeReject },
+  { kind: "eventlog", word: "parse", judge: eventlog.judgeParse },
+  { kind: "eventlog", word: "no-crash", judge: eventlog.judgeNoCrash },
+  { kind: "eventlog", word: "sha256-ok-sha1-mismatch", judge: eventlog.judgeSha256Only },
+  { kind: "eventlog", word: "pcr5-mismatch-unless-ebs-workaround", judge: eventlog.judgeMissingExit },
+  { kind: "ima", word: "replay", judge: ima.judgeReplay },
+  { kind: "ima", word: "accept", judge: ima.judgeAccept },
+  { kind: "ima", word: "reject", judge: ima.judgeReject },
+  { kind: "ima", word: "see README", case: "keylime-ima-sig-signatures", judge: ima.judgeKeylimeSignatures },
+]
