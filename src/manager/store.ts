@@ -53,6 +53,8 @@ export interface StoreOptions {
 export interface Transaction {
   get<T extends Table>(table: T, key: string): RecordOf<T> | undefined
   list<T extends Table>(table: T): readonly RecordOf<T>[]
+  /** Number of records in a table. */
+  count(table: Table): number
   put<T extends Table>(table: T, key: string, record: RecordOf<T>): void
   remove(table: Table, key: string): void
 }
@@ -267,6 +269,16 @@ class Changes implements Transaction {
     const merged = new Map(this.#store.entries(table))
     for (const [key, record] of writes) merged.set(key, record as RecordOf<T>)
     return [...merged.values()].filter((record) => record !== undefined)
+  }
+
+  count(table: Table): number {
+    let count = this.#store.count(table)
+    for (const [key, record] of this.#writes.get(table) ?? []) {
+      const isThere = this.#store.get(table, key) !== undefined
+      if (record !== undefined && !isThere) count++
+      if (record === undefined && isThere) count--
+    }
+    return count
   }
 
   put<T extends Table>(table: T, key: string, record: RecordOf<T>): void {

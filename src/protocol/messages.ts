@@ -1,4 +1,5 @@
 import { z } from "zod"
+import { hostBundleSchema } from "../evidence/bundle.ts"
 import { statementSignatureSchema } from "../pki/statement.ts"
 import {
   base64Schema,
@@ -247,27 +248,12 @@ export const challengeSchema = z.strictObject({
   imaFrom: z.int().min(0),
 })
 
-/** Evidence of a host: TPM quote over the session digest, measured boot log, IMA list from an index on. */
-export const bundleSchema = z.strictObject({
-  perun: z.literal(1),
-  tpm: z.strictObject({
-    /** TPMS_ATTEST. */
-    quote: base64Schema(2048),
-    /** TPMT_SIGNATURE. */
-    signature: base64Schema(2048),
-    /** TPM2B_PUBLIC. */
-    akPublic: base64Schema(maxTpmPublicBytes),
-    /** UEFI log as firmware wrote it; may be left out of a renewal whose challenge has `imaFrom` above 0. */
-    eventLog: base64Schema(1_048_576).optional(),
-    /** Binary IMA list, from entry `from` on. */
-    ima: z.strictObject({ from: z.int().min(0), list: base64Schema(16_777_216) }),
-  }),
-})
 const evidenceSubmission = {
   challenge: idSchema,
   /** HPKE public key of the agent (X-Wing), fresh for this boot. */
   hpkeKey: base64Schema(1216),
-  bundle: bundleSchema,
+  /** TPM quote over the session digest, measured boot log, IMA list from an index on; see evidence/bundle.ts. */
+  bundle: hostBundleSchema,
 } as const
 export const claimRequestSchema = z.strictObject(evidenceSubmission)
 export const claimGrantSchema = z.strictObject({
@@ -372,7 +358,7 @@ export type EnrolmentRequest = z.output<typeof enrolmentRequestSchema>
 export type EnrolmentChallenge = z.output<typeof enrolmentChallengeSchema>
 export type ChallengeRequest = z.output<typeof challengeRequestSchema>
 export type Challenge = z.output<typeof challengeSchema>
-export type WireBundle = z.output<typeof bundleSchema>
+export type WireBundle = z.output<typeof hostBundleSchema>
 export type ClaimRequest = z.output<typeof claimRequestSchema>
 export type ClaimGrant = z.output<typeof claimGrantSchema>
 export type ReleasedKeys = z.output<typeof releasedKeysSchema>

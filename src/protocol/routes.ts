@@ -57,13 +57,13 @@ export type PathValues<Path extends string> = { readonly [Name in PathNames<Path
 const none = z.undefined()
 const noQuery = z.strictObject({})
 
-function get<const Path extends string, R extends z.ZodType>(path: Path, access: Access, response: R, summary: string) {
+function get<const Path extends string, const A extends Access, R extends z.ZodType>(path: Path, access: A, response: R, summary: string) {
   return { ...common, method: "GET", path, access, response, summary, idempotent: true } as const
 }
 
-function post<const Path extends string, B extends z.ZodType, R extends z.ZodType>(
+function post<const Path extends string, const A extends Access, B extends z.ZodType, R extends z.ZodType>(
   path: Path,
-  access: Access,
+  access: A,
   body: B,
   response: R,
   summary: string,

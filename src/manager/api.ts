@@ -1,0 +1,259 @@
+import { Hono, type Context } from "hono"
+import { isDigest, type Digest } from "../bytes/digest.ts"
+import { MalformedError } from "../bytes/error.ts"
+import { concatBytes } from "../bytes/compare.ts"
+import { ProtocolError } from "../protocol/errors.ts"
+import type { RunEvent } from "../protocol/messages.ts"
+import { makeOpenApiDocument } from "../protocol/openapi.ts"
+import { problemMediaType, problemOfError } from "../protocol/problem.ts"
+import {
+  pathParameters,
+  type PathNames,
+  type RequestBody,
+  type RequestQuery,
+  type ResponseBody,
+  type Route,
+  type RouteName,
+  type Routes,
+  routes,
+} from "../protocol/routes.ts"
+import { sessionHeader, verifySessionHeader } from "../protocol/session.ts"
+import { maxBlobBytes, parseMessage, parseShape } from "../protocol/wire.ts"
+import { readBlob, storeBlob } from "./blob-routes.ts"
+import { claimRun, renewLease, requestChallenge } from "./claims.ts"
+import type { HostCaller, ManagerContext, StakeholderCaller } from "./context.ts"
+import { depositArtifact, listArtifacts } from "./deposits.ts"
+import { answerEnrolment, beginEnrolment, retireHost, viewHost } from "./enrolments.ts"
+import { watchRun } from "./events.ts"
+import { listOutputs, packageOutput, reportOutput, voteOutput } from "./outputs.ts"
+import { approvePolicy, listPolicies, submitPolicy, viewPolicy, withdrawPolicy } from "./policies.ts"
+import { listReceipts } from "./receipts.ts"
+import { cancelRun, demandRun, finishRun, listRuns, queueRun, reportMetrics, viewRun } from "./runs.ts"
+import { demandStakeholder, isKnown } from "./standing.ts"
+
+/** What the server says about a connection: the peer's TLS key, where it showed one. */
+export interface PeerBindings {
+  readonly peerTlsKey: Digest | undefined
+}
+
+type Env = { Bindings: PeerBindings }
+
+/** A call whose caller is known and whose parts are parsed. */
+interface Call<R extends Route> {
+  readonly params: { readonly [Name in PathNames<R["path"]>]: string }
+  readonly query: RequestQuery<R>
+  readonly body: RequestBody<R>
+  readonly caller: CallerOf<R["access"]>
+}
+
+type CallerOf<A extends Route["access"]> = A extends "open"
+  ? undefined
+  : A extends "stakeholder"
+    ? StakeholderCaller
+    : A extends "host"
+      ? HostCaller
+      : StakeholderCaller | HostCaller
+
+/** A handler gives the response's message; undefined is 204 with a pause. */
+type Handler<R extends Route> = (context: ManagerContext, call: Call<R>) => ResponseBody<R> | undefined | Promise<ResponseBody<R> | undefined>
+
+type JsonRouteName = Exclude<RouteName, "headBlob" | "getBlob" | "putBlob" | "watchRun">
+
+/** Seconds after which a host without work asks again. */
+const idleRetrySeconds = 2
+/** Receipts in one answer. */
+const receiptsPerPage = 500
+
+const handlers: { readonly [Name in JsonRouteName]: Handler<Routes[Name]> } = {
+  describeManager: (context) => context.signedDescription,
+  openApi: () => openApiDocument,
+  health: () => ({ ok: true }),
+
+  submitPolicy: (context, { caller, body }) => submitPolicy(context, caller, body),
+  listPolicies: (context, { caller }) => listPolicies(context, caller),
+  getPolicy: (context, { caller, params }) => viewPolicy(context, caller, digestOf(params.digest)),
+  approvePolicy: (context, { caller, params, body }) => approvePolicy(context, caller, digestOf(params.digest), body.signature),
+  withdrawPolicy: (context, { caller, params, body }) => withdrawPolicy(context, caller, digestOf(params.digest), body.signature),
+  depositArtifact: (context, { caller, params, body }) => depositArtifact(context, caller, digestOf(params.digest), body),
+  listArtifacts: (context, { caller }) => listArtifacts(context, caller),
+
+  queueRun: (context, { caller, params }) => queueRun(context, caller, digestOf(params.digest), params.job),
+  listRuns: (context, { caller, query }) => listRuns(context, caller, query.policy),
+  getRun: (context, { caller, params }) => viewRun(context.store, demandRun(context, context.store, caller, params.run)),
+  cancelRun: (context, { caller, params }) => cancelRun(context, caller, params.run),
+
+  listOutputs: (context, { caller, query }) => listOutputs(context, caller, query.run),
+  voteOutput: (context, { caller, params, body }) => voteOutput(context, caller, params.output, body.signature),
+  getOutputPackage: (context, { caller, params }) => packageOutput(context, caller, params.output),
+
+  listHosts: (context, { caller }) => {
+    demandKnown(context, caller)
+    return { hosts: context.store.list("hosts").map(viewHost) }
+  },
+  retireHost: (context, { caller, params }) => retireHost(context, caller, params.host),
+  listReceipts: (context, { caller, query }) => {
+    demandKnown(context, caller)
+    return listReceipts(context.store, Number(query.from ?? "0"), receiptsPerPage)
+  },
+
+  beginEnrolment: (context, { caller, body }) => beginEnrolment(context, caller, body),
+  answerEnrolment: (context, { caller, params, body }) => answerEnrolment(context, caller, params.enrolment, body.secret),
+  requestChallenge: (context, { caller, body }) => requestChallenge(context, caller, body),
+  claimRun: (context, { caller, body }) => claimRun(context, caller, body),
+  renewLease: (context, { caller, params, body }) => renewLease(context, caller, params.lease, body),
+  reportMetrics: (context, { caller, params, body }) => {
+    reportMetrics(context, caller, params.run, body.values)
+    return {}
+  },
+  reportOutput: (context, { caller, params, body }) => reportOutput(context, caller, params.run, body),
+  finishRun: (context, { caller, params, body }) => {
+    finishRun(context, caller, params.run, body)
+    return {}
+  },
+}
+
+const openApiDocument = makeOpenApiDocument()
+
+/** HTTP API v1 over a manager: (request, peer) → response, without a socket. */
+export type ManagerApp = Hono<Env>
+
+export function createApp(context: ManagerContext): ManagerApp {
+  const app: ManagerApp = new Hono<Env>()
+  for (const name of Object.keys(handlers) as JsonRouteName[]) addJsonRoute(app, context, name)
+  app.get(routes.getBlob.path, async (c) => {
+    const caller = authenticate(context, routes.getBlob, c)
+    return readBlob(context, caller, digestOf(c.req.param("digest")), c.req.raw)
+  })
+  app.put(routes.putBlob.path, async (c) => {
+    const caller = authenticate(context, routes.putBlob, c)
+    const body = bodyChunks(c.req.raw, maxBlobBytes)
+    await storeBlob(context, caller, digestOf(c.req.param("digest")), body)
+    return new Response(null, { status: 204 })
+  })
+  app.get(routes.watchRun.path, (c) => {
+    const caller = authenticate(context, routes.watchRun, c)
+    return streamEvents(context, caller, c.req.param("run"), c.req.raw)
+  })
+  app.notFound((c) => {
+    const isOtherMethod = (Object.values(routes) as Route[]).some((route) => matches(route.path, c.req.path))
+    const error = isOtherMethod
+      ? new ProtocolError("method-not-allowed", `${c.req.method} is not for this address`)
+      : new ProtocolError("not-found", "there is no such address")
+    return problemResponse(error)
+  })
+  app.onError((error) => problemResponse(error))
+  return app
+}
+
+function addJsonRoute<Name extends JsonRouteName>(app: ManagerApp, context: ManagerContext, name: Name): void {
+  const route: Routes[Name] = routes[name]
+  app.on(route.method, route.path, async (c) => {
+    // The caller is known before anything that it sent is read.
+    const caller = authenticate(context, route, c) as CallerOf<Routes[Name]["access"]>
+    const params = parseParams<Routes[Name]>(c.req.param())
+    const query = parseShape(route.query, c.req.query()) as RequestQuery<Routes[Name]>
+    const body = (await readBody(route, c.req.raw)) as RequestBody<Routes[Name]>
+    const message = await handlers[name](context, { params, query, body, caller })
+    if (message === undefined) return new Response(null, { status: 204, headers: { "retry-after": String(idleRetrySeconds) } })
+    return jsonResponse(parseShape(route.response, message))
+  })
+}
+
+/** @throws {ProtocolError} `unauthenticated`, `wrong-session` */
+function authenticate<R extends Route>(context: ManagerContext, route: R, c: Context<Env>): CallerOf<R["access"]> {
+  return authenticateAs(context, route.access, c) as CallerOf<R["access"]>
+}
+
+function authenticateAs(context: ManagerContext, access: Route["access"], c: Context<Env>): StakeholderCaller | HostCaller | undefined {
+  if (access === "open") return undefined
+  const tlsKey = c.env.peerTlsKey
+  if (tlsKey === undefined) throw new ProtocolError("unauthenticated", "the connection shows no client certificate")
+  const header = c.req.header(sessionHeader)
+  if (access === "host" || (access === "either" && header === undefined)) return { kind: "host", tlsKey }
+  const expected = { manager: context.description.instance, peerTlsKey: tlsKey, now: context.time.now() }
+  return { kind: "stakeholder", key: verifySessionHeader(header, expected), tlsKey }
+}
+
+/** @throws {ProtocolError} `not-permitted` */
+function demandKnown(context: ManagerContext, caller: StakeholderCaller): void {
+  if (!isKnown(context, context.store, caller)) throw new ProtocolError("not-permitted", "no policy of this manager names the caller")
+}
+
+function parseParams<R extends Route>(given: Readonly<Record<string, string>>): Call<R>["params"] {
+  const entries = Object.entries(given).map(([name, value]) => {
+    if (!Object.hasOwn(pathParameters, name)) throw new TypeError(`internal: no form for path parameter ${name}`)
+    return [name, parseShape(pathParameters[name as keyof typeof pathParameters], value, name)] as const
+  })
+  return Object.fromEntries(entries) as Call<R>["params"]
+}
+
+function digestOf(text: string | undefined): Digest {
+  if (!isDigest(text)) throw new MalformedError("malformed", `not "sha256:" and 64 lower-case hexadecimal digits`, { path: "digest" })
+  return text
+}
+
+async function readBody(route: Route, request: Request): Promise<unknown> {
+  if (route.method === "GET") return undefined
+  const parts: Uint8Array[] = []
+  for await (const chunk of bodyChunks(request, route.maxBodyBytes)) parts.push(chunk)
+  return parseMessage(route.body, concatBytes(...parts), route.maxBodyBytes)
+}
+
+/** Bytes of a request's body; stops at the limit, before they are kept. */
+async function* bodyChunks(request: Request, maxBytes: number): AsyncGenerator<Uint8Array> {
+  const announced = request.headers.get("content-length")
+  if (announced !== null && Number(announced) > maxBytes) throw tooLarge(maxBytes)
+  if (request.body === null) return
+  let size = 0
+  for await (const chunk of request.body as AsyncIterable<Uint8Array>) {
+    size += chunk.length
+    if (size > maxBytes) throw tooLarge(maxBytes)
+    yield chunk
+  }
+}
+
+function tooLarge(maxBytes: number): MalformedError {
+  return new MalformedError("too-large", `body is larger than ${maxBytes} bytes`)
+}
+
+function streamEvents(context: ManagerContext, caller: StakeholderCaller, runId: string, request: Request): Response {
+  const run = demandRun(context, context.store, caller, parseShape(pathParameters.run, runId, "run"))
+  const policy = context.documents.policy(context.store, run.policy)
+  const viewer = { policy, stakeholder: demandStakeholder(policy, caller) }
+  const last = request.headers.get("last-event-id") ?? ""
+  const from = /^[0-9]{1,9}$/.test(last) ? Number(last) + 1 : 0
+  const stop = new AbortController()
+  const events = watchRun(context, run.run, viewer, from, AbortSignal.any([stop.signal, request.signal]))
+  const encoder = new TextEncoder()
+  const stream = new ReadableStream<Uint8Array>({
+    async pull(controller) {
+      const next = await events.next()
+      if (next.done === true) return controller.close()
+      controller.enqueue(encoder.encode(next.value === "keep-alive" ? ":\n\n" : encodeEvent(next.value)))
+    },
+    cancel() {
+      stop.abort()
+    },
+  })
+  return new Response(stream, { headers: { "content-type": "text/event-stream", "cache-control": "no-store" } })
+}
+
+function encodeEvent(event: RunEvent): string {
+  return `id: ${event.seq}\nevent: ${event.kind}\ndata: ${JSON.stringify(event)}\n\n`
+}
+
+function jsonResponse(message: unknown): Response {
+  return new Response(JSON.stringify(message), { headers: { "content-type": "application/json", "cache-control": "no-store" } })
+}
+
+function problemResponse(error: unknown): Response {
+  const problem = problemOfError(error)
+  if (problem.code === "internal") console.error("internal error:", error)
+  const retry = problem.status === 429 || problem.status === 503 ? { "retry-after": "5" } : {}
+  return new Response(JSON.stringify(problem), { status: problem.status, headers: { "content-type": problemMediaType, ...retry } })
+}
+
+function matches(pattern: string, path: string): boolean {
+  const [parts, given] = [pattern.split("/"), path.split("/")]
+  return parts.length === given.length && parts.every((part, index) => part.startsWith(":") || part === given[index])
+}

@@ -1,0 +1,421 @@
+import { digestOfJson, type Digest } from "../bytes/digest.ts"
+import { PerunError } from "../bytes/error.ts"
+import { encodeUtf8, parseBase64 } from "../bytes/text.ts"
+import { EvidenceError } from "../evidence/errors.ts"
+import { MalformedError } from "../bytes/error.ts"
+import { GrantedDecision } from "../policy/appraise.ts"
+import { own, type Policy } from "../policy/document.ts"
+import { finding, type Finding } from "../policy/findings.ts"
+import { ProtocolError } from "../protocol/errors.ts"
+import { sealMessage, type SealedMessage } from "../protocol/hpke.ts"
+import {
+  type Challenge,
+  type ChallengeRequest,
+  type ClaimGrant,
+  type ClaimRequest,
+  maxFindings,
+  maxFindingText,
+  type ReleasedKeys,
+  type RenewRequest,
+  type WireFinding,
+} from "../protocol/messages.ts"
+import { RefusedError } from "../protocol/problem.ts"
+import { generateAgeIdentity, recipientOf } from "../sealing/keys.ts"
+import type { ChallengeFacts, IssuedChallenge } from "./challenges.ts"
+import { type HostCaller, type ManagerContext, newId, pairKey, type Reader, transact } from "./context.ts"
+import { appendEvent } from "./events.ts"
+import type { JudgedBoot, Judgement, SessionFacts } from "./judge.ts"
+import { demandConsent, demandLease, isBusy } from "./leases.ts"
+import { appendReceipt } from "./receipts.ts"
+import type { HostRecord, LeaseRecord, RunRecord } from "./records.ts"
+import { endRun } from "./run-end.ts"
+import { readStanding } from "./standing.ts"
+import type { Transaction } from "./store.ts"
+
+/** Refusals that a run shows; older ones are in the receipts. */
+const shownRefusals = 32
+/** Refusals that a run writes into the receipts, so that a machine that never gives up cannot fill the disk. */
+const maxRecordedRefusals = 500
+
+/**
+ * A nonce for a claim of the next queued run, or for the renewal of a lease; undefined when there is no work.
+ * @throws {ProtocolError} `not-enrolled`, `lease-ended`, `not-found`, `too-many-requests`
+ */
+export function requestChallenge(context: ManagerContext, caller: HostCaller, request: ChallengeRequest): Challenge | undefined {
+  const host = demandHost(context.store, request.host)
+  const facts = request.purpose === "claim" ? factsOfClaim(context, caller, host) : factsOfRenewal(context, caller, host, request.lease)
+  if (facts === undefined) return undefined
+  const issued = context.challenges.issue(facts, context.time.now())
+  const { challenge, purpose, nonce, policy, job, run, lease } = issued
+  const expiresAt = new Date(issued.expiresAt).toISOString()
+  const imaFrom = context.leases.judged(lease)?.host.ima.count ?? 0
+  return { challenge, purpose, nonce, manager: context.description.instance, policy, job, run, lease, expiresAt, imaFrom }
+}
+
+function factsOfClaim(context: ManagerContext, caller: HostCaller, host: HostRecord): ChallengeFacts | undefined {
+  if (isBusy(context, host.host)) return undefined
+  const run = nextRun(context, host)
+  if (run === undefined) return undefined
+  return { purpose: "claim", tlsKey: caller.tlsKey, host: host.host, policy: run.policy, job: run.job, run: run.run, lease: newId(context) }
+}
+
+function factsOfRenewal(context: ManagerContext, caller: HostCaller, host: HostRecord, leaseId: string): ChallengeFacts {
+  const { lease, run } = demandLease(context, context.store, caller, { lease: leaseId })
+  if (lease.host !== host.host) throw new ProtocolError("not-found", "there is no such lease of this host")
+  return { purpose: "renew", tlsKey: caller.tlsKey, host: host.host, policy: run.policy, job: run.job, run: run.run, lease: lease.lease }
+}
+
+/**
+ * The oldest run whose machine lists this host; else the oldest at all, for a machine that nobody listed shall be refused by name and not wait for ever.
+ */
+function nextRun(context: ManagerContext, host: HostRecord): RunRecord | undefined {
+  const queued = context.store
+    .list("runs")
+    .filter((run) => run.state === "queued" && readStanding(context, context.store, run.policy).state === "active")
+    .toSorted((a, b) => a.number - b.number)
+  const lists = (run: RunRecord): boolean => {
+    const policy = context.documents.policy(context.store, run.policy)
+    const machine = own(policy.machines, own(policy.jobs, run.job)?.machine ?? "")
+    return machine?.tpm.endorsementKeys.includes(host.identity.endorsementKey) === true
+  }
+  return queued.find(lists) ?? queued[0]
+}
+
+function demandHost(reader: Reader, name: string): HostRecord {
+  const host = reader.get("hosts", name)
+  if (host === undefined || host.retired) throw new ProtocolError("not-enrolled", `no host ${name} is enrolled`)
+  return host
+}
+
+/**
+ * Judges a machine and, only when it is granted, gives it the keys of exactly this run's inputs, sealed to its own key, with a lease.
+ * @throws {ProtocolError} `challenge-…`, `not-enrolled`, `policy-…`, `wrong-state`; {EvidenceError}, {MalformedError} when the evidence is not genuine;
+ * {RefusedError} `not-acceptable` with every finding
+ */
+export async function claimRun(context: ManagerContext, caller: HostCaller, request: ClaimRequest): Promise<ClaimGrant> {
+  const issued = context.challenges.take(request.challenge, { purpose: "claim", tlsKey: caller.tlsKey })
+  const host = demandHost(context.store, issued.host)
+  demandClaimable(context, context.store, issued)
+  const session = sessionOf(context, issued, host, request.hpkeKey)
+  const evidence = digestOfJson(request.bundle)
+  const { decision, judged } = await judgeOrRecord(context, issued, host, evidence, () => judge(context, session, host, request, undefined))
+  const output = await makeOutputKey()
+  const released = await releaseKeys(context, decision, session, request.hpkeKey)
+  const lease = transact(context, (tx) => {
+    // Judging took time in which consent may have ended or another host may have been faster.
+    const run = demandClaimable(context, tx, issued)
+    return grant(context, tx, { issued, host, run, decision, evidence, output, caller, artifacts: released.artifacts })
+  })
+  context.leases.extend(lease.lease, context.time.monotonicMilliseconds() + lease.seconds * 1000, judged)
+  return {
+    policy: issued.policy,
+    document: demandPolicyRecord(context, issued.policy),
+    approvals: [...readStanding(context, context.store, issued.policy).approvals],
+    job: issued.job,
+    run: issued.run,
+    lease: { id: lease.lease, seconds: lease.seconds },
+    inputs: released.inputs,
+    session: context.judge.sessionDigest(session),
+    sealedKeys: released.sealed,
+    outputRecipient: output.recipient,
+  }
+}
+
+/** The run is still queued, its policy active, every input's key there with its owners' consent. */
+function demandClaimable(context: ManagerContext, reader: Reader, issued: IssuedChallenge): RunRecord {
+  const run = reader.get("runs", issued.run)
+  if (run === undefined || run.state !== "queued") throw new ProtocolError("wrong-state", `the run is ${run?.state ?? "gone"}; ask for another`)
+  demandConsent(context, reader, run)
+  return run
+}
+
+/** Every fact comes from the manager's own records; of the agent's only the key that the answer is sealed to. */
+function sessionOf(context: ManagerContext, issued: IssuedChallenge, host: HostRecord, hpkeKey: string): SessionFacts {
+  const { purpose, nonce, tlsKey, policy, job, run, lease } = issued
+  return {
+    purpose,
+    manager: context.description.instance,
+    nonce,
+    hpkeKey,
+    tlsKey,
+    akName: host.identity.attestationKeyName,
+    policy,
+    job,
+    run,
+    lease,
+  }
+}
+
+async function judge(
+  context: ManagerContext,
+  session: SessionFacts,
+  host: HostRecord,
+  request: ClaimRequest | RenewRequest,
+  previous: JudgedBoot | undefined,
+): Promise<Judgement> {
+  const policy = context.documents.policy(context.store, session.policy)
+  return context.judge.judge({
+    session,
+    bundle: request.bundle,
+    identity: host.identity,
+    policy,
+    references: context.documents.references(context.store, policy),
+    time: context.time.now(),
+    previous,
+  })
+}
+
+interface Granted {
+  readonly decision: GrantedDecision
+  readonly judged: JudgedBoot
+}
+
+/** Passes a granted judgement on; writes every other outcome down before it leaves as an error. */
+async function judgeOrRecord(
+  context: ManagerContext,
+  issued: IssuedChallenge,
+  host: HostRecord,
+  evidence: Digest,
+  work: () => Promise<Judgement>,
+): Promise<Granted> {
+  let refusal: RefusedError | EvidenceError | MalformedError
+  try {
+    const { decision, judged } = await work()
+    if (decision instanceof GrantedDecision && judged !== undefined) return { decision, judged }
+    refusal = refusedError(decision.findings)
+  } catch (error) {
+    if (!(error instanceof EvidenceError || error instanceof MalformedError)) throw error
+    refusal = error
+  }
+  transact(context, (tx) => recordRefusal(context, tx, issued, host, evidence, refusal))
+  throw refusal
+}
+
+export function refusedError(findings: readonly Finding[]): RefusedError {
+  const first = findings.find(({ effect }) => effect === "refusal")
+  const message = first === undefined ? "refused" : `${first.code}: ${first.subject}: found ${first.found}, expected ${first.expected}`
+  return new RefusedError("not-acceptable", cut(message), wireFindings(findings))
+}
+
+/** Refusals first, and no more than travel well; the count of those left out is said. */
+function wireFindings(findings: readonly Finding[]): WireFinding[] {
+  const ordered = findings.toSorted((a, b) => Number(b.effect === "refusal") - Number(a.effect === "refusal"))
+  return ordered.slice(0, maxFindings).map((item) => ({
+    code: item.code,
+    effect: item.effect,
+    subject: cut(item.subject),
+    found: cut(item.found),
+    expected: cut(item.expected),
+    advice: cut(item.advice),
+  }))
+}
+
+function cut(text: string): string {
+  return text.length > maxFindingText ? `${text.substring(0, maxFindingText - 1)}…` : text
+}
+
+function recordRefusal(
+  context: ManagerContext,
+  tx: Transaction,
+  issued: IssuedChallenge,
+  host: HostRecord,
+  evidence: Digest,
+  refusal: PerunError,
+): void {
+  const run = tx.get("runs", issued.run)
+  if (run === undefined || run.nextEvent >= maxRecordedRefusals) return
+  const findings = findingsOf(refusal)
+  const shown = { at: context.time.nowText(), host: host.host, code: refusal.code, findings }
+  const record: RunRecord = { ...run, refusals: [...run.refusals, shown].slice(-shownRefusals) }
+  tx.put("runs", run.run, appendEvent(context, tx, record, { kind: "refused", refusal: shown }))
+  appendReceipt(context, tx, {
+    kind: "release-refused",
+    policy: issued.policy,
+    run: issued.run,
+    host: host.host,
+    evidence,
+    code: refusal.code,
+    findings,
+    ...(host.identity.rootKind === "laboratory" ? { laboratory: true } : {}),
+  })
+}
+
+/** Evidence that is not genuine has one finding: what was found wrong. */
+function findingsOf(refusal: PerunError): WireFinding[] {
+  if (refusal instanceof RefusedError) return [...refusal.findings]
+  const { code, path, message } = refusal
+  return [{ code, effect: "refusal", subject: cut(path), found: cut(message), expected: "genuine evidence", advice: "" }]
+}
+
+interface OutputKey {
+  readonly identity: string
+  readonly recipient: string
+}
+
+/** A fresh key for what the run makes; only the vault can open it. */
+async function makeOutputKey(): Promise<OutputKey> {
+  const identity = await generateAgeIdentity()
+  return { identity, recipient: await recipientOf(identity) }
+}
+
+interface ReleasedInputs {
+  readonly artifacts: string[]
+  readonly inputs: ClaimGrant["inputs"]
+  readonly sealed: SealedMessage
+}
+
+/** The one place where keys leave the vault: exactly those of the decided job's inputs, to exactly the attested key. */
+async function releaseKeys(context: ManagerContext, decision: GrantedDecision, session: SessionFacts, hpkeKey: string): Promise<ReleasedInputs> {
+  if (decision.policy !== session.policy || decision.job !== session.job) throw new TypeError("internal: decision of another policy or job")
+  const policy: Policy = context.documents.policy(context.store, decision.policy)
+  const job = own(policy.jobs, decision.job)
+  if (job === undefined) throw new TypeError("internal: decision for a job that the policy lacks")
+  const deposits = Object.keys(job.inputs).map((artifact) => {
+    const deposit = context.store.get("deposits", pairKey(decision.policy, artifact))
+    if (deposit === undefined) throw new ProtocolError("wrong-state", `the key of ${artifact} is not deposited`)
+    return deposit
+  })
+  const keys: ReleasedKeys = { identities: Object.fromEntries(deposits.map(({ artifact, identity }) => [artifact, identity])) }
+  const digest = context.judge.sessionDigest(session)
+  return {
+    artifacts: deposits.map(({ artifact }) => artifact),
+    inputs: deposits.map(({ artifact, manifest }) => ({ artifact, manifest })),
+    sealed: await sealMessage(
+      parseBase64(hpkeKey, "hpkeKey"),
+      { purpose: "release", session: digest, policy: decision.policy, run: session.run },
+      encodeUtf8(JSON.stringify(keys)),
+    ),
+  }
+}
+
+interface GrantFacts {
+  readonly issued: IssuedChallenge
+  readonly host: HostRecord
+  readonly run: RunRecord
+  readonly decision: GrantedDecision
+  readonly evidence: Digest
+  readonly output: OutputKey
+  readonly caller: HostCaller
+  readonly artifacts: string[]
+}
+
+function grant(context: ManagerContext, tx: Transaction, facts: GrantFacts): LeaseRecord {
+  const { issued, host, run, decision, evidence, output, caller, artifacts } = facts
+  if (isBusy(context, host.host)) throw new ProtocolError("wrong-state", `host ${host.host} works on another run`)
+  const job = own(context.documents.policy(tx, issued.policy).jobs, issued.job)
+  if (job === undefined) throw new TypeError("internal: run of a job that the policy lacks")
+  const laboratory = decision.insecureLaboratory
+  const lease: LeaseRecord = {
+    lease: issued.lease,
+    run: issued.run,
+    host: host.host,
+    tlsKey: caller.tlsKey,
+    seconds: job.lease.seconds,
+    endsAt: endOf(context, job.lease.seconds),
+    boot: bootOf(decision),
+    renewals: 0,
+    laboratory,
+  }
+  tx.put("leases", lease.lease, lease)
+  tx.put("runKeys", run.run, { run: run.run, ...output })
+  const started: RunRecord = {
+    ...run,
+    state: "running",
+    startedAt: context.time.nowText(),
+    host: host.host,
+    lease: lease.lease,
+    laboratory,
+    evidence,
+  }
+  tx.put("runs", run.run, appendEvent(context, tx, started, { kind: "state", state: "running", host: host.host }))
+  appendReceipt(context, tx, {
+    kind: "key-released",
+    policy: issued.policy,
+    run: run.run,
+    host: host.host,
+    evidence,
+    artifacts,
+    ...(laboratory ? { laboratory: true } : {}),
+  })
+  return lease
+}
+
+function bootOf({ session }: GrantedDecision): LeaseRecord["boot"] {
+  const { endorsementKey, attestationKeyName, resetCount, restartCount, clock, ima } = session
+  return { endorsementKey, attestationKeyName, resetCount, restartCount, clock: String(clock), imaCertified: ima.certifiedCount }
+}
+
+function endOf(context: ManagerContext, seconds: number): string {
+  return new Date(context.time.now().getTime() + seconds * 1000).toISOString()
+}
+
+function demandPolicyRecord(context: ManagerContext, digest: Digest): ClaimGrant["document"] {
+  const record = context.store.get("policies", digest)
+  if (record === undefined) throw new TypeError("internal: a granted policy is gone")
+  return record.document
+}
+
+/**
+ * Renews a lease on new evidence of the same boot. Evidence that is refused, or consent that is gone, ends the lease and its run.
+ * @throws as claimRun, and {ProtocolError} `lease-ended`
+ */
+export async function renewLease(context: ManagerContext, caller: HostCaller, leaseId: string, request: RenewRequest): Promise<{ seconds: number }> {
+  const issued = context.challenges.take(request.challenge, { purpose: "renew", tlsKey: caller.tlsKey, lease: leaseId })
+  const host = demandHost(context.store, issued.host)
+  const { lease, run } = demandLease(context, context.store, caller, { lease: leaseId })
+  demandConsent(context, context.store, run)
+  const session = sessionOf(context, issued, host, request.hpkeKey)
+  const previous = context.leases.judged(leaseId)
+  const evidence = digestOfJson(request.bundle)
+  let granted: Granted
+  try {
+    granted = await judgeOrRecord(context, issued, host, evidence, async () => {
+      const judgement = await judge(context, session, host, request, previous)
+      return previous === undefined ? pinToBoot(judgement, lease) : judgement
+    })
+  } catch (error) {
+    if (error instanceof PerunError) endRefused(context, leaseId, error)
+    throw error
+  }
+  transact(context, (tx) => {
+    const held = demandLease(context, tx, caller, { lease: leaseId })
+    demandConsent(context, tx, held.run)
+    const { seconds } = held.lease
+    const renewed = { ...held.lease, endsAt: endOf(context, seconds), boot: bootOf(granted.decision), renewals: held.lease.renewals + 1 }
+    tx.put("leases", leaseId, renewed)
+    tx.put("runs", run.run, appendEvent(context, tx, held.run, { kind: "renewed", seconds }))
+    const laboratory = held.lease.laboratory ? { laboratory: true } : {}
+    appendReceipt(context, tx, { kind: "lease-renewed", policy: run.policy, run: run.run, host: host.host, evidence, ...laboratory })
+  })
+  context.leases.extend(leaseId, context.time.monotonicMilliseconds() + lease.seconds * 1000, granted.judged)
+  return { seconds: lease.seconds }
+}
+
+/** After the manager's restart no earlier decision is at hand, so the boot that the lease was given to is compared here, from its record. */
+function pinToBoot(judgement: Judgement, { boot }: LeaseRecord): Judgement {
+  const { decision } = judgement
+  if (!(decision instanceof GrantedDecision)) return judgement
+  const now = bootOf(decision)
+  const findings = (["endorsementKey", "attestationKeyName", "resetCount", "restartCount"] as const)
+    .filter((name) => now[name] !== boot[name])
+    .map((name) => finding("boot-session-changed", name, String(now[name]), String(boot[name])))
+  if (BigInt(now.clock) < BigInt(boot.clock)) findings.push(finding("boot-session-changed", "TPM clock", now.clock, `at least ${boot.clock}`))
+  if (now.imaCertified < boot.imaCertified)
+    findings.push(finding("ima-tail-not-certified", "measurement list", String(now.imaCertified), `at least ${boot.imaCertified}`))
+  if (findings.length === 0) return judgement
+  return { decision: { outcome: "refused", policy: decision.policy, job: decision.job, findings }, judged: undefined }
+}
+
+/** A machine that was refused once does not get its lease back, whatever it shows next. */
+function endRefused(context: ManagerContext, leaseId: string, error: PerunError): void {
+  const isRefusal = error instanceof RefusedError || error instanceof EvidenceError || error instanceof MalformedError
+  if (!isRefusal) return
+  transact(context, (tx) => {
+    const lease = tx.get("leases", leaseId)
+    const run = lease === undefined ? undefined : tx.get("runs", lease.run)
+    if (lease === undefined || run === undefined || lease.ended !== undefined) return
+    const first = error instanceof RefusedError ? error.findings.find(({ effect }) => effect === "refusal")?.code : undefined
+    endRun(context, tx, run, { state: "ended", code: "lease-ended", reason: `renewal refused: ${first ?? error.code}` })
+  })
+  context.leases.forget(leaseId)
+}

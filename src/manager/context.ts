@@ -1,0 +1,71 @@
+import type { KeyObject } from "node:crypto"
+import type { Digest } from "../bytes/digest.ts"
+import { encodeHex } from "../bytes/text.ts"
+import type { ManagerDescription, SignedManagerDescription } from "../protocol/messages.ts"
+import type { BlobFolder } from "./blobs.ts"
+import type { ChallengeBook } from "./challenges.ts"
+import type { ManagerTime } from "./clock.ts"
+import type { DocumentCache } from "./documents.ts"
+import type { EnrolmentBook } from "./enrolments.ts"
+import type { MachineJudge } from "./judge.ts"
+import type { LeaseMemory } from "./leases.ts"
+import type { Store, Transaction } from "./store.ts"
+import type { Watchers } from "./watchers.ts"
+
+/** Keys of the manager in the form they are used in. */
+export interface ManagerKeys {
+  /** Ed25519; signs description and receipts. */
+  readonly identityKey: KeyObject
+  /** X-Wing seed. */
+  readonly depositPrivateKey: Uint8Array
+}
+
+/** What every part of the manager works with; made once by `createManager`. */
+export interface ManagerContext {
+  readonly store: Store
+  readonly time: ManagerTime
+  readonly randomBytes: (length: number) => Uint8Array
+  readonly keys: ManagerKeys
+  readonly description: ManagerDescription
+  readonly signedDescription: SignedManagerDescription
+  readonly blobs: BlobFolder
+  readonly documents: DocumentCache
+  readonly judge: MachineJudge
+  readonly watchers: Watchers
+  readonly challenges: ChallengeBook
+  readonly enrolments: EnrolmentBook
+  readonly leases: LeaseMemory
+}
+
+/** Reads of a step or outside of one. */
+export type Reader = Pick<Transaction, "get" | "list">
+
+/** Runs one step at the manager's present time and wakes those who watch runs. */
+export function transact<R>(context: ManagerContext, step: (transaction: Transaction) => R): R {
+  const result = context.store.transact(context.time.now(), step)
+  context.watchers.wake()
+  return result
+}
+
+/** 16 random bytes in hexadecimal: the form of every identifier that the manager draws. */
+export function newId(context: ManagerContext): string {
+  return encodeHex(context.randomBytes(16))
+}
+
+/** Key of a record that belongs to two things. Digests, names and identifiers hold no space. */
+export function pairKey(first: string, second: string): string {
+  return `${first} ${second}`
+}
+
+/** A stakeholder who calls, known by the canonical text of its key. */
+export interface StakeholderCaller {
+  readonly kind: "stakeholder"
+  readonly key: string
+  readonly tlsKey: Digest
+}
+
+/** A host that calls, known by its TLS key alone; what it may do follows from what that key has proved. */
+export interface HostCaller {
+  readonly kind: "host"
+  readonly tlsKey: Digest
+}

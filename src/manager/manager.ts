@@ -1,0 +1,87 @@
+import { createPrivateKey } from "node:crypto"
+import { parseBase64 } from "../bytes/text.ts"
+import { digestOfJson } from "../bytes/digest.ts"
+import { sshPublicKeyText } from "../pki/ssh-key.ts"
+import { signManagerDescription } from "../protocol/manager-description.ts"
+import type { ManagerDescription } from "../protocol/messages.ts"
+import { createApp, type ManagerApp } from "./api.ts"
+import type { BlobFolder } from "./blobs.ts"
+import { ChallengeBook } from "./challenges.ts"
+import { ManagerTime, type Clock } from "./clock.ts"
+import type { ManagerContext } from "./context.ts"
+import { DocumentCache } from "./documents.ts"
+import { EnrolmentBook } from "./enrolments.ts"
+import type { MachineJudge } from "./judge.ts"
+import { expireLeases, LeaseMemory, restoreLeases } from "./leases.ts"
+import type { KeysRecord } from "./records.ts"
+import type { Store } from "./store.ts"
+import type { VaultKind } from "./vault.ts"
+import { Watchers } from "./watchers.ts"
+
+export interface ManagerOptions {
+  readonly store: Store
+  readonly blobs: BlobFolder
+  readonly clock: Clock
+  readonly randomBytes: (length: number) => Uint8Array
+  readonly judge: MachineJudge
+  readonly vault: VaultKind
+  /** What the description's `configuration` is the digest of. */
+  readonly configuration: unknown
+}
+
+/** A manager as a function of requests, and the work that time brings. */
+export interface Manager {
+  readonly app: ManagerApp
+  readonly description: ManagerDescription
+  /** Ends leases whose time is over; called about once a second. */
+  tick(): void
+}
+
+/**
+ * Puts a manager together over an opened store that `createManagerState` filled.
+ * @throws {TypeError} for a store without keys
+ */
+export function createManager(options: ManagerOptions): Manager {
+  const { store, blobs, clock, randomBytes, judge } = options
+  const keys = store.get("keys", keysKey)
+  if (keys === undefined) throw new TypeError("internal: the store holds no manager keys")
+  const identityKey = createPrivateKey(keys.identityKey)
+  const description = describe(keys, options)
+  const time = new ManagerTime(clock, store.recordedMilliseconds)
+  const monotonic = (): number => time.monotonicMilliseconds()
+  const context: ManagerContext = {
+    store,
+    time,
+    randomBytes,
+    keys: { identityKey, depositPrivateKey: parseBase64(keys.depositPrivateKey) },
+    description,
+    signedDescription: signManagerDescription(description, identityKey),
+    blobs,
+    documents: new DocumentCache(),
+    judge,
+    watchers: new Watchers(),
+    challenges: new ChallengeBook(monotonic, randomBytes),
+    enrolments: new EnrolmentBook(monotonic),
+    leases: new LeaseMemory(),
+  }
+  restoreLeases(context)
+  return { app: createApp(context), description, tick: () => expireLeases(context) }
+}
+
+/** Key of the one record in table `keys`. */
+export const keysKey = "manager"
+
+function describe(keys: KeysRecord, { vault, configuration }: ManagerOptions): ManagerDescription {
+  const key = sshPublicKeyText(createPrivateKey(keys.identityKey))
+  return {
+    perun: 1,
+    instance: keys.instance,
+    key,
+    tlsKey: keys.tlsKeyDigest,
+    depositKey: keys.depositPublicKey,
+    logKey: key,
+    configuration: digestOfJson(configuration),
+    vault,
+    evidence: null,
+  }
+}

@@ -1,0 +1,233 @@
+import type { Digest } from "../bytes/digest.ts"
+import { encodeBase64 } from "../bytes/text.ts"
+import type { StatementSignature } from "../pki/statement.ts"
+import { demandTerms, releaseTerms, stakeholderOfKey, tallyRelease, type Tally } from "../policy/approval.ts"
+import { originsOfDerived } from "../policy/derivation.ts"
+import { own, type Policy } from "../policy/document.ts"
+import { ProtocolError } from "../protocol/errors.ts"
+import type { OutputPackage, OutputRequest, OutputView } from "../protocol/messages.ts"
+import { voteDigest } from "../protocol/statements.ts"
+import { parseShape } from "../protocol/wire.ts"
+import { SealingError } from "../sealing/errors.ts"
+import { parseAgeHeader, rewrapHeader } from "../sealing/header.ts"
+import { type ArtifactManifest, manifestDigest, signedManifestSchema, verifyManifest } from "../sealing/manifest.ts"
+import { type HostCaller, type ManagerContext, newId, pairKey, type Reader, type StakeholderCaller, transact } from "./context.ts"
+import { appendEvent } from "./events.ts"
+import { demandLease } from "./leases.ts"
+import { appendReceipt } from "./receipts.ts"
+import type { OutputRecord } from "./records.ts"
+import { demandStakeholder, derivationsOf, readStanding, signerOf, withdrawnKeysBehind } from "./standing.ts"
+
+/** Room for what sealing adds: 16 bytes per 64 KiB, headers of some 3 KB, the tar's blocks and the index. */
+const sealingOverhead = { factor: 1.1, bytes: 1_048_576 } as const
+/** Largest age header: 64 KiB, sealing/header.ts. */
+const maxHeaderBytes = 65_536
+
+/** Most bytes of ciphertext that a plaintext of a given size may take. */
+export function maxSealedBytes(plaintextBytes: number): number {
+  return Math.ceil(plaintextBytes * sealingOverhead.factor) + sealingOverhead.bytes
+}
+
+/** Most bytes that a run may upload, all outputs and logs together. */
+export function maxUploadBytes(policy: Policy, jobName: string): number {
+  const job = own(policy.jobs, jobName)
+  if (job === undefined) return 0
+  const limits = [...Object.values(job.outputs), ...(job.logs === "none" ? [] : [job.logs])].map(({ maxBytes }) => maxSealedBytes(maxBytes))
+  return limits.reduce((sum, limit) => sum + limit, 0)
+}
+
+/**
+ * Takes the manifest of an output that the agent sealed to the run's key and uploaded. Saying it again changes nothing.
+ * @throws {ProtocolError} `lease-ended`, `not-found`, `limit-exceeded`, `wrong-state`; {SealingError} `wrong-manifest`, `missing`
+ */
+export async function reportOutput(context: ManagerContext, caller: HostCaller, runId: string, request: OutputRequest): Promise<{ output: string }> {
+  const { run } = demandLease(context, context.store, caller, { run: runId })
+  const policy = context.documents.policy(context.store, run.policy)
+  const job = own(policy.jobs, run.job)
+  const terms = job === undefined ? undefined : releaseTerms(job, request.name)
+  if (job === undefined || terms === undefined) throw new ProtocolError("not-found", `the job has no output ${request.name}`)
+  const manifest = verifyManifest(parseShape(signedManifestSchema, request.manifest, "manifest"))
+  if (manifest.recipient !== context.store.get("runKeys", runId)?.recipient)
+    throw new SealingError("wrong-manifest", "the output is not sealed to the run's recipient", { path: "manifest.recipient" })
+  const { maxBytes, kind } =
+    request.name === "logs" ? { maxBytes: job.logs === "none" ? 0 : job.logs.maxBytes, kind: "logs" } : outputOf(job.outputs, request.name)
+  const sizeBytes = blobsOf(manifest).reduce((sum, blob) => sum + blob.sizeBytes, 0)
+  if (manifest.files.bytes > maxBytes || sizeBytes > maxSealedBytes(maxBytes))
+    throw new ProtocolError("limit-exceeded", `output of ${manifest.files.bytes} bytes, the policy allows ${maxBytes}`)
+  for (const { digest, sizeBytes: stated } of blobsOf(manifest))
+    if ((await context.blobs.size(digest)) !== stated) throw new SealingError("missing", `blob ${digest} of ${stated} bytes was not uploaded`)
+  const ciphertext = manifestDigest(manifest)
+  return transact(context, (tx) => {
+    const held = demandLease(context, tx, caller, { run: runId })
+    const known = tx.list("outputs").find((output) => output.run === runId && output.name === request.name)
+    if (known?.ciphertext === ciphertext) return { output: known.output }
+    if (known !== undefined) throw new ProtocolError("wrong-state", `output ${request.name} of this run was reported before, with other content`)
+    const record: OutputRecord = {
+      output: newId(context),
+      run: runId,
+      policy: run.policy,
+      job: run.job,
+      name: request.name,
+      kind,
+      manifest: request.manifest,
+      ciphertext,
+      sizeBytes,
+      released: false,
+      laboratory: held.run.laboratory,
+      at: context.time.nowText(),
+    }
+    const waive = [...(terms.waive ?? [])]
+    const origins = originsOfDerived(policy, job, waive, derivationsOf(tx)).map(({ name, keys }) => ({ name, keys: [...keys] }))
+    const behind = Object.keys(job.inputs).flatMap((artifact) => policiesBehind(tx, policy, artifact))
+    tx.put("outputs", record.output, record)
+    tx.put("derivations", ciphertext, {
+      manifest: ciphertext,
+      origins,
+      policies: [...new Set([run.policy, ...behind])],
+      laboratory: record.laboratory,
+    })
+    tx.put("runs", runId, appendEvent(context, tx, held.run, { kind: "output", output: record.output, name: record.name }))
+    const laboratory = record.laboratory ? { laboratory: true } : {}
+    appendReceipt(context, tx, {
+      kind: "output-received",
+      policy: run.policy,
+      run: runId,
+      output: record.output,
+      host: held.lease.host,
+      ...laboratory,
+    })
+    return { output: record.output }
+  })
+}
+
+function outputOf(
+  outputs: Readonly<Record<string, { readonly maxBytes: number; readonly kind: string }>>,
+  name: string,
+): { maxBytes: number; kind: string } {
+  const output = own(outputs, name)
+  if (output === undefined) throw new TypeError("internal: output without terms")
+  return output
+}
+
+function policiesBehind(reader: Reader, policy: Policy, artifact: string): readonly Digest[] {
+  const manifest = own(policy.artifacts, artifact)?.manifest
+  return (manifest === undefined ? undefined : reader.get("derivations", manifest)?.policies) ?? []
+}
+
+function blobsOf(manifest: ArtifactManifest): readonly { readonly digest: Digest; readonly sizeBytes: number }[] {
+  return [...manifest.shards, manifest.index]
+}
+
+/**
+ * Takes a stakeholder's vote for the release of an output.
+ * @throws {PkiError}; {ProtocolError} `not-found`, `not-permitted`, `policy-withdrawn`
+ */
+export function voteOutput(context: ManagerContext, caller: StakeholderCaller, outputId: string, signature: StatementSignature): OutputView {
+  const record = demandOutput(context, context.store, caller, outputId)
+  const policy = context.documents.policy(context.store, record.policy)
+  const stakeholder = signerOf(policy, "vote", voteDigest(record), signature)
+  return transact(context, (tx) => {
+    demandUnlocked(context, tx, record)
+    const key = pairKey(outputId, stakeholder)
+    if (tx.get("votes", key) === undefined) {
+      tx.put("votes", key, { output: outputId, stakeholder, signature, at: context.time.nowText() })
+      appendReceipt(context, tx, { kind: "vote-cast", policy: record.policy, run: record.run, output: outputId, by: stakeholder })
+    }
+    return viewOutput(context, tx, record)
+  })
+}
+
+/**
+ * The output for a consumer that the policy names, once the votes are there: each blob's age header, made anew for the consumer's recipients.
+ * @throws {ProtocolError} `not-found`, `not-permitted`, `votes-missing`, `policy-withdrawn`, `policy-expired`
+ */
+export async function packageOutput(context: ManagerContext, caller: StakeholderCaller, outputId: string): Promise<OutputPackage> {
+  const { record, recipients, identity } = demandReleasable(context, context.store, caller, outputId)
+  const manifest = parseShape(signedManifestSchema, record.manifest, "manifest").manifest
+  const headers: OutputPackage["headers"] = []
+  for (const { digest } of blobsOf(manifest)) {
+    const header = parseAgeHeader(await context.blobs.readStart(digest, maxHeaderBytes + 1)).bytes
+    headers.push({ blob: digest, header: encodeBase64(await rewrapHeader(header, identity, recipients)) })
+  }
+  return transact(context, (tx) => {
+    const { name } = demandReleasable(context, tx, caller, outputId)
+    const laboratory = record.laboratory ? { laboratory: true } : {}
+    if (!record.released) tx.put("outputs", outputId, { ...record, released: true })
+    appendReceipt(context, tx, { kind: "output-released", policy: record.policy, run: record.run, output: outputId, by: name, ...laboratory })
+    return { output: viewOutput(context, tx, { ...record, released: true }), manifest: record.manifest, headers }
+  })
+}
+
+interface Releasable {
+  readonly record: OutputRecord
+  readonly name: string
+  readonly recipients: readonly string[]
+  readonly identity: string
+}
+
+function demandReleasable(context: ManagerContext, reader: Reader, caller: StakeholderCaller, outputId: string): Releasable {
+  const record = demandOutput(context, reader, caller, outputId)
+  const standing = readStanding(context, reader, record.policy)
+  const name = demandStakeholder(standing.policy, caller)
+  const { terms } = demandTerms(standing.policy, record.job, record.name)
+  if (!terms.to.includes(name)) throw new ProtocolError("not-permitted", `the policy gives ${record.name} to ${terms.to.join(", ")} only`)
+  demandUnlocked(context, reader, record)
+  if (standing.state === "expired") throw new ProtocolError("policy-expired", `the policy ended at ${standing.policy.expires}`)
+  const tally = tallyOf(context, reader, record)
+  if (!tally.satisfied) throw new ProtocolError("votes-missing", `votes are missing: ${[...tally.missing, ...tally.originsMissing].join(", ")}`)
+  const recipients = own(standing.policy.stakeholders, name)?.recipients ?? []
+  if (recipients.length === 0) throw new ProtocolError("wrong-state", `the policy states no recipient for ${name}`)
+  const identity = reader.get("runKeys", record.run)?.identity
+  if (identity === undefined) throw new TypeError("internal: run without an output key")
+  return { record, name, recipients, identity }
+}
+
+/** What is derived is locked when an owner behind it withdrew. @throws {ProtocolError} `policy-withdrawn` */
+function demandUnlocked(context: ManagerContext, reader: Reader, record: OutputRecord): void {
+  if (isLocked(context, reader, record))
+    throw new ProtocolError("policy-withdrawn", "an owner withdrew its consent, and what was derived is locked with it")
+}
+
+function isLocked(context: ManagerContext, reader: Reader, record: OutputRecord): boolean {
+  const withdrawn = withdrawnKeysBehind(context, reader, record.ciphertext)
+  const origins = reader.get("derivations", record.ciphertext)?.origins ?? []
+  return readStanding(context, reader, record.policy).state === "withdrawn" || origins.some(({ keys }) => keys.some((key) => withdrawn.has(key)))
+}
+
+function tallyOf(context: ManagerContext, reader: Reader, record: OutputRecord): Tally {
+  const { policy, withdrawn } = readStanding(context, reader, record.policy)
+  const signatures = reader.list("votes").flatMap((vote) => (vote.output === record.output ? [vote.signature] : []))
+  return tallyRelease(policy, record.job, record.name, { digest: voteDigest(record), signatures }, derivationsOf(reader), { withdrawn })
+}
+
+/** @throws {ProtocolError} `not-found` */
+function demandOutput(context: ManagerContext, reader: Reader, caller: StakeholderCaller, outputId: string): OutputRecord {
+  const record = reader.get("outputs", outputId)
+  if (record === undefined || stakeholderOfKey(context.documents.policy(reader, record.policy), caller.key) === undefined)
+    throw new ProtocolError("not-found", `there is no output ${outputId}`)
+  return record
+}
+
+export function listOutputs(context: ManagerContext, caller: StakeholderCaller, run: string | undefined): { outputs: OutputView[] } {
+  const { store, documents } = context
+  const mine = store
+    .list("outputs")
+    .filter(
+      (record) => (run === undefined || record.run === run) && stakeholderOfKey(documents.policy(store, record.policy), caller.key) !== undefined,
+    )
+  return { outputs: mine.map((record) => viewOutput(context, store, record)) }
+}
+
+function viewOutput(context: ManagerContext, reader: Reader, record: OutputRecord): OutputView {
+  const { manifest: _, released, at, ...facts } = record
+  const tally = tallyOf(context, reader, record)
+  const { terms } = demandTerms(context.documents.policy(reader, record.policy), record.job, record.name)
+  return {
+    ...facts,
+    state: isLocked(context, reader, record) ? "locked" : released ? "released" : "waiting",
+    to: [...terms.to],
+    votes: [...tally.signed],
+    missing: [...new Set([...tally.missing, ...tally.originsMissing])],
+    createdAt: at,
+  }
+}

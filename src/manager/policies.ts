@@ -1,0 +1,137 @@
+import { digestOfJson, type Digest } from "../bytes/digest.ts"
+import type { StatementSignature } from "../pki/statement.ts"
+import { stakeholderOfKey } from "../policy/approval.ts"
+import { checkPolicy } from "../policy/check.ts"
+import { parsePolicyValue, policyDigest } from "../policy/document.ts"
+import { PolicyError } from "../policy/errors.ts"
+import { parseReferenceValue, referencesByDigest } from "../policy/reference.ts"
+import { ProtocolError } from "../protocol/errors.ts"
+import type { PolicyStatus, PolicyView, SubmitPolicyRequest } from "../protocol/messages.ts"
+import { type ManagerContext, pairKey, type StakeholderCaller, transact } from "./context.ts"
+import { appendReceipt } from "./receipts.ts"
+import { endRunsWithoutConsent } from "./run-end.ts"
+import { demandStakeholder, derivationsOf, readStanding, signerOf, statusOf } from "./standing.ts"
+import type { Transaction } from "./store.ts"
+
+/** Most policies that one manager keeps; each holds up to 32 MB of references. */
+const maxPolicies = 1000
+
+/**
+ * Takes a proposed policy with its references. Proposing it again changes nothing.
+ * @throws {PolicyError} `invalid-policy`, `invalid-reference`
+ * @throws {ProtocolError} `policy-expired`, `not-permitted`, `wrong-manager`, `limit-exceeded`
+ */
+export function submitPolicy(context: ManagerContext, caller: StakeholderCaller, request: SubmitPolicyRequest): PolicyStatus {
+  const policy = parsePolicyValue(request.policy)
+  const digest = policyDigest(policy)
+  if (digest !== digestOfJson(request.policy)) throw new TypeError("internal: parsing changed the policy")
+  const submittedBy = demandStakeholder(policy, caller)
+  if (policy.manager.insecureUnattested.key !== context.description.key)
+    throw new ProtocolError("wrong-manager", "the policy names another manager", { path: "policy.manager.insecureUnattested.key" })
+  const now = context.time.now()
+  if (now.getTime() >= Date.parse(policy.expires)) throw new ProtocolError("policy-expired", `the policy ended at ${policy.expires}`)
+  const references = referencesByDigest(request.references.map(parseReferenceValue))
+  const problems = checkPolicy(policy, { time: now, references, derivations: derivationsOf(context.store) })
+  if (problems.length > 0) throw new PolicyError("invalid-policy", problems)
+  return transact(context, (tx) => {
+    if (tx.get("policies", digest) === undefined) {
+      if (tx.count("policies") >= maxPolicies) throw new ProtocolError("limit-exceeded", `the manager keeps ${maxPolicies} policies already`)
+      for (const [name, reference] of references) if (tx.get("references", name) === undefined) tx.put("references", name, toDocument(reference))
+      tx.put("policies", digest, {
+        digest,
+        study: policy.study,
+        document: request.policy,
+        references: [...references.keys()],
+        state: "proposed",
+        submittedAt: context.time.nowText(),
+        submittedBy,
+      })
+      appendReceipt(context, tx, { kind: "policy-submitted", policy: digest, by: submittedBy })
+    }
+    return statusOf(readStanding(context, tx, digest))
+  })
+}
+
+/** References came in as documents and were parsed; what is kept is the parsed form, which has the same digest. */
+function toDocument(reference: object): SubmitPolicyRequest["policy"] {
+  return { ...reference }
+}
+
+/**
+ * Takes a stakeholder's signature over the policy and makes the policy active when nothing more is missing. Any stakeholder may hand in the signature of
+ * another: it proves itself.
+ * @throws {PkiError} for a signature that does not verify
+ * @throws {ProtocolError} `not-found`, `not-permitted`, `policy-withdrawn`, `policy-expired`
+ */
+export function approvePolicy(context: ManagerContext, caller: StakeholderCaller, digest: Digest, signature: StatementSignature): PolicyStatus {
+  const { policy } = readStanding(context, context.store, digest)
+  demandStakeholder(policy, caller)
+  const stakeholder = signerOf(policy, "policy", digest, signature)
+  return transact(context, (tx) => {
+    const standing = readStanding(context, tx, digest)
+    if (standing.withdrawn.has(stakeholder) || standing.state === "withdrawn")
+      throw new ProtocolError("policy-withdrawn", "a withdrawal is final; sign a successor instead")
+    if (standing.state === "expired") throw new ProtocolError("policy-expired", `the policy ended at ${policy.expires}`)
+    const key = pairKey(digest, stakeholder)
+    if (tx.get("approvals", key) === undefined) {
+      tx.put("approvals", key, { policy: digest, stakeholder, signature, at: context.time.nowText() })
+      appendReceipt(context, tx, { kind: "policy-signed", policy: digest, by: stakeholder })
+    }
+    activateIfComplete(context, tx, digest)
+    return statusOf(readStanding(context, tx, digest))
+  })
+}
+
+function activateIfComplete(context: ManagerContext, tx: Transaction, digest: Digest): void {
+  const { record, state, succession, policy } = readStanding(context, tx, digest)
+  if (state !== "proposed" || !succession.allowed) return
+  if (policy.supersedes !== "none") {
+    const predecessor = tx.get("policies", policy.supersedes)
+    if (predecessor === undefined) throw new TypeError("internal: succession was allowed without its predecessor")
+    tx.put("policies", predecessor.digest, { ...predecessor, state: "superseded" })
+    appendReceipt(context, tx, { kind: "policy-superseded", policy: predecessor.digest })
+  }
+  tx.put("policies", digest, { ...record, state: "active", activatedAt: context.time.nowText() })
+  appendReceipt(context, tx, { kind: "policy-activated", policy: digest })
+  endRunsWithoutConsent(context, tx)
+}
+
+/**
+ * Takes back a stakeholder's consent: a tombstone for ever. What ran on it ends at once.
+ * @throws as approvePolicy
+ */
+export function withdrawPolicy(context: ManagerContext, caller: StakeholderCaller, digest: Digest, signature: StatementSignature): PolicyStatus {
+  const { policy } = readStanding(context, context.store, digest)
+  demandStakeholder(policy, caller)
+  const stakeholder = signerOf(policy, "withdraw", digest, signature)
+  return transact(context, (tx) => {
+    const key = pairKey(digest, stakeholder)
+    if (tx.get("withdrawals", key) === undefined) {
+      tx.put("withdrawals", key, { policy: digest, stakeholder, signature, at: context.time.nowText() })
+      appendReceipt(context, tx, { kind: "policy-withdrawn", policy: digest, by: stakeholder })
+      endRunsWithoutConsent(context, tx)
+    }
+    return statusOf(readStanding(context, tx, digest))
+  })
+}
+
+export function listPolicies(context: ManagerContext, caller: StakeholderCaller): { policies: PolicyStatus[] } {
+  const { store } = context
+  const standings = store.list("policies").map(({ digest }) => readStanding(context, store, digest))
+  return { policies: standings.filter(({ policy }) => stakeholderOfKey(policy, caller.key) !== undefined).map(statusOf) }
+}
+
+/** @throws {ProtocolError} `not-found`, `not-permitted` */
+export function viewPolicy(context: ManagerContext, caller: StakeholderCaller, digest: Digest): PolicyView {
+  const { store } = context
+  const standing = readStanding(context, store, digest)
+  demandStakeholder(standing.policy, caller)
+  return {
+    ...statusOf(standing),
+    policy: standing.record.document,
+    references: standing.record.references.map((reference) => store.get("references", reference)).filter((document) => document !== undefined),
+    approvals: [...standing.approvals],
+    withdrawals: [...standing.withdrawals],
+    deposits: store.list("deposits").flatMap((deposit) => (deposit.policy === digest ? [deposit.artifact] : [])),
+  }
+}

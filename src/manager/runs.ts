@@ -1,0 +1,133 @@
+import type { Digest } from "../bytes/digest.ts"
+import { own, type Job } from "../policy/document.ts"
+import { stakeholderOfKey } from "../policy/approval.ts"
+import { ProtocolError } from "../protocol/errors.ts"
+import type { MetricValues, RunReport, RunView } from "../protocol/messages.ts"
+import { checkMetrics, metricsSizeBytes } from "../protocol/metrics.ts"
+import { demandInputs } from "./consent.ts"
+import { type HostCaller, type ManagerContext, newId, type Reader, type StakeholderCaller, transact } from "./context.ts"
+import { appendEvent, isOver } from "./events.ts"
+import { demandLease } from "./leases.ts"
+import { appendReceipt } from "./receipts.ts"
+import type { RunRecord } from "./records.ts"
+import { endRun } from "./run-end.ts"
+import { demandActive, demandStakeholder, readStanding } from "./standing.ts"
+
+/** Runs that wait, over all policies. */
+const maxQueued = 1000
+
+/**
+ * Queues a run of a job of an active policy whose inputs are all deposited.
+ * @throws {ProtocolError} `not-found`, `not-permitted`, `policy-…`, `wrong-state` when keys are missing, `no-runs-left`, `limit-exceeded`
+ */
+export function queueRun(context: ManagerContext, caller: StakeholderCaller, digest: Digest, jobName: string): { run: string } {
+  return transact(context, (tx) => {
+    const standing = readStanding(context, tx, digest)
+    const queuedBy = demandStakeholder(standing.policy, caller)
+    const job = own(standing.policy.jobs, jobName)
+    if (job === undefined) throw new ProtocolError("not-found", `the policy has no job ${jobName}`)
+    demandActive(standing)
+    demandInputs(context, tx, standing, job)
+    demandRunsLeft(tx, digest, jobName, job)
+    if (tx.list("runs").filter(({ state }) => state === "queued").length >= maxQueued)
+      throw new ProtocolError("limit-exceeded", `${maxQueued} runs are waiting already`)
+    const record: RunRecord = {
+      run: newId(context),
+      policy: digest,
+      job: jobName,
+      state: "queued",
+      number: tx.count("runs"),
+      queuedBy,
+      queuedAt: context.time.nowText(),
+      laboratory: false,
+      refusals: [],
+      nextEvent: 0,
+      metrics: { bytes: 0, minute: 0, inMinute: 0 },
+    }
+    tx.put("runs", record.run, appendEvent(context, tx, record, { kind: "state", state: "queued" }))
+    appendReceipt(context, tx, { kind: "run-queued", policy: digest, run: record.run, by: queuedBy })
+    return { run: record.run }
+  })
+}
+
+/** Runs that were started, whatever became of them, and those that wait: together at most `maxRuns`. */
+function demandRunsLeft(reader: Reader, digest: Digest, jobName: string, job: Job): void {
+  const counted = reader
+    .list("runs")
+    .filter((run) => run.policy === digest && run.job === jobName && (run.startedAt !== undefined || run.state === "queued"))
+  if (counted.length >= job.maxRuns) throw new ProtocolError("no-runs-left", `${counted.length} of ${job.maxRuns} runs are used or queued`)
+}
+
+/**
+ * A queued run is cancelled at once. A running one loses its lease: the agent's next call tells it so, and its keys are gone with its scratch.
+ * @throws {ProtocolError} `not-found`, `not-permitted`, `wrong-state` when it is over
+ */
+export function cancelRun(context: ManagerContext, caller: StakeholderCaller, runId: string): RunView {
+  return transact(context, (tx) => {
+    const run = demandRun(context, tx, caller, runId)
+    const by = demandStakeholder(context.documents.policy(tx, run.policy), caller)
+    if (run.state === "cancelled") return viewRun(tx, run)
+    if (isOver(run)) throw new ProtocolError("wrong-state", `the run is over: ${run.state}`)
+    return viewRun(tx, endRun(context, tx, run, { state: "cancelled", reason: `cancelled by ${by}`, by }))
+  })
+}
+
+/**
+ * The agent's last word on a run. Saying it again changes nothing.
+ * @throws {ProtocolError} `lease-ended`, `not-found`
+ */
+export function finishRun(context: ManagerContext, caller: HostCaller, runId: string, report: RunReport): void {
+  transact(context, (tx) => {
+    const run = tx.get("runs", runId)
+    const lease = run?.lease === undefined ? undefined : tx.get("leases", run.lease)
+    if (run?.report !== undefined && lease?.tlsKey === caller.tlsKey) return
+    demandLease(context, tx, caller, { run: runId })
+    if (run === undefined) throw new ProtocolError("not-found", `there is no run ${runId}`)
+    const state = report.status === "succeeded" ? "succeeded" : "failed"
+    const reason = report.reason === undefined ? {} : { reason: report.reason }
+    endRun(context, tx, run, { state, report, ...reason, code: state })
+  })
+}
+
+/**
+ * Takes one report of metrics, within the policy's schema and caps.
+ * @throws {ProtocolError} `lease-ended`, `wrong-metrics`, `limit-exceeded`, `too-many-requests`
+ */
+export function reportMetrics(context: ManagerContext, caller: HostCaller, runId: string, values: MetricValues): void {
+  transact(context, (tx) => {
+    const { run } = demandLease(context, tx, caller, { run: runId })
+    const metrics = own(context.documents.policy(tx, run.policy).jobs, run.job)?.metrics ?? "none"
+    if (metrics === "none") throw new ProtocolError("wrong-metrics", "the policy allows no metrics for this job")
+    checkMetrics(metrics.schema, values)
+    const bytes = run.metrics.bytes + metricsSizeBytes(values)
+    if (bytes > metrics.maxBytes) throw new ProtocolError("limit-exceeded", `metrics of the run exceed ${metrics.maxBytes} bytes`)
+    const minute = Math.floor(context.time.now().getTime() / 60_000)
+    const inMinute = run.metrics.minute === minute ? run.metrics.inMinute + 1 : 1
+    if (inMinute > metrics.maxPerMinute) throw new ProtocolError("too-many-requests", `more than ${metrics.maxPerMinute} reports in a minute`)
+    const counted: RunRecord = { ...run, metrics: { bytes, minute, inMinute } }
+    tx.put("runs", run.run, appendEvent(context, tx, counted, { kind: "metrics", values }))
+  })
+}
+
+/** A run that the caller may see. Others are not told apart from none. @throws {ProtocolError} `not-found` */
+export function demandRun(context: ManagerContext, reader: Reader, caller: StakeholderCaller, runId: string): RunRecord {
+  const run = reader.get("runs", runId)
+  if (run === undefined || stakeholderOfKey(context.documents.policy(reader, run.policy), caller.key) === undefined)
+    throw new ProtocolError("not-found", `there is no run ${runId}`)
+  return run
+}
+
+export function listRuns(context: ManagerContext, caller: StakeholderCaller, policy: Digest | undefined): { runs: RunView[] } {
+  const { store, documents } = context
+  const runs = store
+    .list("runs")
+    .filter(
+      (run) => (policy === undefined || run.policy === policy) && stakeholderOfKey(documents.policy(store, run.policy), caller.key) !== undefined,
+    )
+  return { runs: runs.toSorted((a, b) => a.number - b.number).map((run) => viewRun(store, run)) }
+}
+
+export function viewRun(reader: Reader, record: RunRecord): RunView {
+  const { number: _, nextEvent: __, metrics: ___, lease: ____, ...view } = record
+  return { ...view, outputs: reader.list("outputs").flatMap(({ run, output }) => (run === record.run ? [output] : [])) }
+}

@@ -1,0 +1,125 @@
+import { constants } from "node:crypto"
+import { createServer, type Server } from "node:https"
+import type { AddressInfo } from "node:net"
+import { TLSSocket } from "node:tls"
+import { getRequestListener } from "@hono/node-server"
+import type { Digest } from "../bytes/digest.ts"
+import { UnavailableError } from "../bytes/error.ts"
+import type { ManagerDescription } from "../protocol/messages.ts"
+import { peerTlsKey } from "../protocol/tls.ts"
+import { openManager, type OpenedManager } from "./state.ts"
+import type { TpmSealer, VaultKind } from "./vault.ts"
+
+export interface ServeOptions {
+  /** Folder that `initManager` made. */
+  readonly folder: string
+  /** Address to listen on, e.g. `127.0.0.1`. */
+  readonly host: string
+  /** 0 takes a free one. */
+  readonly port: number
+  readonly sealer?: TpmSealer
+}
+
+export interface RunningManager extends AsyncDisposable {
+  /** Where it listens, `https://host:port`. */
+  readonly url: string
+  readonly description: ManagerDescription
+  readonly vault: VaultKind
+  readonly laboratoryRoots: readonly string[]
+  /** Stops taking calls, ends the open ones and closes the store. */
+  stop(): Promise<void>
+}
+
+/** Ends of leases are seen at this grain. */
+const tickMilliseconds = 1000
+/** Large blobs over slow lines; a silent connection ends sooner. */
+const requestMilliseconds = 3_600_000
+const idleMilliseconds = 65_000
+/** A session header with a hardware key's signature, and room. */
+const maxHeaderBytes = 32_768
+
+/**
+ * Starts a manager: TLS 1.3 only, every client asked for a certificate. Resolves once it listens.
+ * @throws {UnavailableError} `port-in-use`, `permission-denied`, `unavailable`; and what `openManager` throws
+ */
+export async function serveManager(options: ServeOptions): Promise<RunningManager> {
+  const opened = await openManager(options.folder, options.sealer)
+  try {
+    return await listen(opened, options)
+  } catch (error) {
+    opened[Symbol.dispose]()
+    throw error
+  }
+}
+
+async function listen(opened: OpenedManager, options: ServeOptions): Promise<RunningManager> {
+  const { manager, tls } = opened
+  const server = createServer(
+    {
+      key: tls.privateKeyPem,
+      cert: tls.certificatePem,
+      minVersion: "TLSv1.3",
+      requestCert: true,
+      // Client certificates are self-signed envelopes; the key in them is judged by every route.
+      rejectUnauthorized: false,
+      // A resumed connection would not show the client's certificate again.
+      secureOptions: constants.SSL_OP_NO_TICKET,
+      maxHeaderSize: maxHeaderBytes,
+      requestTimeout: requestMilliseconds,
+      keepAliveTimeout: idleMilliseconds,
+    },
+    getRequestListener((request, env) => {
+      const { socket } = env.incoming
+      return manager.app.fetch(request, { peerTlsKey: socket instanceof TLSSocket ? keyOf(socket) : undefined })
+    }),
+  )
+  await bind(server, options)
+  const timer = setInterval(() => manager.tick(), tickMilliseconds)
+  const { port } = server.address() as AddressInfo
+  const stop = async (): Promise<void> => {
+    clearInterval(timer)
+    const closed = new Promise<void>((resolve) => server.close(() => resolve()))
+    server.closeAllConnections()
+    await closed
+    opened[Symbol.dispose]()
+  }
+  const host = options.host.includes(":") ? `[${options.host}]` : options.host
+  return {
+    url: `https://${host}:${port}`,
+    description: manager.description,
+    vault: opened.vault,
+    laboratoryRoots: opened.laboratoryRoots,
+    stop,
+    [Symbol.asyncDispose]: stop,
+  }
+}
+
+const keysBySocket = new WeakMap<TLSSocket, { readonly key: Digest | undefined }>()
+
+/** The peer's key does not change during a connection; hashing it once is enough. */
+function keyOf(socket: TLSSocket): Digest | undefined {
+  const known = keysBySocket.get(socket)
+  if (known !== undefined) return known.key
+  const key = peerTlsKey(socket)
+  keysBySocket.set(socket, { key })
+  return key
+}
+
+async function bind(server: Server, { host, port }: ServeOptions): Promise<void> {
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", (cause) => reject(bindError(cause, `${host}:${port}`)))
+    server.listen(port, host, () => resolve())
+  })
+}
+
+function bindError(cause: Error, address: string): Error {
+  const code = "code" in cause ? cause.code : undefined
+  switch (code) {
+    case "EADDRINUSE":
+      return new UnavailableError("port-in-use", `another program listens on ${address}`, { cause })
+    case "EACCES":
+      return new UnavailableError("permission-denied", `not allowed to listen on ${address}`, { cause })
+    default:
+      return new UnavailableError("unavailable", `cannot listen on ${address} (${String(code)})`, { cause })
+  }
+}

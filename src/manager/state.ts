@@ -1,0 +1,131 @@
+import { createPublicKey, generateKeyPairSync, randomBytes as nodeRandomBytes } from "node:crypto"
+import { mkdir, rename, rm } from "node:fs/promises"
+import { dirname, join } from "node:path"
+import { AlreadyExistsError, createFileDurably, fromSystemError, readFileBounded, syncFolder } from "../bytes/durable.ts"
+import { digestOf } from "../bytes/digest.ts"
+import { encodeBase64, encodeHex, parseBase64 } from "../bytes/text.ts"
+import { parseCertificate } from "../pki/certificate.ts"
+import { sshPublicKeyText } from "../pki/ssh-key.ts"
+import { generateHpkeKeyPair } from "../protocol/hpke.ts"
+import { createTlsIdentity, type TlsIdentity } from "../protocol/tls.ts"
+import { base64Schema, parseMessage } from "../protocol/wire.ts"
+import { z } from "zod"
+import { BlobFolder } from "./blobs.ts"
+import { systemClock } from "./clock.ts"
+import { TpmJudge } from "./judge-tpm.ts"
+import { createManager, keysKey, type Manager } from "./manager.ts"
+import { SqliteJournal } from "./sqlite-journal.ts"
+import { Store } from "./store.ts"
+import { createVault, loadVault, type TpmSealer, type VaultKind } from "./vault.ts"
+
+/**
+ * A manager's folder: `manager.json` (configuration), `vault.json` (vault key, mode 0600), `manager.db` (store, sealed rows), `blobs/`. `initManager` makes
+ * it, `openManager` loads it; neither does the other's work.
+ */
+const files = { configuration: "manager.json", vault: "vault.json", database: "manager.db", blobs: "blobs" } as const
+
+const configurationSchema = z.strictObject({
+  perun: z.literal(1),
+  /** Root certificates (DER) of laboratory TPMs that may enrol: INSECURE LABORATORY. Policies decide whether they accept them. */
+  laboratoryRoots: z.array(base64Schema(8192)).max(64),
+})
+const maxConfigurationBytes = 1_048_576
+
+export interface InitOptions {
+  readonly folder: string
+  /** DER. */
+  readonly laboratoryRoots: readonly Uint8Array[]
+  /** Seals the vault key to a TPM; without it the key lies in a plain file. */
+  readonly sealer?: TpmSealer
+}
+
+export interface InitializedManager {
+  /** Key that policies pin, `ssh-ed25519 base64`. */
+  readonly key: string
+  readonly instance: string
+  readonly vault: VaultKind
+}
+
+/**
+ * Makes a manager's folder, which must not exist: all of it or nothing.
+ * @throws {AlreadyExistsError}; {UnavailableError} `disk-full`, `permission-denied`; {MalformedError}, {PkiError} for a root that is no certificate
+ */
+export async function initManager(options: InitOptions): Promise<InitializedManager> {
+  for (const root of options.laboratoryRoots) parseCertificate(root)
+  const { folder } = options
+  const building = `${folder}.${encodeHex(random(8))}.new`
+  try {
+    await mkdir(building, { recursive: true, mode: 0o700 })
+    const result = await fillFolder(building, options)
+    await rename(building, folder)
+    await syncFolder(dirname(folder))
+    return result
+  } catch (error) {
+    if (error instanceof Error && "code" in error && (error.code === "ENOTEMPTY" || error.code === "EEXIST" || error.code === "ENOTDIR"))
+      throw new AlreadyExistsError("already-exists", "there is something already; nothing was changed", { path: folder, cause: error })
+    throw fromSystemError(error, folder)
+  } finally {
+    await rm(building, { recursive: true, force: true })
+  }
+}
+
+async function fillFolder(folder: string, { laboratoryRoots, sealer }: InitOptions): Promise<InitializedManager> {
+  const configuration = { perun: 1, laboratoryRoots: laboratoryRoots.map((root) => encodeBase64(root)) }
+  await createFileDurably(join(folder, files.configuration), `${JSON.stringify(configuration, null, 2)}\n`)
+  const vault = await createVault(join(folder, files.vault), random, sealer)
+  await BlobFolder.create(join(folder, files.blobs))
+  const { privateKey } = generateKeyPairSync("ed25519")
+  const tls = createTlsIdentity("perun manager")
+  const deposit = await generateHpkeKeyPair()
+  const instance = encodeHex(random(16))
+  using store = Store.create({ journal: SqliteJournal.create(join(folder, files.database)), vaultKey: vault.key, randomBytes: random }, Date.now())
+  store.transact(new Date(), (tx) => {
+    tx.put("keys", keysKey, {
+      instance,
+      identityKey: String(privateKey.export({ format: "pem", type: "pkcs8" })),
+      tlsKey: tls.privateKeyPem,
+      tlsCertificate: tls.certificatePem,
+      tlsKeyDigest: tls.tlsKey,
+      depositPrivateKey: encodeBase64(deposit.privateKey),
+      depositPublicKey: encodeBase64(deposit.publicKey),
+    })
+  })
+  return { key: sshPublicKeyText(createPublicKey(privateKey)), instance, vault: vault.kind }
+}
+
+export interface OpenedManager extends Disposable {
+  readonly manager: Manager
+  readonly tls: TlsIdentity
+  readonly vault: VaultKind
+  /** INSECURE LABORATORY roots that may enrol, by fingerprint. */
+  readonly laboratoryRoots: readonly string[]
+}
+
+/**
+ * Loads a manager's folder; never creates anything.
+ * @throws {UnavailableError} for a folder that is not there or that another manager uses; {ProtocolError} `store-changed`; {MalformedError}
+ */
+export async function openManager(folder: string, sealer?: TpmSealer): Promise<OpenedManager> {
+  const text = await readFileBounded(join(folder, files.configuration), maxConfigurationBytes)
+  const configuration = parseMessage(configurationSchema, text, maxConfigurationBytes)
+  const roots = configuration.laboratoryRoots.map((root, index) => parseBase64(root, `laboratoryRoots.${index}`))
+  const vault = await loadVault(join(folder, files.vault), sealer)
+  const journal = SqliteJournal.open(join(folder, files.database))
+  const blobs = await BlobFolder.open(join(folder, files.blobs))
+  const store = Store.open({ journal, vaultKey: vault.key, randomBytes: random })
+  const keys = store.get("keys", keysKey)
+  if (keys === undefined) throw new TypeError("internal: the store holds no manager keys")
+  const judge = new TpmJudge(roots, random)
+  const manager = createManager({ store, blobs, clock: systemClock, randomBytes: random, judge, vault: vault.kind, configuration })
+  return {
+    manager,
+    tls: { privateKeyPem: keys.tlsKey, certificatePem: keys.tlsCertificate, tlsKey: keys.tlsKeyDigest },
+    vault: vault.kind,
+    laboratoryRoots: roots.map((root) => digestOf(root)),
+    [Symbol.dispose]: () => store[Symbol.dispose](),
+  }
+}
+
+function random(length: number): Uint8Array {
+  return new Uint8Array(nodeRandomBytes(length))
+}
