@@ -6,12 +6,14 @@ import { SealingError } from "./errors.ts"
 import { derivePayloadKey, encodeAgeHeader, generateFileKey, maxHeaderBytes, openAgeHeader, parseAgeHeader } from "./header.ts"
 import type { AgeHeader } from "./header.ts"
 import { memoryReader, readRange, readStart } from "./ranges.ts"
-import type { ByteSink, RangeReader } from "./ranges.ts"
+import type { ByteSink, OpenFile, RangeReader } from "./ranges.ts"
 import { chunkBytes, openedStreamBytes, openChunks, payloadNonceBytes, sealedChunkBytes, sealedStreamBytes, tagBytes } from "./stream.ts"
 
 /** Plaintext of a known length, read in order. */
 export interface PlainSource {
   readonly sizeBytes: number
+  /** Where the bytes lie when they are an open file as a whole: then `fill` is not called, other threads read them there. */
+  readonly file?: OpenFile | undefined
   /** Fills `into` wholly with the next bytes; never asked for more than `sizeBytes` in all. One call at a time. */
   fill(into: Uint8Array): Promise<void>
 }
@@ -24,6 +26,8 @@ export interface SealOptions {
   /** Receives the age file in order. */
   readonly sink: ByteSink
   readonly signal?: AbortSignal | undefined
+  /** Receives every byte of the age file in order, for hashing it on the way. */
+  readonly onSealed?: ((bytes: Uint8Array) => void) | undefined
   /** Called with the number of plaintext bytes of each batch that was written. */
   readonly onBytes?: ((bytes: number) => void) | undefined
 }
@@ -34,11 +38,14 @@ export interface SealOptions {
  */
 export async function sealAgeFile(options: SealOptions): Promise<void> {
   const { pool, source, sink, signal } = options
+  pool.prepare(source.sizeBytes)
   const fileKey = generateFileKey()
   const nonce = new Uint8Array(randomBytes(payloadNonceBytes))
   const key = derivePayloadKey(fileKey, nonce)
-  await sink.write(await encodeAgeHeader(fileKey, options.recipients))
-  await sink.write(nonce)
+  for (const start of [await encodeAgeHeader(fileKey, options.recipients), nonce]) {
+    options.onSealed?.(start)
+    await sink.write(start)
+  }
   fileKey.fill(0)
   const batches = batchesOf(source.sizeBytes)
   let filled: Promise<void> = Promise.resolve()
@@ -48,17 +55,23 @@ export async function sealAgeFile(options: SealOptions): Promise<void> {
     async (slot, index) => {
       const batch = batches.at(index)
       const input = viewOf(slot.plain, 0, batch.plainBytes)
-      const fill = filled.then(() => {
-        signal?.throwIfAborted()
-        return source.fill(input)
-      })
-      filled = fill
-      await fill
-      await pool.run({ action: "seal", key, ...batch.run, input, output: viewOf(slot.sealed, 0, batch.sealedBytes) })
+      const output = viewOf(slot.sealed, 0, batch.sealedBytes)
+      const readFrom = source.file === undefined ? undefined : { ...source.file, offset: batch.plainOffset }
+      // Before anything is awaited: batches begin in order.
+      const writeTo = sink.reserve?.(batch.sealedBytes)
+      signal?.throwIfAborted()
+      if (readFrom === undefined) {
+        const fill = filled.then(() => source.fill(input))
+        filled = fill
+        await fill
+      }
+      await pool.run({ action: "seal", key, ...batch.run, input, output, readFrom, writeTo })
     },
     async (slot, index) => {
       const batch = batches.at(index)
-      await sink.write(viewOf(slot.sealed, 0, batch.sealedBytes))
+      const output = viewOf(slot.sealed, 0, batch.sealedBytes)
+      options.onSealed?.(output)
+      if (sink.reserve === undefined) await sink.write(output)
       options.onBytes?.(batch.plainBytes)
     },
   )
@@ -95,7 +108,7 @@ export async function openAgeBytes(file: Uint8Array, identity: string): Promise<
 
 export interface StreamOptions {
   readonly pool: ChunkPool
-  /** Receives the plaintext in order, each part verified; what was written is not whole before the promise resolves. */
+  /** Receives the plaintext in order, each part verified; on an error, or before the promise resolves, what was written must not be used. */
   readonly sink: ByteSink
   readonly signal?: AbortSignal | undefined
   /** Receives every byte of the age file in order, for hashing it on the way. */
@@ -144,23 +157,29 @@ export class AgeFile {
    */
   async stream(options: StreamOptions): Promise<void> {
     const { pool, sink, signal } = options
+    pool.prepare(this.sizeBytes)
     options.onSealed?.(this.#header.bytes)
     options.onSealed?.(this.#nonce)
     const batches = batchesOf(this.sizeBytes)
+    const file = this.#reader.file
     await runBatches(
       pool,
       batches.length,
       async (slot, index) => {
         const batch = batches.at(index)
         const input = viewOf(slot.sealed, 0, batch.sealedBytes)
+        const output = viewOf(slot.plain, 0, batch.plainBytes)
+        const offset = this.#payloadStart + batch.sealedOffset
+        const writeTo = sink.reserve?.(batch.plainBytes)
         signal?.throwIfAborted()
-        await this.#reader.read(this.#payloadStart + index * batchChunks * sealedChunkBytes, input)
-        await pool.run({ action: "open", key: this.#key, ...batch.run, input, output: viewOf(slot.plain, 0, batch.plainBytes) })
+        if (file === undefined) await this.#reader.read(offset, input)
+        const readFrom = file === undefined ? undefined : { ...file, offset }
+        await pool.run({ action: "open", key: this.#key, ...batch.run, input, output, readFrom, writeTo })
       },
       async (slot, index) => {
         const batch = batches.at(index)
         options.onSealed?.(viewOf(slot.sealed, 0, batch.sealedBytes))
-        await sink.write(viewOf(slot.plain, 0, batch.plainBytes))
+        if (sink.reserve === undefined) await sink.write(viewOf(slot.plain, 0, batch.plainBytes))
       },
     )
     this.#endVerified = true
@@ -226,15 +245,25 @@ function batchesOf(sizeBytes: number): { readonly length: number; at(index: numb
   return {
     length,
     at(index) {
-      const plainBytes = Math.min(batchBytes, sizeBytes - index * batchBytes)
-      const endsPayload = index === length - 1
-      return { plainBytes, sealedBytes: sealedStreamBytes(plainBytes), run: { firstChunk: index * batchChunks, endsPayload } }
+      const plainOffset = index * batchBytes
+      const plainBytes = Math.min(batchBytes, sizeBytes - plainOffset)
+      const firstChunk = index * batchChunks
+      return {
+        plainOffset,
+        plainBytes,
+        sealedOffset: firstChunk * sealedChunkBytes,
+        sealedBytes: sealedStreamBytes(plainBytes),
+        run: { firstChunk, endsPayload: index === length - 1 },
+      }
     },
   }
 }
 
 interface Batch {
+  readonly plainOffset: number
   readonly plainBytes: number
+  /** From the payload's first chunk. */
+  readonly sealedOffset: number
   readonly sealedBytes: number
   readonly run: { readonly firstChunk: number; readonly endsPayload: boolean }
 }

@@ -1,9 +1,10 @@
 import { availableParallelism } from "node:os"
+import { setImmediate } from "node:timers/promises"
 import { Worker } from "node:worker_threads"
-import { SealingError } from "./errors.ts"
+import { errorOf } from "./chunk-answer.ts"
+import type { ChunkAnswer } from "./chunk-answer.ts"
 import { runChunkTask } from "./chunk-task.ts"
 import type { ChunkTask } from "./chunk-task.ts"
-import type { ChunkAnswer } from "./chunk-worker.ts"
 import { chunkBytes, sealedChunkBytes } from "./stream.ts"
 
 /** Chunks that travel in one message: 1 MiB, so that the cost of a message (some 20 µs) stays small beside the work (some 500 µs). */
@@ -17,7 +18,7 @@ export interface BatchSlot {
 
 /**
  * Worker threads that seal and open chunks, and the shared buffers for it. Threads start with the first large batch, so that a pool for small files costs
- * nothing. Close it (`await using`): open threads keep the process alive, and closing wipes the buffers.
+ * nothing; until they are ready the calling thread works itself. Close it (`await using`): open threads keep the process alive, and closing wipes the buffers.
  */
 export class ChunkPool implements AsyncDisposable {
   readonly #size: number
@@ -26,8 +27,8 @@ export class ChunkPool implements AsyncDisposable {
   readonly #slots: BatchSlot[] = []
   #closed = false
 
-  /** `workers`: number of threads, 0 for none (all work on the calling thread). Default: one per processor. */
-  constructor(workers: number = availableParallelism()) {
+  /** `workers`: number of threads, 0 for none (all work on the calling thread). Default: one per processor, none where there is only one. */
+  constructor(workers: number = defaultWorkers()) {
     if (!Number.isInteger(workers) || workers < 0 || workers > maxWorkers) throw new TypeError(`workers must be an integer from 0 to ${maxWorkers}`)
     this.#size = workers
   }
@@ -52,14 +53,25 @@ export class ChunkPool implements AsyncDisposable {
     else this.#slots.push(slot)
   }
 
+  /** Starts the threads for work of this size, if it is worth it; `run` does so too, but later. */
+  prepare(plaintextBytes: number): void {
+    if (this.#closed || plaintextBytes <= smallBytes) return
+    while (this.#workers.length < this.#size) this.#start()
+  }
+
   /**
    * Seals or opens one run of chunks; input and output must stay untouched until then.
-   * @throws {SealingError} as `openChunks`
+   * @throws {SealingError} as `runChunkTask` @throws {UnavailableError} as `runChunkTask`
    */
   async run(task: ChunkTask): Promise<void> {
     if (this.#closed) throw new TypeError("the pool is closed")
-    const isSmall = this.#workers.length === 0 && task.input.length <= smallBytes
-    if (this.#size === 0 || isSmall) return runChunkTask(task)
+    if (task.input.length <= smallBytes) return runChunkTask(task)
+    this.prepare(task.input.length)
+    if (!this.#workers.some(({ ready }) => ready)) {
+      // Lets others on this thread have their turn between two batches.
+      await setImmediate()
+      return runChunkTask(task)
+    }
     return new Promise((resolve, reject) => {
       this.#queue.push({ task, resolve, reject })
       this.#feed()
@@ -77,37 +89,36 @@ export class ChunkPool implements AsyncDisposable {
   #feed(): void {
     for (;;) {
       const next = this.#queue[0]
-      if (next === undefined) return
       const worker = this.#leastBusy()
-      if (worker === undefined) return
+      if (next === undefined || worker === undefined) return
       this.#queue.shift()
       worker.tasks.push(next)
       worker.thread.postMessage(next.task)
     }
   }
 
-  /** The thread with the fewest tasks; a new one while there may be more and all have work. */
   #leastBusy(): BusyWorker | undefined {
-    const least = this.#workers.reduce<BusyWorker | undefined>(
-      (best, worker) => (best === undefined || worker.tasks.length < best.tasks.length ? worker : best),
-      undefined,
-    )
-    if (least === undefined || (least.tasks.length > 0 && this.#workers.length < this.#size)) return this.#start()
-    return least.tasks.length < tasksPerWorker ? least : undefined
+    let least: BusyWorker | undefined
+    for (const worker of this.#workers) {
+      if (worker.ready && worker.tasks.length < Math.min(tasksPerWorker, least?.tasks.length ?? tasksPerWorker)) least = worker
+    }
+    return least
   }
 
-  #start(): BusyWorker {
-    const worker: BusyWorker = { thread: new Worker(new URL("./chunk-worker.ts", import.meta.url)), tasks: [] }
+  #start(): void {
+    const worker: BusyWorker = { thread: new Worker(new URL("./chunk-worker.ts", import.meta.url)), tasks: [], ready: false }
     worker.thread.on("message", (answer: ChunkAnswer) => {
-      // A thread answers its tasks in their order.
-      const done = worker.tasks.shift()
+      // A thread is ready once, and then answers its tasks in their order.
+      const done = answer.is === "ready" ? undefined : worker.tasks.shift()
+      worker.ready = true
       this.#feed()
-      if (done !== undefined) settle(done, answer)
+      const error = errorOf(answer)
+      if (error === undefined) done?.resolve()
+      else done?.reject(error)
     })
     worker.thread.on("error", (cause) => this.#lose(worker, cause))
     worker.thread.on("exit", () => this.#lose(worker, new Error("worker thread ended")))
     this.#workers.push(worker)
-    return worker
   }
 
   #lose(worker: BusyWorker, cause: unknown): void {
@@ -128,19 +139,19 @@ interface BusyWorker {
   readonly thread: Worker
   /** Sent and not yet answered, oldest first. */
   readonly tasks: Pending[]
+  ready: boolean
 }
 
-function settle({ resolve, reject }: Pending, answer: ChunkAnswer): void {
-  if (answer.refused !== undefined) reject(new SealingError(answer.refused.code, answer.refused.message))
-  else if (answer.broken !== undefined) reject(new Error(`internal: ${answer.broken}`))
-  else resolve()
+function defaultWorkers(): number {
+  const processors = availableParallelism()
+  return processors === 1 ? 0 : Math.min(processors, maxWorkers)
 }
 
 function wipe(slot: BatchSlot): void {
   slot.plain.fill(0)
 }
 
-const maxWorkers = 256
+const maxWorkers = 64
 // One to work on and one to go on with, so that a thread does not wait for the main thread's answer.
 const tasksPerWorker = 2
 // Below this a message to another thread costs more than the work.

@@ -1,26 +1,20 @@
 import { parentPort } from "node:worker_threads"
+import { answerOf } from "./chunk-answer.ts"
+import type { ChunkAnswer } from "./chunk-answer.ts"
 import { runChunkTask } from "./chunk-task.ts"
 import type { ChunkTask } from "./chunk-task.ts"
-import { SealingError } from "./errors.ts"
-import type { SealingCode } from "./errors.ts"
 
 // The program of ChunkPool's threads; only for `new Worker`.
 
-/** The answer to a task: done, refused with an error of ours, or broken. */
-export interface ChunkAnswer {
-  readonly refused?: { readonly code: SealingCode; readonly message: string }
-  readonly broken?: string
-}
-
-function answer(task: ChunkTask): ChunkAnswer {
+function answerTo(task: ChunkTask): ChunkAnswer {
   try {
     runChunkTask(task)
-    return {}
+    return { is: "done" }
   } catch (error) {
-    if (error instanceof SealingError) return { refused: { code: error.code, message: error.message } }
-    return { broken: String(error) }
+    return answerOf(error)
   }
 }
 
 const port = parentPort
-port?.on("message", (task: ChunkTask) => port.postMessage(answer(task)))
+port?.on("message", (task: ChunkTask) => port.postMessage(answerTo(task)))
+port?.postMessage({ is: "ready" } satisfies ChunkAnswer)

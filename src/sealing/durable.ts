@@ -5,7 +5,7 @@ import type { FileHandle } from "node:fs/promises"
 import { basename, dirname, join } from "node:path"
 import { encodeHex } from "../bytes/text.ts"
 import { onDisk } from "./errors.ts"
-import { writeFully } from "./ranges.ts"
+import { FileSink } from "./ranges.ts"
 
 /**
  * Writes a file so that it is there as a whole or not at all, also after a crash: temporary file beside it, fsync, rename, fsync of the folder. `write` gets
@@ -35,7 +35,7 @@ export async function writeDurably<T>(path: string, mode: number, write: (file: 
 
 /** `writeDurably` for bytes in memory. */
 export async function writeBytesDurably(path: string, mode: number, bytes: Uint8Array): Promise<void> {
-  await writeDurably(path, mode, (file) => writeFully(file, path, bytes))
+  await writeDurably(path, mode, (file) => new FileSink(file, path).write(bytes))
 }
 
 /** Makes renames and removals in a folder last. */

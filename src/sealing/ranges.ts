@@ -2,12 +2,15 @@ import { constants } from "node:fs"
 import { open } from "node:fs/promises"
 import type { FileHandle } from "node:fs/promises"
 import { viewOf } from "../bytes/view.ts"
+import type { FilePlace } from "./chunk-task.ts"
 import { diskError, onDisk, SealingError } from "./errors.ts"
 
 /** Bytes that can be read at any place: a file, an HTTP resource that answers ranges, memory. */
 export interface RangeReader extends AsyncDisposable {
   /** Length in bytes; fixed for the life of the reader. */
   readonly sizeBytes: number
+  /** Where the bytes lie when they are in an open file: then other threads read them there. */
+  readonly file?: OpenFile | undefined
   /**
    * Fills `into` wholly with the bytes from `offset`, which lie inside. Several reads may be under way at once.
    * @throws {SealingError} `truncated` when the bytes are not there
@@ -18,6 +21,46 @@ export interface RangeReader extends AsyncDisposable {
 /** Where bytes go, in order. `bytes` may be reused as soon as the promise resolves. */
 export interface ByteSink {
   write(bytes: Uint8Array): Promise<void>
+  /** Keeps the place of the next bytes free, for other threads to write there; only where bytes go to a file. */
+  reserve?(sizeBytes: number): FilePlace
+}
+
+export interface OpenFile {
+  readonly fd: number
+  /** Name for errors. */
+  readonly path: string
+}
+
+/** Writes to an open file from its start. The caller closes the file. */
+export class FileSink implements ByteSink {
+  readonly #handle: FileHandle
+  readonly #path: string
+  #sizeBytes = 0
+
+  constructor(handle: FileHandle, path: string) {
+    this.#handle = handle
+    this.#path = path
+  }
+
+  /** Bytes written or reserved. */
+  get sizeBytes(): number {
+    return this.#sizeBytes
+  }
+
+  /** @throws {UnavailableError} `disk-full` */
+  async write(bytes: Uint8Array): Promise<void> {
+    const { offset } = this.reserve(bytes.length)
+    for (let done = 0; done < bytes.length;) {
+      const { bytesWritten } = await onDisk(this.#path, () => this.#handle.write(bytes, done, bytes.length - done, offset + done))
+      done += bytesWritten
+    }
+  }
+
+  reserve(sizeBytes: number): FilePlace {
+    const offset = this.#sizeBytes
+    this.#sizeBytes += sizeBytes
+    return { fd: this.#handle.fd, path: this.#path, offset }
+  }
 }
 
 /** The first `lengthBytes` of a reader, fewer when it is shorter, copied. */
@@ -52,6 +95,7 @@ export async function openFileReader(path: string): Promise<RangeReader> {
   const { handle, sizeBytes } = await openRegularFile(path)
   return {
     sizeBytes,
+    file: { fd: handle.fd, path },
     async read(offset, into) {
       await readFully(handle, path, offset, into)
     },
@@ -90,13 +134,5 @@ export async function readFully(handle: FileHandle, path: string, offset: number
     const { bytesRead } = await onDisk(path, () => handle.read(into, done, into.length - done, offset + done))
     if (bytesRead === 0) throw new SealingError("truncated", `${path} ends at ${offset + done} bytes, needs ${offset + into.length}`)
     done += bytesRead
-  }
-}
-
-/** Writes all of `bytes` at the file's position. @throws {UnavailableError} `disk-full` */
-export async function writeFully(handle: FileHandle, path: string, bytes: Uint8Array): Promise<void> {
-  for (let done = 0; done < bytes.length;) {
-    const { bytesWritten } = await onDisk(path, () => handle.write(bytes, done, bytes.length - done))
-    done += bytesWritten
   }
 }

@@ -18,8 +18,7 @@ import { generateAgeIdentity, identityKind, recipientOf } from "./keys.ts"
 import type { RecipientKind } from "./keys.ts"
 import { artifactManifestSchema, malformedBy, manifestDigest } from "./manifest.ts"
 import type { ArtifactKind, ArtifactManifest, ManifestSigner, SignedManifest } from "./manifest.ts"
-import { openFileReader, writeFully } from "./ranges.ts"
-import type { ByteSink } from "./ranges.ts"
+import { FileSink, openFileReader } from "./ranges.ts"
 import { ShardSource } from "./shard.ts"
 import type { SourceFile } from "./shard.ts"
 import { listSourceFiles } from "./source-folder.ts"
@@ -131,17 +130,18 @@ async function sealShard(
   const path = join(options.output, shardFileName(shard))
   const sealed = await writeDurably(path, 0o644, async (file) => {
     const hash = createHash("sha256")
-    let sizeBytes = 0
-    const sink: ByteSink = {
-      async write(bytes) {
-        hash.update(bytes)
-        sizeBytes += bytes.length
-        await writeFully(file, path, bytes)
-      },
-    }
-    await sealAgeFile({ pool, recipients: [key.recipient], source, sink, signal: options.signal, onBytes: progress })
+    const sink = new FileSink(file, path)
+    await sealAgeFile({
+      pool,
+      recipients: [key.recipient],
+      source,
+      sink,
+      signal: options.signal,
+      onSealed: (bytes) => hash.update(bytes),
+      onBytes: progress,
+    })
     const digest: Digest = `sha256:${hash.digest("hex")}`
-    return { digest, sizeBytes }
+    return { digest, sizeBytes: sink.sizeBytes }
   })
   const record: ShardRecord = { plan: planDigest(files), ...sealed, files: [...source.digests] }
   if (key.identity !== undefined) {

@@ -10,7 +10,7 @@ import type { PlainSource } from "./age-file.ts"
 import { onDisk, SealingError } from "./errors.ts"
 import type { IndexedFile } from "./file-index.ts"
 import { foldersOf } from "./paths.ts"
-import { openRegularFile, readFully, writeFully } from "./ranges.ts"
+import { FileSink, openRegularFile, readFully } from "./ranges.ts"
 import type { ByteSink } from "./ranges.ts"
 import { encodeTarHeader, tarBytes, tarEndBytes, tarPadding } from "./tar.ts"
 import type { TarFile } from "./tar.ts"
@@ -147,7 +147,7 @@ export class ShardExtractor implements ByteSink, AsyncDisposable {
   readonly #segments: Generator<Segment>
   #segment: Segment | undefined
   #done = 0
-  #open: { readonly handle: FileHandle; readonly hash: Hash; readonly path: string } | undefined
+  #open: { readonly handle: FileHandle; readonly hash: Hash; readonly sink: FileSink } | undefined
 
   /** `folders`: those already made, shared between the shards of one artifact. Paths were checked by `parseFileIndex`. */
   constructor(files: readonly IndexedFile[], folder: string, folders: Set<string>) {
@@ -205,7 +205,7 @@ export class ShardExtractor implements ByteSink, AsyncDisposable {
     }
     if (this.#open === undefined) throw new Error("internal: no file is open")
     this.#open.hash.update(bytes)
-    await writeFully(this.#open.handle, this.#open.path, bytes)
+    await this.#open.sink.write(bytes)
   }
 
   async #beginFile(number: number): Promise<void> {
@@ -218,7 +218,7 @@ export class ShardExtractor implements ByteSink, AsyncDisposable {
     const path = join(this.#folder, file.path)
     const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW
     const handle = await onDisk(path, () => open(path, flags, file.executable ? 0o755 : 0o644))
-    this.#open = { handle, hash: createHash("sha256"), path }
+    this.#open = { handle, hash: createHash("sha256"), sink: new FileSink(handle, path) }
   }
 
   async #finishFile(number: number): Promise<void> {
