@@ -1,6 +1,7 @@
 import assert from "node:assert/strict"
 import { existsSync } from "node:fs"
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises"
+import { createServer, type Socket } from "node:net"
 import { tmpdir } from "node:os"
 import { join, resolve } from "node:path"
 import { test } from "node:test"
@@ -12,15 +13,14 @@ import { parseEventLog } from "../../evidence/eventlog/format.ts"
 import { eventTypes } from "../../evidence/eventlog/types.ts"
 import { hostPcrs, previousHost, verifyHost, type HostExpectation } from "../../evidence/host/verify.ts"
 import { encodeImaList, isViolation, parseImaList, templateHashInput, type ImaRecord } from "../../evidence/ima/format.ts"
-import { TpmConnection } from "../../evidence/tpm/client/connection.ts"
 import { HostTpm } from "../../evidence/tpm/client/host-tpm.ts"
 import { noSoftwareTpm, startSoftwareTpm } from "../../evidence/tpm/client/swtpm.testing.ts"
-import { openTransport, type TpmLocation, type TpmTransport } from "../../evidence/tpm/client/transport.ts"
+import { openTransport, type TpmLocation } from "../../evidence/tpm/client/transport.ts"
 import { hash } from "../../pki/signatures.ts"
 import { EvidenceCollector, quotedRegisters } from "./collect.ts"
 
 const vectors = process.env["PERUN_VECTORS"] ?? resolve(import.meta.dirname, "../../../../shared/vectors")
-const captured = join(vectors, "host/evmsig")
+const captured = join(vectors, "host/violation-sig")
 const skip = { skip: noSoftwareTpm !== false ? noSoftwareTpm : existsSync(captured) ? false : "skipped: no vectors" }
 
 test("quotedRegisters are those that the verifier demands", () => {
@@ -32,6 +32,8 @@ interface ReplayedMachine extends AsyncDisposable {
   readonly location: TpmLocation
   readonly paths: { readonly bootLog: string; readonly imaList: string; readonly imaCount: string }
   readonly records: readonly ImaRecord[]
+  /** The kernel extends the register with the entries of that range. */
+  measure(from: number, to: number, tpm?: HostTpm): Promise<void>
   /** The list shows the first `count` entries. */
   show(count: number): Promise<void>
 }
@@ -43,13 +45,19 @@ async function replayMachine(): Promise<ReplayedMachine> {
   const bootLog = new Uint8Array(await readFile(join(captured, "eventlog.bin")))
   const records = parseImaList(new Uint8Array(await readFile(join(captured, "ima.bin"))))
   await writeFile(path("boot"), bootLog)
-  await using tpm = await HostTpm.open(software.location)
-  for (const { type, register, digests } of parseEventLog(bootLog).events)
-    if (type !== eventTypes.EV_NO_ACTION) await tpm.pcrExtend(register, "sha256", digests.get("sha256") ?? new Uint8Array(0))
+  {
+    await using tpm = await HostTpm.open(software.location)
+    for (const { type, register, digests } of parseEventLog(bootLog).events)
+      if (type !== eventTypes.EV_NO_ACTION) await tpm.pcrExtend(register, "sha256", digests.get("sha256") ?? new Uint8Array(0))
+  }
   return {
     location: software.location,
     paths: { bootLog: path("boot"), imaList: path("list"), imaCount: path("count") },
     records,
+    measure: async (from, to, tpm) => {
+      await using own = tpm === undefined ? await HostTpm.open(software.location) : undefined
+      for (const record of records.slice(from, to)) await (tpm ?? own)?.pcrExtend(record.pcr, "sha256", registerDigest(record))
+    },
     show: async (count) => {
       await writeFile(path("list"), encodeImaList(records.filter((_, index) => index < count)))
       await writeFile(path("count"), `${count}\n`)
@@ -61,9 +69,9 @@ async function replayMachine(): Promise<ReplayedMachine> {
   }
 }
 
-/** What the kernel does for one entry. */
-async function measure(tpm: HostTpm, record: ImaRecord): Promise<void> {
-  await tpm.pcrExtend(record.pcr, "sha256", isViolation(record) ? new Uint8Array(32).fill(0xff) : hash("sha256", templateHashInput(record)))
+/** What the kernel extends the SHA-256 bank with. */
+function registerDigest(record: ImaRecord): Uint8Array {
+  return isViolation(record) ? new Uint8Array(32).fill(0xff) : hash("sha256", templateHashInput(record))
 }
 
 function expecting(extraData: Uint8Array, previous: HostExpectation["previous"] = "none"): HostExpectation {
@@ -72,9 +80,9 @@ function expecting(extraData: Uint8Array, previous: HostExpectation["previous"] 
 
 test("collectBundle() gives what verifyHost() accepts, first whole and then with the new entries only", skip, async () => {
   await using machine = await replayMachine()
+  await machine.measure(0, 30)
   await using tpm = await HostTpm.open(machine.location)
   const collector = new EvidenceCollector(tpm, machine.paths)
-  for (const record of machine.records.slice(0, 30)) await measure(tpm, record)
   await machine.show(30)
   const session = hash("sha256", encodeUtf8("claim"))
   const claim = await collector.collectBundle({ extraData: session, imaFrom: 0, withBootLog: true })
@@ -83,7 +91,7 @@ test("collectBundle() gives what verifyHost() accepts, first whole and then with
   assert.equal(first.ima.certifiedCount, 30)
   assert.throws(() => verifyHost(decodeHostBundle(claim), expecting(hash("sha256"))), { code: "wrong-nonce" })
 
-  for (const record of machine.records.slice(30)) await measure(tpm, record)
+  await machine.measure(30, machine.records.length, tpm)
   await machine.show(machine.records.length)
   const later = hash("sha256", encodeUtf8("renew"))
   const renewal = await collector.collectBundle({ extraData: later, imaFrom: 30, withBootLog: false })
@@ -113,33 +121,76 @@ function isQuote(command: Uint8Array): boolean {
   return reader.u32be("code") === 0x158
 }
 
+/** A socket in front of a software TPM that may do things around each quote. */
+async function startFront(
+  location: TpmLocation,
+  answer: (command: Uint8Array, transmit: (command: Uint8Array) => Promise<Uint8Array>) => Promise<Uint8Array>,
+): Promise<{ readonly location: TpmLocation; readonly drop: () => void } & AsyncDisposable> {
+  const folder = await mkdtemp(join(tmpdir(), "perun-front-"))
+  const unix = join(folder, "tpm")
+  const sockets = new Set<Socket>()
+  const server = createServer(async (socket) => {
+    sockets.add(socket)
+    const inner = await openTransport(location)
+    socket.on("error", () => undefined)
+    socket.on("close", () => void inner[Symbol.asyncDispose]())
+    socket.on("data", async (command: Uint8Array) => socket.write(await answer(command, (request) => inner.transmit(request, 10_000))))
+  })
+  await new Promise<void>((resolve) => server.listen(unix, resolve))
+  const drop = (): void => sockets.forEach((socket) => socket.destroy())
+  return {
+    location: { unix },
+    drop,
+    [Symbol.asyncDispose]: async () => {
+      drop()
+      await new Promise((resolve) => server.close(resolve))
+      await rm(folder, { recursive: true })
+    },
+  }
+}
+
 test("collectBundle() reads the list after the quote: what is measured around it never makes the list too short", skip, async () => {
   await using machine = await replayMachine()
-  {
-    await using tpm = await HostTpm.open(machine.location)
-    for (const record of machine.records.slice(0, 20)) await measure(tpm, record)
-    await machine.show(20)
-  }
-  // The kernel lists an entry before it extends it: here one entry is listed and extended just before the quote, and one listed just after.
-  const [entry] = machine.records.slice(20)
-  assert.ok(entry !== undefined)
-  const inner = await openTransport(machine.location)
-  const transport: TpmTransport = {
-    name: inner.name,
-    transmit: async (command, timeout) => {
-      if (!isQuote(command)) return await inner.transmit(command, timeout)
-      await machine.show(21)
-      await inner.transmit(extendCommand(hash("sha256", templateHashInput(entry))), timeout)
-      const response = await inner.transmit(command, timeout)
-      await machine.show(22)
-      return response
-    },
-    [Symbol.asyncDispose]: () => inner[Symbol.asyncDispose](),
-  }
-  await using tpm = HostTpm.over(new TpmConnection(transport))
+  await machine.measure(0, 20)
+  await machine.show(20)
+  const [, next] = machine.records.slice(19)
+  assert.ok(next !== undefined)
+  // One entry is listed and extended just before the quote, another one is listed just after it.
+  await using front = await startFront(machine.location, async (command, transmit) => {
+    if (!isQuote(command)) return await transmit(command)
+    await machine.show(21)
+    await transmit(extendCommand(registerDigest(next)))
+    const response = await transmit(command)
+    await machine.show(22)
+    return response
+  })
+  await using tpm = await HostTpm.open(front.location)
+  const collector = new EvidenceCollector(tpm, machine.paths)
   const session = hash("sha256", encodeUtf8("claim"))
-  const bundle = await new EvidenceCollector(tpm, machine.paths).collectBundle({ extraData: session, imaFrom: 0, withBootLog: true })
+  const bundle = await collector.collectBundle({ extraData: session, imaFrom: 0, withBootLog: true })
   const { ima } = verifyHost(decodeHostBundle(bundle), expecting(session)).claims
   assert.equal(ima.certifiedCount, 21)
   assert.equal(ima.uncertified.length, 1)
+})
+
+test("collectBundle() says when the TPM was gone, and goes on when it is back", skip, async () => {
+  await using machine = await replayMachine()
+  await machine.show(0)
+  await using front = await startFront(machine.location, (command, transmit) => transmit(command))
+  await using tpm = await HostTpm.open(front.location)
+  const collector = new EvidenceCollector(tpm, machine.paths)
+  const request = { extraData: new Uint8Array(32), imaFrom: 0, withBootLog: true }
+  const { akPublic } = (await collector.collectBundle(request)).tpm
+  front.drop()
+  await assert.rejects(collector.collectBundle(request), { name: "UnavailableError", code: "unavailable" })
+  assert.equal((await collector.collectBundle(request)).tpm.akPublic, akPublic)
+})
+
+test("collectBundle() on a machine without logs says what is missing", skip, async () => {
+  await using software = await startSoftwareTpm()
+  await using tpm = await HostTpm.open(software.location)
+  const nowhere = "/nonexistent/file"
+  const collector = new EvidenceCollector(tpm, { bootLog: nowhere, imaList: nowhere, imaCount: nowhere })
+  const request = { extraData: new Uint8Array(32), imaFrom: 0, withBootLog: true }
+  await assert.rejects(collector.collectBundle(request), { name: "UnavailableError", code: "unsupported" })
 })
