@@ -207,6 +207,7 @@ class Run {
       case "memory":
         return `the job took more than ${memoryBytes} bytes of memory`
       case "sandbox":
+        this.#world.log("trouble", { code: "sandbox-unavailable", message: sandboxComplaint(end) })
         return "the job's program could not be started in the sandbox"
       case "stopped":
       case "exit":
@@ -277,6 +278,12 @@ async function writeConventions(scratch: Scratch): Promise<string> {
   for (const [name, text] of Object.entries(conventionFiles())) await writeFile(join(folder, name), text)
   await scratch.giveForReading(folder, jobUser)
   return folder
+}
+
+/** Bubblewrap's own line, where nothing but that was written: a program's words never reach the console. */
+function sandboxComplaint(end: JobEnd): string {
+  const text = Buffer.from(end.stderrTail).toString("latin1")
+  return /^(?:bwrap|sh): [^\n]{1,300}\n$/.test(text) ? text.trim() : "no reason given"
 }
 
 function areaOf(areas: Readonly<Record<string, string>>, name: string): string {
