@@ -111,9 +111,9 @@ function digestsByPath(reference: ImaReference): ReadonlyMap<string, readonly st
   return index
 }
 
-/** The hash is bound to its algorithm: equal digits under another algorithm are another digest. */
+/** The hash is bound to its algorithm, and to what it is over: equal digits under another algorithm, or of an fs-verity descriptor, are another digest. */
 function entryDigest(entry: ImaEntry): string {
-  return `${entry.hashAlgorithm}:${entry.digest}`
+  return `${entry.verity === true ? "verity:" : ""}${entry.hashAlgorithm}:${entry.digest}`
 }
 
 /** Bytes are compared, for a name need not be text. A prefix that ends in `/` takes everything below, any other only itself. */
