@@ -20,6 +20,7 @@ import { TpmError } from "./errors.ts"
 import { HostTpm } from "./host-tpm.ts"
 import { attestationTemplates, endorsementProfiles, openAttestationKey } from "./keys.ts"
 import { parseSealedBytes, encodeSealedBytes, maxSealedBytes } from "./seal.ts"
+import { capRegister, pcrSealer, vaultRegisters } from "./vault-sealer.ts"
 import { noSoftwareTpm, noTpmTools, startSoftwareTpm } from "./swtpm.testing.ts"
 
 const run = promisify(execFile)
@@ -217,6 +218,17 @@ test("unseal() refuses what another TPM sealed, and changed bytes", skip, async 
   privateBytes[60] = (privateBytes[60] ?? 0) ^ 1
   await assert.rejects(tpm.unseal({ ...sealed, privateBytes }), withCode("wrong-credential"))
   await assert.rejects(tpm.unseal({ ...sealed, selection: { bank: "sha256", pcrs: [0] } }), withCode("policy-failed"))
+})
+
+test("pcrSealer() seals and unseals blobs, until the cap", skip, async () => {
+  await using software = await startSoftwareTpm()
+  await using tpm = await HostTpm.open(software.location)
+  const sealer = pcrSealer(tpm, vaultRegisters)
+  const blob = await sealer.seal(nonce)
+  assert.deepEqual(await sealer.unseal(blob), nonce)
+  await assert.rejects(sealer.unseal(blob.slice(1)), { name: "MalformedError" })
+  await tpm.cap(capRegister, "sha256")
+  await assert.rejects(sealer.unseal(blob), withCode("policy-failed"))
 })
 
 test("sealToPcrs() takes 1 to 128 bytes", skip, async () => {

@@ -84,8 +84,8 @@ export const endorsementProfiles: readonly EndorsementProfile[] = [
 /** Certificates of on-die intermediate authorities lie here. EK Credential Profile, 2.2.1.5.2: 0x01c00100 to 0x01c001ff. */
 const intermediateIndexes = { first: 0x01c00100, last: 0x01c001ff } as const
 
-/** Vendors fill 1 to 4 indexes; more would only cost time. */
-const maxIntermediates = 16
+/** Vendors fill 1 to 4 indexes; an enrolment takes 8 certificates (protocol/messages.ts). */
+const maxIntermediates = 7
 
 /** The endorsement key of this TPM and what vouches for it. */
 export interface EndorsementKey {
@@ -96,19 +96,35 @@ export interface EndorsementKey {
 }
 
 /**
- * Finds the endorsement key: the first profile with a certificate in NV memory, else the plain RSA one without. The key at the persistent handle is taken only
- * if the certificate names it; otherwise the key is made from the template, which always gives the same key.
- * @throws {TpmError} `unsupported` where the certificate belongs to no key that a template gives
+ * Finds the endorsement key: the first profile with a certificate in NV memory that fits the key which its template gives; where no certificate is there at all,
+ * the plain RSA key without. The key at the persistent handle is taken only if the certificate names it; otherwise the key is made from the template, which
+ * always gives the same key.
+ * @throws {TpmError} `unsupported` where there are certificates, but each belongs to no key that a template gives; `cause` has all reasons
  */
 export async function openEndorsementKey(tpm: TpmConnection): Promise<EndorsementKey> {
   const indexes = new Set(await getHandles(tpm, 0x01000000))
-  const profile = endorsementProfiles.find(({ certificateIndex }) => indexes.has(certificateIndex))
-  if (profile === undefined) {
-    const [plain] = endorsementProfiles
-    if (plain === undefined) throw new Error("internal: no endorsement profile")
+  const certified = endorsementProfiles.filter(({ certificateIndex }) => indexes.has(certificateIndex))
+  const [plain] = endorsementProfiles
+  if (plain === undefined) throw new Error("internal: no endorsement profile")
+  if (certified.length === 0) {
     const template = await endorsementTemplate(tpm, plain, indexes)
     return { profile: plain, key: await createPrimary(tpm, permanentHandles.endorsement, template), certificates: [] }
   }
+  const reasons: TpmError[] = []
+  for (const profile of certified) {
+    try {
+      return await openCertifiedKey(tpm, profile, indexes)
+    } catch (error) {
+      // A vendor's certificate for a key size that the TPM does not have, an index that was never written or may not be read: another profile may do.
+      if (!(error instanceof TpmError) || !["unsupported", "refused", "no-such-handle", "auth-failed"].includes(error.code)) throw error
+      reasons.push(error)
+    }
+  }
+  const text = reasons.map(({ message }) => message).join("; ")
+  throw new TpmError("unsupported", `no endorsement key with a certificate: ${text}`, { cause: new AggregateError(reasons) })
+}
+
+async function openCertifiedKey(tpm: TpmConnection, profile: EndorsementProfile, indexes: ReadonlySet<number>): Promise<EndorsementKey> {
   const certificate = await readNv(tpm, await readNvPublic(tpm, profile.certificateIndex))
   const certificates = [certificate, ...(await readIntermediates(tpm, indexes))]
   const template = await endorsementTemplate(tpm, profile, indexes)
@@ -117,7 +133,7 @@ export async function openEndorsementKey(tpm: TpmConnection): Promise<Endorsemen
   const key = await createPrimary(tpm, permanentHandles.endorsement, template)
   if (holdsKey(certificate, key.publicArea)) return { profile, key, certificates }
   await key[Symbol.asyncDispose]()
-  throw new TpmError("unsupported", `the endorsement key certificate (${profile.name}) is of another key than the template gives`)
+  throw new TpmError("unsupported", `the certificate of profile ${profile.name} is of another key than the template gives`)
 }
 
 /** The vendor's template where there is one, else the profile's default with the vendor's nonce. EK Credential Profile, 2.2.1.4. */

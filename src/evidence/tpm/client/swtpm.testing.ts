@@ -1,6 +1,6 @@
 import { execFile, spawn, spawnSync, type ChildProcess } from "node:child_process"
-import { existsSync } from "node:fs"
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises"
+import { connect } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
@@ -36,7 +36,7 @@ export async function startSoftwareTpm(options: { readonly certified?: boolean }
     ],
     { stdio: "ignore" },
   )
-  for (let tries = 0; !existsSync(socket); tries++) {
+  for (let tries = 0; !(await isListening(socket)); tries++) {
     if (tries === 200 || process.exitCode !== null) throw new Error("internal: swtpm does not start")
     await sleep(20)
   }
@@ -51,6 +51,17 @@ export async function startSoftwareTpm(options: { readonly certified?: boolean }
       await rm(folder, { recursive: true, force: true })
     },
   }
+}
+
+/** The socket's file is there a moment before anybody listens. */
+async function isListening(path: string): Promise<boolean> {
+  const socket = connect(path)
+  const isConnected = await new Promise<boolean>((resolve) => {
+    socket.once("connect", () => resolve(true))
+    socket.once("error", () => resolve(false))
+  })
+  socket.destroy()
+  return isConnected
 }
 
 /** Endorsement keys and certificates by swtpm_setup, from a CA inside the test's folder. */
