@@ -32,6 +32,7 @@ export const groups: readonly Group[] = [
   { name: "artifact", summary: "deposit the keys of artifacts under a policy", load: async () => (await import("./commands/artifact.ts")).register },
   { name: "manager", summary: "run a policy manager; pin the one that you use", load: async () => (await import("./commands/manager.ts")).register },
   { name: "host", summary: "machines that proved themselves", load: async () => (await import("./commands/host.ts")).register },
+  { name: "agent", summary: "on a compute host: prove it and do runs", load: async () => (await import("./commands/agent.ts")).register },
   { name: "job", summary: "start, follow and cancel runs", load: async () => (await import("./commands/job.ts")).register },
   {
     name: "output",

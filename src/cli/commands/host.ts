@@ -1,10 +1,55 @@
 import type { Command } from "commander"
+import { loadConfigFile } from "../../agent/config.ts"
+import { enrol } from "../../agent/evidence/enrol.ts"
+import { HostTpm } from "../../evidence/tpm/client/host-tpm.ts"
+import type { TpmLocation } from "../../evidence/tpm/client/transport.ts"
+import { endorsementKeyDigest } from "../../evidence/tpm/endorsements.ts"
+import { publicKeyOf } from "../../evidence/tpm/keys.ts"
+import { parseSizedPublicArea } from "../../evidence/tpm/public-area.ts"
+import { connectVerified, verifyManager } from "../../protocol/manager-connection.ts"
+import { createTlsIdentity } from "../../protocol/tls.ts"
 import type { HostView } from "../../protocol/messages.ts"
 import { routes } from "../../protocol/routes.ts"
 import { insecureLaboratory, withManager, withManagerOption, type ManagerOption } from "../connect.ts"
-import type { Cell, Output } from "../output.ts"
+import { printable, type Cell, type Output } from "../output.ts"
+import { parseTpmLocation } from "../tpm-location.ts"
 
 export function register(command: Command, output: Output): void {
+  command
+    .command("enrol")
+    .requiredOption("--config <file>", 'JSON: {"perun":1,"host":NAME,"manager":{"url":…,"key":…}}')
+    .option("--tpm <where>", "device, unix:PATH or tcp:HOST:PORT (default: /dev/tpmrm0)", parseTpmLocation)
+    .description("on the machine itself: prove its TPM to the manager under its name (the agent does it by itself when it starts)")
+    .action(async (options: { config: string; tpm?: TpmLocation }) => {
+      const config = await loadConfigFile(options.config)
+      const tls = createTlsIdentity(config.host)
+      const manager = await verifyManager(new URL(config.manager.url), config.manager.key, tls)
+      using transport = connectVerified(manager, tls)
+      await using tpm = await HostTpm.open(options.tpm)
+      const view = await enrol(tpm, config.host, {
+        begin: (body) => transport.call(routes.beginEnrolment, { body }),
+        answer: (enrolment, body) => transport.call(routes.answerEnrolment, { params: { enrolment }, body }),
+      })
+      output.result({ ok: true, ...view }, () => {
+        output.line(`enrolled ${view.host}`, "good")
+        output.line(`endorsement key  ${view.identity.endorsementKey} (what policies list)`)
+        output.line(`TPM              ${printable(view.identity.description)}`)
+        output.line(`root             ${view.identity.root}${view.identity.rootKind === "laboratory" ? ` ${insecureLaboratory}` : ""}`)
+      })
+    })
+  command
+    .command("show")
+    .option("--tpm <where>", "device, unix:PATH or tcp:HOST:PORT (default: /dev/tpmrm0)", parseTpmLocation)
+    .description("on the machine itself: show the endorsement key that policies list")
+    .action(async (options: { tpm?: TpmLocation }) => {
+      await using tpm = await HostTpm.open(options.tpm)
+      const { ekCertificates, ekPublic } = await tpm.collectEndorsement()
+      const endorsementKey = endorsementKeyDigest(publicKeyOf(parseSizedPublicArea(ekPublic)))
+      output.result({ ok: true, endorsementKey, certificates: ekCertificates.length }, () => {
+        output.line(`endorsement key  ${endorsementKey}`)
+        output.line(`certificates     ${ekCertificates.length === 0 ? "none: this TPM cannot enrol" : ekCertificates.length}`)
+      })
+    })
   withManagerOption(command.command("list"))
     .description("machines that proved their TPM to the manager")
     .action(async (options: ManagerOption) => {
