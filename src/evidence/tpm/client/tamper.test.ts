@@ -34,6 +34,7 @@ import { commandCodes, permanentHandles, type CommandName } from "./constants.ts
 import { TpmError } from "./errors.ts"
 import { HostTpm } from "./host-tpm.ts"
 import { endorsementProfiles, openAttestationKey, openStorageKey, storageTemplate } from "./keys.ts"
+import type { SessionUse } from "./sessions.ts"
 import { pcrPolicy, sealToPcrs, unsealFromPcrs } from "./seal.ts"
 import { noSoftwareTpm, startSoftwareTpm } from "./swtpm.testing.ts"
 import { openTransport, type TpmLocation, type TpmTransport } from "./transport.ts"
@@ -250,18 +251,51 @@ test("sessions authorize with an authValue, bound and unbound, salted and not, a
   await assert.rejects(makePrimary(session, encodeUtf8("wrong")), isTpmError("auth-failed"))
 })
 
-test("a second session that encrypts is tied to the first one that authorizes", skip, async () => {
+test("sessions that encrypt, besides the one that authorizes, are tied to it", skip, async () => {
   await using software = await startSoftwareTpm()
   await using tpm = await TpmConnection.open(software.location)
   await using parent = await openStorageKey(tpm)
   const sealed = await create(tpm, parent, passwordUse(), encodePublicArea(sealedTemplate), secret)
+  const parameters = new ByteWriter().sized16be(sealed.privateBytes).sized16be(sealed.publicBytes).take()
+  const layouts: readonly (readonly Pick<SessionUse, "decrypt" | "encrypt">[])[] = [
+    [{ decrypt: true, encrypt: true }],
+    [{}, { decrypt: true, encrypt: true }],
+    [{}, { decrypt: true }, { encrypt: true }],
+    [{}, { encrypt: true }, { decrypt: true }],
+    [{ decrypt: true }, { encrypt: true }],
+    [{ encrypt: true }, { decrypt: true }],
+  ]
+  for (const layout of layouts) {
+    await using sessions = new AsyncDisposableStack()
+    const uses: SessionUse[] = []
+    for (const attributes of layout) {
+      const session = sessions.use(await startSession(tpm, { kind: "hmac", saltKey: parent }))
+      uses.push({ session, authValue: new Uint8Array(0), entityName: uses.length === 0 ? parent.name : undefined, ...attributes })
+    }
+    const answer = await tpm.execute({ command: "Load", handles: [parent], sessions: uses, parameters })
+    await using loaded = { handle: answer.handle, [Symbol.asyncDispose]: () => tpm.flush(answer.handle) }
+    assert.deepEqual(answer.parameters, new ByteWriter().sized16be((await readPublic(tpm, loaded.handle)).name).take())
+  }
+  const both = { session: await startSession(tpm, { kind: "hmac" }), authValue: new Uint8Array(0), encrypt: true }
+  await assert.rejects(tpm.execute({ command: "Load", handles: [parent], sessions: [both, both], parameters }), TypeError)
+})
+
+test("a session without key cannot be told to stop encrypting", skip, async () => {
+  await using software = await startSoftwareTpm()
+  const bus = await Interposer.open(software.location)
+  await using tpm = new TpmConnection(bus)
+  const sealed = await sealToPcrs(tpm, secret, selection)
+  await using parent = await openStorageKey(tpm)
   await using object = await load(tpm, parent, passwordUse(), sealed)
-  await using first = await startSession(tpm, { kind: "hmac", saltKey: parent })
-  await using second = await startSession(tpm, { kind: "hmac", saltKey: parent })
-  const authorizing = { session: first, authValue: new Uint8Array(0), entityName: object.name }
-  const encrypting = { session: second, authValue: new Uint8Array(0), encrypt: true }
-  const { parameters } = await tpm.execute({ command: "Unseal", handles: [object], sessions: [authorizing, encrypting] })
-  assert.deepEqual(parameters, new ByteWriter().sized16be(secret).take())
+  const open = async (): Promise<Uint8Array> => {
+    await using session = await startSession(tpm, { kind: "policy" })
+    await policyPcr(tpm, session, [selection])
+    return await unseal(tpm, object, { session, authValue: new Uint8Array(0), entityName: object.name, encrypt: true })
+  }
+  assert.deepEqual(await open(), secret)
+  // attributes 1, hmac size 2, no hmac
+  bus.changeResponse = (command, response) => (command === "Unseal" ? flipped(response, response.length - 3, 6) : response)
+  await assert.rejects(open(), isTpmError("forged-response"))
 })
 
 test("pcrPolicy() is what PolicyPCR leaves in a session, and PolicySecret is the endorsement keys' policy", skip, async () => {
