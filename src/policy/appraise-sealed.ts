@@ -24,7 +24,7 @@ function commandLineFacts(parameters: readonly KernelParameter[]): readonly Find
   const demanded = demandedParameters.flatMap(({ code, name, good, expected }): readonly Finding[] => {
     const values = parameters.filter((parameter) => parameter.name === name).map(({ value }) => value)
     // Which of several equal parameters wins differs per parameter, so all must be good.
-    if (values.length > 0 && values.every((value) => good.includes(value))) return []
+    if (values.length > 0 && values.every((value) => good.includes(value?.toLowerCase()))) return []
     return [finding(code, "kernel command line", values.length === 0 ? `no ${name}` : parameterText(name, values), expected)]
   })
   const refused = parameters.flatMap((parameter): readonly Finding[] => {
@@ -36,8 +36,8 @@ function commandLineFacts(parameters: readonly KernelParameter[]): readonly Find
 }
 
 function verityFindings(parameters: readonly KernelParameter[], appliance: Appliance): readonly Finding[] {
-  // systemd's roothash=, a loader's own parameter, or a table in dm-mod.create=, where the hash stands between blanks.
-  if (parameters.some(({ value }) => value?.split(/[\s,]/).includes(appliance.verityRootHash) === true)) return []
+  // systemd's roothash=, a loader's own blocks:hash, or a table in dm-mod.create=, where the hash stands between blanks.
+  if (parameters.some(({ value }) => value?.split(/[\s,:]/).includes(appliance.verityRootHash) === true)) return []
   return [finding("verity-root-not-measured", "kernel command line", "no such root hash", appliance.verityRootHash)]
 }
 
@@ -57,7 +57,8 @@ function parameterText(name: string, values: readonly (string | undefined)[]): s
   return printable(values.map((value) => (value === undefined ? name : `${name}=${value}`)).join(" "))
 }
 
-const yes = ["1", "y", "Y", "yes", "on"] as const
+/** What the kernel takes for yes. Linux lib/kstrtox.c, kstrtobool(). */
+const yes = ["1", "y", "yes", "t", "true", "on"] as const
 
 const demandedParameters: readonly {
   readonly code: FindingCode
@@ -74,7 +75,7 @@ const demandedParameters: readonly {
 const refusedParameters: readonly { readonly code: FindingCode; readonly name: string; readonly values: "any" | readonly (string | undefined)[] }[] =
   [
     { code: "iommu-not-strict", name: "iommu", values: ["off", "pt", "soft", "noforce"] },
-    { code: "iommu-not-strict", name: "iommu.passthrough", values: "any" },
+    { code: "iommu-not-strict", name: "iommu.passthrough", values: [undefined, ...yes] },
     { code: "iommu-not-strict", name: "intel_iommu", values: ["off", "igfx_off"] },
     { code: "iommu-not-strict", name: "amd_iommu", values: ["off"] },
     { code: "other-init", name: "init", values: "any" },

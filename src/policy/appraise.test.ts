@@ -356,6 +356,8 @@ const sealedLines: readonly (readonly [string, string, readonly string[]])[] = [
   ["a software IOMMU", `${commandLine} iommu=soft`, ["iommu-not-strict"]],
   ["an IOMMU that is not forced", `${commandLine} iommu=noforce`, ["iommu-not-strict"]],
   ["IOMMU passthrough", `${commandLine} iommu.passthrough=1`, ["iommu-not-strict"]],
+  ["IOMMU passthrough in a word", `${commandLine} iommu.passthrough=Yes`, ["iommu-not-strict"]],
+  ["IOMMU passthrough without value", `${commandLine} iommu.passthrough`, ["iommu-not-strict"]],
   ["Intel's IOMMU off", `${commandLine} intel_iommu=sm_on,off`, ["iommu-not-strict"]],
   ["Intel's graphics past the IOMMU", `${commandLine} intel_iommu=on,igfx_off`, ["iommu-not-strict"]],
   ["AMD's IOMMU off", `${commandLine} amd_iommu=OFF`, ["iommu-not-strict"]],
@@ -392,7 +394,8 @@ const sealedRight = [
   commandLine.replace("module.sig_enforce=1", "module.sig_enforce=Y"),
   commandLine.replace("roothash=", "perun.root="),
   commandLine.replace(`roothash=${verityRootHash}`, `dm-mod.create="root,,,ro,0 8 verity 1 /dev/vda /dev/vdb sha256 ${verityRootHash} 00"`),
-  `${commandLine} iommu=force intel_iommu=on ima_appraise=enforce mitigations=auto panic=1 quiet`,
+  commandLine.replace("roothash=", "perun.root=4096:"),
+  `${commandLine} iommu.passthrough=0 iommu=force amd_iommu=force_isolation intel_iommu=on ima_appraise=enforce mitigations=auto panic=1 quiet`,
 ]
 
 test("appraise() accepts the other forms of the same facts at level sealed", () => {
