@@ -122,8 +122,9 @@ async function judgeByRule(rule: WordRule, vector: VectorCase): Promise<void> {
   try {
     await rule.judge(vector)
   } catch (error) {
-    if (!(error instanceof PerunError)) throw error
-    vector.problem(`${error.code}: ${error.message}`)
+    // A fault of the rule itself is a disagreement of this case; the others are judged all the same.
+    if (error instanceof PerunError) vector.problem(`${error.code}: ${error.message}`)
+    else vector.problem(`internal: ${error instanceof Error ? error.message : String(error)}`)
   }
 }
 

@@ -1,5 +1,8 @@
+import * as ekCerts from "./kinds/ek-certs.ts"
 import * as eventlog from "./kinds/eventlog.ts"
+import * as host from "./kinds/host.ts"
 import * as ima from "./kinds/ima.ts"
+import * as tpm from "./kinds/tpm.ts"
 import type { VectorCase } from "./vector.ts"
 
 export interface WordRule {
@@ -24,4 +27,16 @@ export const wordRules: readonly WordRule[] = [
   { kind: "ima", word: "accept", judge: ima.judgeAccept },
   { kind: "ima", word: "reject", judge: ima.judgeReject },
   { kind: "ima", word: "see README", case: "keylime-ima-sig-signatures", judge: ima.judgeKeylimeSignatures },
+  { kind: "host", word: "accept", judge: host.judgeAccept },
+  { kind: "host", word: "reject", judge: host.judgeReject },
+  { kind: "tpm", word: "accept", judge: tpm.judgeAccept },
+  { kind: "tpm", word: "accept-if-sha1-allowed", judge: tpm.judgeSha1 },
+  { kind: "tpm", word: "accept-sha256-reject-sha1-log", judge: tpm.judgeSha256Only },
+  { kind: "tpm", word: "quote-ok-log-reject", judge: tpm.judgeLogRejected },
+  { kind: "tpm", word: "pcr-digest-ok", judge: tpm.judgeDigestOnly },
+  { kind: "tpm", word: "reject", judge: tpm.judgeReject },
+  { kind: "ek-certs", word: "accept", judge: ekCerts.judgeAccept },
+  { kind: "ek-certs", word: "accept-if-sha1-and-oaep-allowed", judge: ekCerts.judgeOld },
+  { kind: "ek-certs", word: "load", judge: ekCerts.judgeLoad },
+  { kind: "ek-certs", word: "reject", judge: ekCerts.judgeReject },
 ]

@@ -153,6 +153,8 @@ function readInode(values: TemplateValues): ImaInode | undefined {
   const { xattrnames, xattrlengths, xattrvalues, iuid, igid, imode } = values
   if (xattrnames === undefined || xattrlengths === undefined || xattrvalues === undefined) return undefined
   if (iuid === undefined || igid === undefined || imode === undefined) return undefined
+  // An entry without a file (boot_aggregate, a violation) leaves all of them empty.
+  if (iuid.length === 0 && igid.length === 0 && imode.length === 0 && xattrnames.length === 0) return undefined
   return {
     xattrs: readXattrs(xattrnames, xattrlengths, xattrvalues),
     uid: readAll("iuid", iuid, (reader) => reader.u32le("uid")),
