@@ -155,8 +155,15 @@ function addJsonRoute<Name extends JsonRouteName>(app: ManagerApp, context: Mana
     const body = (await readBody(route, c.req.raw)) as RequestBody<Routes[Name]>
     const message = await handlers[name](context, { params, query, body, caller })
     if (message === undefined) return new Response(null, { status: 204, headers: { "retry-after": String(idleRetrySeconds) } })
-    return jsonResponse(parseShape(route.response, message))
+    return jsonResponse(checkedResponse(route, message))
   })
+}
+
+/** A response of another shape than promised is our fault, never the caller's. */
+function checkedResponse(route: Route, message: unknown): unknown {
+  const result = route.response.safeParse(message)
+  if (result.success) return result.data
+  throw new TypeError(`internal: response of ${route.path} has not its shape`, { cause: result.error })
 }
 
 /** @throws {ProtocolError} `unauthenticated`, `wrong-session` */

@@ -7,7 +7,7 @@ import { judgeSuccession, type Succession, successionCodes } from "../policy/suc
 import { ProtocolError } from "../protocol/errors.ts"
 import type { ApprovalRecord, PolicyState, PolicyStatus } from "../protocol/messages.ts"
 import type { ManagerContext, Reader, StakeholderCaller } from "./context.ts"
-import type { PolicyRecord } from "./records.ts"
+import type { PolicyRecord, RecordOf } from "./records.ts"
 
 /** A policy with everything that decides whether it may be used, read at one moment. */
 export interface Standing {
@@ -26,13 +26,17 @@ export function readStanding(context: ManagerContext, reader: Reader, digest: Di
   const policy = context.documents.policy(reader, digest)
   const record = reader.get("policies", digest)
   if (record === undefined) throw new ProtocolError("not-found", `there is no policy ${digest}`)
-  const approvals = reader.list("approvals").filter((approval) => approval.policy === digest)
-  const withdrawals = reader.list("withdrawals").filter((withdrawal) => withdrawal.policy === digest)
+  const approvals = reader.list("approvals").flatMap((record) => (record.policy === digest ? [withoutPolicy(record)] : []))
+  const withdrawals = reader.list("withdrawals").flatMap((record) => (record.policy === digest ? [withoutPolicy(record)] : []))
   const signatures = approvals.map(({ signature }) => signature)
   const withdrawn = new Set(withdrawals.map(({ stakeholder }) => stakeholder))
   const succession = judgeSuccession(policy, activePolicy(context, reader, record), signatures, { withdrawn })
   const state = stateOf(context, record, policy, succession, withdrawn)
   return { record, policy, approvals, withdrawals, signatures, withdrawn, state, succession }
+}
+
+function withoutPolicy({ stakeholder, signature, at }: RecordOf<"approvals">): ApprovalRecord {
+  return { stakeholder, signature, at }
 }
 
 /**

@@ -8,9 +8,9 @@ import { join } from "node:path"
 import { DatabaseSync } from "node:sqlite"
 import { after, test } from "node:test"
 import { fileURLToPath } from "node:url"
-import { UnavailableError } from "../bytes/error.ts"
 import { SqliteJournal } from "./sqlite-journal.ts"
-import { Store, type Journal, type JournalEntry, type SealedRow } from "./store.ts"
+import { MemoryJournal } from "./journal.testing.ts"
+import { Store, type Journal, type SealedRow } from "./store.ts"
 
 const folder = await mkdtemp(join(tmpdir(), "perun-store-"))
 after(() => rm(folder, { recursive: true }))
@@ -18,33 +18,6 @@ after(() => rm(folder, { recursive: true }))
 const vaultKey = new Uint8Array(randomBytes(32))
 const random = (length: number): Uint8Array => new Uint8Array(randomBytes(length))
 const at = new Date("2026-11-22T12:00:00Z")
-
-/** A journal in memory that fails on demand, before or after an entry took effect. */
-class MemoryJournal implements Journal {
-  head: Uint8Array | undefined
-  rows = new Map<string, SealedRow>()
-  failNext: "before" | "after" | "between" | undefined
-  isBlind = false
-
-  load(): { readonly head: Uint8Array | undefined; readonly rows: Iterable<SealedRow> } {
-    return { head: this.head, rows: [...this.rows.values()] }
-  }
-  loadHead(): Uint8Array | undefined {
-    if (this.isBlind) throw new Error("the disk is gone")
-    return this.head
-  }
-  commit(entry: JournalEntry): void {
-    const fail = this.failNext
-    this.failNext = undefined
-    if (fail === "before") throw new UnavailableError("disk-full", "full")
-    for (const row of entry.put) this.rows.set(`${row.table} ${row.key}`, row)
-    if (fail === "between") throw new Error("power went away in the middle")
-    for (const { table, key } of entry.remove) this.rows.delete(`${table} ${key}`)
-    this.head = entry.head
-    if (fail === "after") throw new Error("the answer was lost")
-  }
-  close(): void {}
-}
 
 function document(value: string): { value: string } {
   return { value }
