@@ -92,7 +92,7 @@ export function verifyHost(bundle: HostBundle, expectation: HostExpectation): Ge
     list: bundle.ima.list,
     bank,
     quotedPcrs: new Map([[imaPcr, imaValue]]),
-    bootPcrs: new Map([[bank, bootPcrs], ...sha1Registers(bundle.eventLog, bank)]),
+    bootPcrs: new Map([[bank, bootPcrs], ...otherBanks(bundle.eventLog, bank)]),
     from: bundle.ima.from,
     ...(previous === undefined ? {} : { previous: previous.ima }),
     ...imaOptions(expectation),
@@ -171,14 +171,19 @@ function findQuotedImaValue(
   })
 }
 
-/** The old `ima` template holds a SHA-1 boot_aggregate; the log's SHA-1 replay explains it where the log has that bank. */
-function sha1Registers(eventLog: Uint8Array | undefined, bank: HashName): readonly (readonly [string, ReadonlyMap<number, string>])[] {
-  if (eventLog === undefined || bank === "sha1") return []
+/**
+ * boot_aggregate is over the bank of IMA's own hash, SHA-1 in the old template: where that is not the judged bank, the log's replay of it stands in. No quote
+ * covers those values, but register 10 covers the aggregate.
+ */
+function otherBanks(eventLog: Uint8Array | undefined, judged: HashName): readonly (readonly [string, ReadonlyMap<number, string>])[] {
+  if (eventLog === undefined) return []
   const log = parseEventLog(eventLog)
-  if (!log.banks.some(({ name }) => name === "sha1")) return []
-  const replay = replayEventLog(log, "sha1")
-  const value = (pcr: number): string => encodeHex(replay.registers.get(pcr) ?? startValue(pcr, "sha1", replay.startupLocality))
-  return [["sha1", new Map(Array.from({ length: aggregatePcrs }, (_, pcr) => [pcr, value(pcr)]))]]
+  return log.banks.flatMap(({ name }) => {
+    if (!isHashName(name) || name === judged) return []
+    const replay = replayEventLog(log, name)
+    const value = (pcr: number): string => encodeHex(replay.registers.get(pcr) ?? startValue(pcr, name, replay.startupLocality))
+    return [[name, new Map(Array.from({ length: aggregatePcrs }, (_, pcr) => [pcr, value(pcr)]))] as const]
+  })
 }
 
 function imaOptions(expectation: HostExpectation): { readonly headerHash?: HashName; readonly insecureAllowPaddedSha1?: boolean } {
