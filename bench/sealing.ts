@@ -105,7 +105,7 @@ async function benchAge(): Promise<BenchRow[]> {
 }
 
 /** Whole artifacts, all cores: hashes of files and shards, tar, fsync. */
-async function benchArtifacts(): Promise<BenchRow[]> {
+export async function benchArtifacts(): Promise<BenchRow[]> {
   const folder = mkdtempSync(join(scratch, "perun-bench-"))
   try {
     const rows: BenchRow[] = []

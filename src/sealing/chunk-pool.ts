@@ -8,7 +8,7 @@ import type { ChunkTask } from "./chunk-task.ts"
 import { chunkBytes, sealedChunkBytes } from "./stream.ts"
 
 /** Chunks that travel in one message: 1 MiB, so that the cost of a message (some 20 µs) stays small beside the work (some 500 µs). */
-export const batchChunks = 16
+export const batchChunks = 4
 
 /** Shared buffers for one batch. `plain` holds 1 MiB, `sealed` that and the tags. */
 export interface BatchSlot {

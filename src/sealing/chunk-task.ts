@@ -1,5 +1,5 @@
 import { readSync, writeSync } from "node:fs"
-import { diskError, SealingError } from "./errors.ts"
+import { onDiskSync, SealingError } from "./errors.ts"
 import { openChunks, sealChunks } from "./stream.ts"
 import type { ChunkRun } from "./stream.ts"
 
@@ -47,16 +47,9 @@ function readPlace({ fd, path, offset }: FilePlace, into: Uint8Array): void {
   }
 }
 
-function writePlace({ fd, path, offset }: FilePlace, bytes: Uint8Array): void {
+/** Writes all of `bytes` to a place in a file. @throws {UnavailableError} `disk-full` */
+export function writePlace({ fd, path, offset }: FilePlace, bytes: Uint8Array): void {
   for (let done = 0; done < bytes.length;) {
     done += onDiskSync(path, () => writeSync(fd, bytes, done, bytes.length - done, offset + done))
-  }
-}
-
-function onDiskSync<T>(path: string, work: () => T): T {
-  try {
-    return work()
-  } catch (cause) {
-    throw diskError(path, cause)
   }
 }

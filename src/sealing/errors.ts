@@ -39,6 +39,15 @@ export async function onDisk<T>(path: string, work: () => Promise<T>): Promise<T
   }
 }
 
+/** `onDisk` for synchronous calls. @throws as `onDisk` */
+export function onDiskSync<T>(path: string, work: () => T): T {
+  try {
+    return work()
+  } catch (cause) {
+    throw diskError(path, cause)
+  }
+}
+
 /** The error of ours for a failed system call, or the error itself. */
 export function diskError(path: string, cause: unknown): unknown {
   switch (systemCode(cause)) {
@@ -55,6 +64,12 @@ export function diskError(path: string, cause: unknown): unknown {
     default:
       return cause
   }
+}
+
+/** `diskError` for opening a file that must not be a symbolic link. */
+export function openError(path: string, cause: unknown): unknown {
+  if (systemCode(cause) === "ELOOP") return new SealingError("unsafe-path", `${path} is a symbolic link`, { cause })
+  return diskError(path, cause)
 }
 
 /** The name of a system error, e.g. `ENOENT`; undefined for other errors. */

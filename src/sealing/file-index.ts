@@ -6,7 +6,7 @@ import { parseBase64 } from "../bytes/text.ts"
 import { SealingError } from "./errors.ts"
 import { malformedBy, maxFiles } from "./manifest.ts"
 import { checkArtifactPaths } from "./paths.ts"
-import { encodeTarHeader, tarEndBytes, tarPadding } from "./tar.ts"
+import { tarEndBytes, tarEntryBytes, tarHeaderBytes, tarPadding } from "./tar.ts"
 import type { TarFile } from "./tar.ts"
 
 /** A file of an artifact, as the encrypted index names it. */
@@ -71,7 +71,7 @@ export function parseFileIndex(bytes: Uint8Array): FileIndex {
       shard++
       end = 0
     }
-    const offset = end + encodeTarHeader(file).length
+    const offset = end + tarHeaderBytes(file)
     if (file.shard !== shard || file.offset !== offset) {
       throw new SealingError("wrong-manifest", `the index puts a file at another place than packing does`, { path: "index.files" })
     }
@@ -96,7 +96,7 @@ export function planShards<F extends TarFile>(files: readonly F[], targetBytes: 
   const shards: F[][] = []
   let sizeBytes = 0
   for (const file of files) {
-    const entryBytes = encodeTarHeader(file).length + file.sizeBytes + tarPadding(file.sizeBytes)
+    const entryBytes = tarEntryBytes(file)
     const current = shards.at(-1)
     if (current === undefined || sizeBytes + entryBytes + tarEndBytes > targetBytes) {
       shards.push([file])

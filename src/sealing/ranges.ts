@@ -3,7 +3,7 @@ import { open } from "node:fs/promises"
 import type { FileHandle } from "node:fs/promises"
 import { viewOf } from "../bytes/view.ts"
 import type { FilePlace } from "./chunk-task.ts"
-import { diskError, onDisk, SealingError } from "./errors.ts"
+import { onDisk, openError, SealingError } from "./errors.ts"
 
 /** Bytes that can be read at any place: a file, an HTTP resource that answers ranges, memory. */
 export interface RangeReader extends AsyncDisposable {
@@ -115,8 +115,7 @@ export async function openRegularFile(path: string): Promise<{ readonly handle: 
     // O_NONBLOCK: a named pipe in the place of the file must not hold us up.
     handle = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK)
   } catch (cause) {
-    if (cause instanceof Error && "code" in cause && cause.code === "ELOOP") throw new SealingError("unsafe-path", `${path} is a symbolic link`)
-    throw diskError(path, cause)
+    throw openError(path, cause)
   }
   try {
     const stat = await handle.stat({ bigint: true })

@@ -22,7 +22,7 @@ import { FileSink, openFileReader } from "./ranges.ts"
 import { ShardSource } from "./shard.ts"
 import type { SourceFile } from "./shard.ts"
 import { listSourceFiles } from "./source-folder.ts"
-import { encodeTarHeader, tarBytes, tarPadding } from "./tar.ts"
+import { tarBytes, tarHeaderBytes, tarPadding } from "./tar.ts"
 
 /** Size of a tar shard that packing aims at; a larger file makes a larger shard of its own. */
 export const defaultShardBytes = 256_000_000
@@ -205,7 +205,7 @@ function indexedFiles(files: readonly SourceFile[], shard: number, digests: read
   return files.map(({ path, sizeBytes, executable }, number) => {
     const digest = digests[number]
     if (digest === undefined) throw new Error(`internal: no digest of file ${number} in shard ${shard}`)
-    const offset = end + encodeTarHeader({ path, sizeBytes, executable }).length
+    const offset = end + tarHeaderBytes({ path, sizeBytes, executable })
     end = offset + sizeBytes + tarPadding(sizeBytes)
     return { path, sizeBytes, executable, digest, shard, offset }
   })

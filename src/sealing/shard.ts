@@ -1,13 +1,15 @@
 import { createHash } from "node:crypto"
 import type { Hash } from "node:crypto"
-import { constants } from "node:fs"
+import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs"
 import { mkdir, open } from "node:fs/promises"
 import type { FileHandle } from "node:fs/promises"
 import { join } from "node:path"
+import { digestOf } from "../bytes/digest.ts"
 import type { Digest } from "../bytes/digest.ts"
 import { viewOf } from "../bytes/view.ts"
 import type { PlainSource } from "./age-file.ts"
-import { onDisk, SealingError } from "./errors.ts"
+import { writePlace } from "./chunk-task.ts"
+import { onDisk, openError, SealingError } from "./errors.ts"
 import type { IndexedFile } from "./file-index.ts"
 import { foldersOf } from "./paths.ts"
 import { FileSink, openRegularFile, readFully } from "./ranges.ts"
@@ -91,6 +93,11 @@ export class ShardSource implements PlainSource, AsyncDisposable {
     if (next.done === true) return undefined
     if (!("fixed" in next.value)) {
       const file = this.#file(next.value.file)
+      if (file.sizeBytes <= smallFileBytes) {
+        const content = readSmallFile(file)
+        this.#digests.push(digestOf(content))
+        return { fixed: content }
+      }
       const found = await openRegularFile(file.from)
       this.#open = { handle: found.handle, hash: createHash("sha256") }
       refuseChange(file, found.sizeBytes, found.mtimeNs)
@@ -128,6 +135,48 @@ export class ShardSource implements PlainSource, AsyncDisposable {
   }
 }
 
+/**
+ * Reads a small file at once. Synchronous, because the hops to another thread that asynchronous calls take cost ten times as much as the work, and a data set
+ * can be millions of images.
+ */
+function readSmallFile(file: SourceFile): Uint8Array {
+  return withSmallFile(file.from, constants.O_RDONLY | constants.O_NONBLOCK, (fd) => {
+    refuseOtherFile(file, fd)
+    const content = new Uint8Array(file.sizeBytes)
+    for (let done = 0; done < content.length;) {
+      const bytesRead = readSync(fd, content, done, content.length - done, done)
+      if (bytesRead === 0) throw changed(file)
+      done += bytesRead
+    }
+    refuseOtherFile(file, fd)
+    return content
+  })
+}
+
+function refuseOtherFile(file: SourceFile, fd: number): void {
+  const stat = fstatSync(fd, { bigint: true })
+  if (!stat.isFile()) throw new SealingError("unsafe-path", `${file.from} is not a regular file`)
+  refuseChange(file, Number(stat.size), stat.mtimeNs)
+}
+
+/** Writes a new small file at once; see `readSmallFile`. */
+function writeSmallFile(path: string, mode: number, content: Uint8Array): void {
+  withSmallFile(path, newFileFlags, (fd) => void writePlace({ fd, path, offset: 0 }, content), mode)
+}
+
+function withSmallFile<T>(path: string, flags: number, work: (fd: number) => T, mode?: number): T {
+  try {
+    const fd = openSync(path, flags | constants.O_NOFOLLOW, mode)
+    try {
+      return work(fd)
+    } finally {
+      closeSync(fd)
+    }
+  } catch (cause) {
+    throw openError(path, cause)
+  }
+}
+
 function refuseChange(file: SourceFile, sizeBytes: number, mtimeNs: bigint): void {
   if (sizeBytes !== file.sizeBytes || String(mtimeNs) !== file.mtimeNs) throw changed(file)
 }
@@ -148,6 +197,9 @@ export class ShardExtractor implements ByteSink, AsyncDisposable {
   #segment: Segment | undefined
   #done = 0
   #open: { readonly handle: FileHandle; readonly hash: Hash; readonly sink: FileSink } | undefined
+
+  /** The content of a small file so far. */
+  #small: Uint8Array | undefined
 
   /** `folders`: those already made, shared between the shards of one artifact. Paths were checked by `parseFileIndex`. */
   constructor(files: readonly IndexedFile[], folder: string, folders: Set<string>) {
@@ -203,6 +255,10 @@ export class ShardExtractor implements ByteSink, AsyncDisposable {
       }
       return
     }
+    if (this.#small !== undefined) {
+      viewOf(this.#small, this.#done, bytes.length).set(bytes)
+      return
+    }
     if (this.#open === undefined) throw new Error("internal: no file is open")
     this.#open.hash.update(bytes)
     await this.#open.sink.write(bytes)
@@ -215,21 +271,29 @@ export class ShardExtractor implements ByteSink, AsyncDisposable {
       await onDisk(folder, () => mkdir(join(this.#folder, folder)))
       this.#folders.add(folder)
     }
+    if (file.sizeBytes <= smallFileBytes) {
+      this.#small = new Uint8Array(file.sizeBytes)
+      return
+    }
     const path = join(this.#folder, file.path)
-    const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW
-    const handle = await onDisk(path, () => open(path, flags, file.executable ? 0o755 : 0o644))
+    const handle = await onDisk(path, () => open(path, newFileFlags, fileMode(file)))
     this.#open = { handle, hash: createHash("sha256"), sink: new FileSink(handle, path) }
   }
 
   async #finishFile(number: number): Promise<void> {
     const file = this.#file(number)
+    if (this.#small !== undefined) {
+      const content = this.#small
+      this.#small = undefined
+      refuseOtherDigest(file, digestOf(content))
+      writeSmallFile(join(this.#folder, file.path), fileMode(file), content)
+      return
+    }
     if (this.#open === undefined) throw new Error("internal: no file is open")
     const { handle, hash } = this.#open
     this.#open = undefined
     await handle.close()
-    if (`sha256:${hash.digest("hex")}` !== file.digest) {
-      throw new SealingError("wrong-manifest", "a file's content is not the one that the index names", { path: "index.files" })
-    }
+    refuseOtherDigest(file, `sha256:${hash.digest("hex")}`)
   }
 
   #file(number: number): IndexedFile {
@@ -238,3 +302,16 @@ export class ShardExtractor implements ByteSink, AsyncDisposable {
     return file
   }
 }
+
+function refuseOtherDigest(file: IndexedFile, found: Digest): void {
+  if (found === file.digest) return
+  throw new SealingError("wrong-manifest", "a file's content is not the one that the index names", { path: "index.files" })
+}
+
+function fileMode(file: TarFile): number {
+  return file.executable ? 0o755 : 0o644
+}
+
+const newFileFlags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW
+/** Files up to this size are read and written at once. */
+const smallFileBytes = 65_536

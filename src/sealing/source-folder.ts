@@ -1,9 +1,11 @@
+import { lstatSync } from "node:fs"
 import type { Dirent } from "node:fs"
-import { lstat, readdir } from "node:fs/promises"
+import { readdir } from "node:fs/promises"
 import { join } from "node:path"
+import { setImmediate } from "node:timers/promises"
 import { MalformedError } from "../bytes/error.ts"
 import { parseUtf8 } from "../bytes/text.ts"
-import { onDisk, SealingError } from "./errors.ts"
+import { onDisk, onDiskSync, SealingError } from "./errors.ts"
 import { maxFiles } from "./manifest.ts"
 import { checkArtifactPaths } from "./paths.ts"
 import type { SourceFile } from "./shard.ts"
@@ -22,7 +24,9 @@ export async function listSourceFiles(folder: string): Promise<readonly SourceFi
       const name = nameOf(entry, here)
       const path = below === "" ? name : `${below}/${name}`
       if (entry.isDirectory()) pending.push(path)
-      else files.push(await sourceFile(path, join(folder, path)))
+      else files.push(sourceFile(path, join(folder, path)))
+      // The calls are synchronous, which is ten times as fast; others on this thread get their turn now and then.
+      if (files.length % 1000 === 999) await setImmediate()
       if (files.length > maxFiles) throw new SealingError("too-large", `more than ${maxFiles} files in ${folder}`)
     }
   }
@@ -31,8 +35,8 @@ export async function listSourceFiles(folder: string): Promise<readonly SourceFi
   return files
 }
 
-async function sourceFile(path: string, from: string): Promise<SourceFile> {
-  const stat = await onDisk(from, () => lstat(from, { bigint: true }))
+function sourceFile(path: string, from: string): SourceFile {
+  const stat = onDiskSync(from, () => lstatSync(from, { bigint: true }))
   if (!stat.isFile()) throw new SealingError("unsafe-path", `${from} is neither a regular file nor a folder`)
   return { path, from, sizeBytes: Number(stat.size), executable: (stat.mode & 0o100n) !== 0n, mtimeNs: String(stat.mtimeNs) }
 }

@@ -4,7 +4,7 @@ import { test } from "node:test"
 import fc from "fast-check"
 import { extract } from "tar-stream"
 import { concatBytes } from "../bytes/compare.ts"
-import { encodeTarHeader, tarBytes, tarEndBytes, tarPadding } from "./tar.ts"
+import { encodeTarHeader, tarBytes, tarEndBytes, tarHeaderBytes, tarPadding } from "./tar.ts"
 import type { TarFile } from "./tar.ts"
 import { hasProgram, runProgram, temporaryFolder } from "./test-fixtures.ts"
 
@@ -42,6 +42,7 @@ async function listWithLibrary(tar: Uint8Array): Promise<unknown[]> {
 test("tar-stream reads what encodeTarHeader() makes", async () => {
   const tar = packed(awkward)
   assert.equal(tar.length, tarBytes(awkward))
+  for (const file of awkward) assert.equal(tarHeaderBytes(file), encodeTarHeader(file).length)
   assert.deepEqual(await listWithLibrary(tar), awkward)
 })
 

@@ -1,6 +1,5 @@
 import { concatBytes } from "../bytes/compare.ts"
 import { encodeUtf8 } from "../bytes/text.ts"
-import { viewOf } from "../bytes/view.ts"
 
 // The tar shards of artifacts: POSIX.1-2008 "pax Interchange Format" with ustar headers. Every byte but the files' own follows from (path, size,
 // executable): so two people who pack the same files get the same tar, offsets are known before packing, and opening needs no tar parser, but compares the
@@ -20,25 +19,27 @@ export const tarBlockBytes = 512
 /** Two empty blocks end a tar. */
 export const tarEndBytes = 2 * tarBlockBytes
 
-/** Everything before the file's content: the ustar header, and before it a pax header where ustar cannot hold path or size. A multiple of 512 bytes. */
+/** Everything before the file's content: the ustar header, and before it a pax header where ustar cannot hold path or size. */
 export function encodeTarHeader(file: TarFile): Uint8Array {
-  const pathBytes = encodeUtf8(file.path)
-  const pax: string[] = []
-  const isPlainPath = pathBytes.length === file.path.length && pathBytes.length <= nameBytes
-  if (!isPlainPath) pax.push(paxRecord("path", file.path))
-  if (file.sizeBytes > maxUstarSize) pax.push(paxRecord("size", String(file.sizeBytes)))
   const mode = file.executable ? 0o755 : 0o644
+  const pax = paxBody(file)
   const main = encodeBlock({
     // Where a pax header has the path, readers do not look at this one.
-    name: isPlainPath ? pathBytes : encodeUtf8("pax-path"),
+    name: isPlainPath(file.path) ? file.path : "pax-path",
     mode,
     sizeBytes: Math.min(file.sizeBytes, maxUstarSize),
     type: "0",
   })
-  if (pax.length === 0) return main
-  const body = encodeUtf8(pax.join(""))
-  const paxHeader = encodeBlock({ name: encodeUtf8("pax-header"), mode, sizeBytes: body.length, type: "x" })
+  if (pax === "") return main
+  const body = encodeUtf8(pax)
+  const paxHeader = encodeBlock({ name: "pax-header", mode, sizeBytes: body.length, type: "x" })
   return concatBytes(paxHeader, body, new Uint8Array(tarPadding(body.length)), main)
+}
+
+/** Length of `encodeTarHeader`, without making it: a multiple of 512. */
+export function tarHeaderBytes(file: TarFile): number {
+  const paxBytes = Buffer.byteLength(paxBody(file))
+  return paxBytes === 0 ? tarBlockBytes : 2 * tarBlockBytes + paxBytes + tarPadding(paxBytes)
 }
 
 /** Zero bytes that follow a content of this length. */
@@ -48,7 +49,7 @@ export function tarPadding(sizeBytes: number): number {
 
 /** All bytes that a file takes in a tar. */
 export function tarEntryBytes(file: TarFile): number {
-  return encodeTarHeader(file).length + file.sizeBytes + tarPadding(file.sizeBytes)
+  return tarHeaderBytes(file) + file.sizeBytes + tarPadding(file.sizeBytes)
 }
 
 /** Bytes of a whole tar. */
@@ -57,7 +58,8 @@ export function tarBytes(files: readonly TarFile[]): number {
 }
 
 interface BlockFields {
-  readonly name: Uint8Array
+  /** ASCII, at most 100 characters. */
+  readonly name: string
   readonly mode: number
   readonly sizeBytes: number
   readonly type: "0" | "x"
@@ -66,26 +68,38 @@ interface BlockFields {
 /** One ustar header block; owner, group and time are 0. POSIX.1-2008, pax, "ustar Interchange Format". */
 function encodeBlock({ name, mode, sizeBytes, type }: BlockFields): Uint8Array {
   const block = new Uint8Array(tarBlockBytes)
-  const put = (offset: number, bytes: Uint8Array) => viewOf(block, offset, bytes.length).set(bytes)
-  put(0, name)
-  put(100, octal(mode, 8))
-  put(108, octal(0, 8)) // uid
-  put(116, octal(0, 8)) // gid
-  put(124, octal(sizeBytes, 12))
-  put(136, octal(0, 12)) // mtime
-  put(148, encodeUtf8("        ")) // chksum, counted as spaces
-  put(156, encodeUtf8(type))
-  put(257, encodeUtf8("ustar\u000000")) // magic, version
-  put(329, octal(0, 8)) // devmajor
-  put(337, octal(0, 8)) // devminor
+  putAscii(block, 0, name)
+  putAscii(block, 100, octal(mode, 8))
+  putAscii(block, 108, octal(0, 8)) // uid
+  putAscii(block, 116, octal(0, 8)) // gid
+  putAscii(block, 124, octal(sizeBytes, 12))
+  putAscii(block, 136, octal(0, 12)) // mtime
+  putAscii(block, 148, "        ") // chksum, counted as spaces
+  putAscii(block, 156, type)
+  putAscii(block, 257, "ustar\u000000") // magic, version
+  putAscii(block, 329, octal(0, 8)) // devmajor
+  putAscii(block, 337, octal(0, 8)) // devminor
   const sum = block.reduce((total, byte) => total + byte, 0)
-  put(148, encodeUtf8(`${sum.toString(8).padStart(6, "0")}\u0000 `))
+  putAscii(block, 148, `${sum.toString(8).padStart(6, "0")}\u0000 `)
   return block
 }
 
-/** Octal digits and a zero byte, `width` bytes together. */
-function octal(value: number, width: number): Uint8Array {
-  return encodeUtf8(`${value.toString(8).padStart(width - 1, "0")}\u0000`)
+function putAscii(block: Uint8Array, offset: number, text: string): void {
+  for (let i = 0; i < text.length; i++) block[offset + i] = text.charCodeAt(i)
+}
+
+/** Octal digits and a zero byte, `width` characters together. */
+function octal(value: number, width: number): string {
+  return `${value.toString(8).padStart(width - 1, "0")}\u0000`
+}
+
+function isPlainPath(path: string): boolean {
+  return path.length <= nameBytes && Buffer.byteLength(path) === path.length
+}
+
+function paxBody(file: TarFile): string {
+  const path = isPlainPath(file.path) ? "" : paxRecord("path", file.path)
+  return file.sizeBytes > maxUstarSize ? path + paxRecord("size", String(file.sizeBytes)) : path
 }
 
 /** `length key=value\n`, where the length counts itself. */
