@@ -73,7 +73,7 @@ test("the trainer learns the real table, scored apart from it", { skip: whyNoTra
     const score = await scoreModel(join(folder, "model"), consortium.path)
     assert.ok(score.accuracy >= 0.93, String(score.accuracy))
     const lines = (await readFile(join(folder, "metrics.jsonl"), "utf8")).trim().split("\n")
-    assert.equal(lines.length, 40)
+    assert.equal(lines.length, 20)
     assert.deepEqual(Object.keys(JSON.parse(lines[0] ?? "")), ["epoch", "loss", "accuracy"])
   } finally {
     await rm(folder, { recursive: true })
