@@ -137,7 +137,9 @@ test("appraise() refuses missing, foreign and expired references", () => {
     [referenceDigest(bootReference), imaReference],
     [referenceDigest(imaReference), bootReference],
   ])
-  refuses(claims, ["reference-missing", "reference-missing"], { references: swapped })
+  const found = (findings: readonly Finding[]): readonly string[] => findings.map((one) => one.found)
+  assert.deepEqual(found(refuses(claims, ["reference-missing", "reference-missing"], { references: swapped })), ["ima", "boot"])
+  assert.deepEqual(found(refuses(claims, ["reference-missing", "reference-missing"], { references: new Map() })), ["nothing", "nothing"])
   const [boot, ima] = [
     { ...bootReference, expires: "2026-12-01T00:00:00Z" },
     { ...imaReference, expires: "2026-12-01T00:00:00Z" },
@@ -163,8 +165,10 @@ test("appraise() refuses a genuine TPM that the policy does not list (relay)", (
 test("appraise() accepts a laboratory root only where the policy pins it, and taints what comes of it", () => {
   assert.ok(claims.identity !== undefined)
   const laboratory: HostClaims = { ...claims, identity: { ...claims.identity, root: named("lab"), rootKind: "laboratory" } }
-  refuses(laboratory, ["laboratory-root-not-accepted"])
-  refuses(laboratory, ["laboratory-root-not-accepted"], tpm({ laboratoryRoots: [named("another lab")] }))
+  const [none] = refuses(laboratory, ["laboratory-root-not-accepted"])
+  assert.deepEqual([none?.found, none?.expected], [named("lab"), "no laboratory root"])
+  const [another] = refuses(laboratory, ["laboratory-root-not-accepted"], tpm({ laboratoryRoots: [named("another lab")] }))
+  assert.equal(another?.expected, named("another lab"))
   const decision = judge(laboratory, tpm({ laboratoryRoots: [named("lab")] }))
   assert.deepEqual(codesOf(decision), ["insecure-laboratory"])
   assert.ok(decision instanceof GrantedDecision)
@@ -586,7 +590,10 @@ test("appraise() pins a lease to one boot of one TPM", () => {
   grants(renewed, { previous: previous({ clock: "2000" }) })
   const { identity, ...anonymous } = renewed
   assert.ok(identity !== undefined)
-  refuses(anonymous, ["identity-missing", "boot-session-changed", "boot-session-changed"], { previous: previous() })
+  const gone = refuses(anonymous, ["identity-missing", "boot-session-changed", "boot-session-changed"], { previous: previous() })
+  assert.deepEqual([gone[1]?.found, gone[1]?.expected], ["none", named("ek")])
+  const [reset] = refuses(renewed, ["boot-session-changed"], { previous: previous({ resetCount: 6 }) })
+  assert.deepEqual([reset?.subject, reset?.found, reset?.expected], ["reset count", "7", "6"])
 })
 
 test("appraise() takes no previous decision of another policy or job", () => {

@@ -73,6 +73,10 @@ test("parsePolicyValue() has no place to name, and problemText() then names none
   assert.ok(problemText(problem).startsWith("perun: "))
   assert.ok(problemText({ ...problem, line: 3, column: 4 }).startsWith("line 3, column 4: perun: "))
   assert.ok(!problemText({ ...problem, field: "" }).startsWith(":"))
+  assert.equal(
+    problemText({ ...problem, field: "a\u001b", message: "b\u202e\u2028c\u00e9", fix: "d" }),
+    "a\\u{1b}: b\\u{202e}\\u{2028}c\u00e9; d [wrong-value]",
+  )
 })
 
 test("parsePolicy() refuses a document over the size limit before it reads it", () => {
@@ -130,6 +134,10 @@ const wrong: readonly (readonly [string, unknown, string?])[] = [
   ["study", 5, "wrong-type"],
   ["purpose", ""],
   ["purpose", "two\nlines"],
+  ["purpose", "\u009b31m"],
+  ["purpose", "a\u202eb"],
+  ["purpose", "a\u2028b"],
+  ["purpose", "a\u2029b"],
   ["purpose", "FILL-IN"],
   ["purpose", "x".repeat(4097), "too-large"],
   ["stakeholders/vendor/keys", [], "wrong-value"],
@@ -164,6 +172,8 @@ const wrong: readonly (readonly [string, unknown, string?])[] = [
   ["jobs/train/run", []],
   ["jobs/train/run", "python3", "wrong-type"],
   ["jobs/train/run/0", "a\0b"],
+  ["jobs/train/run/0", "a\u001bb"],
+  ["jobs/train/run/0", "a\u2028b"],
   ["jobs/train/run/0", "FILL-IN"],
   ["jobs/train/network", "any"],
   ["jobs/train/maxRuns", 0],
@@ -231,6 +241,8 @@ const right: readonly (readonly [string, unknown])[] = [
   ["jobs/train/outputs/model/release", "none"],
   ["jobs/train/environment", undefined],
   ["jobs/train/run/1", ""],
+  ["jobs/train/run/1", "a\n\tb \u00e9\u4e2d"],
+  ["purpose", "Gr\u00fc\u00dfe \u4e2d"],
   ["approval", { atLeast: 2, of: ["vendor", { require: "all", of: ["clinic-a", "clinic-b"] }] }],
   ["approval", { veto: ["clinic-a"], of: { require: "all" } }],
   ["supersedes", policyDigest(policy)],

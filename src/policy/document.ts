@@ -264,19 +264,19 @@ const line = z
   .string()
   .min(1)
   .max(maxText)
-  .regex(/^[^\u0000-\u001f\u007f]*$/u, "expected text without control characters")
+  .regex(/^[^\p{C}\p{Zl}\p{Zp}]*$/u, "expected one line of visible text")
   .refine((text) => text !== placeholder, "still to be filled in")
 const argument = z
   .string()
   .max(maxText)
-  .regex(/^[^\0]*$/u, "expected text without NUL")
+  .regex(/^(?:[^\p{C}\p{Zl}\p{Zp}]|[\t\n])*$/u, "expected visible text, tabs and line ends")
   .refine((text) => text !== placeholder, "still to be filled in")
 const sshKey = z
   .string()
   .max(maxKeyText)
   .regex(
     /^(?:ssh-ed25519|ecdsa-sha2-nistp256|sk-ssh-ed25519@openssh\.com) [A-Za-z0-9+/]+={0,2}$/,
-    'expected an SSH public key without comment: "ssh-ed25519 AAAA…", ecdsa-sha2-nistp256 or sk-ssh-ed25519@openssh.com',
+    'expected an SSH public key without comment: "ssh-ed25519 AAAA...", ecdsa-sha2-nistp256 or sk-ssh-ed25519@openssh.com',
   )
 const recipient = z
   .string()

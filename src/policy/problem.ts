@@ -49,6 +49,11 @@ export interface Problem {
 /** One line for a person: place, field, what is wrong, what to do. */
 export function problemText(problem: Problem): string {
   const place = problem.line === 0 ? "" : `line ${problem.line}, column ${problem.column}: `
-  const field = problem.field === "" ? "" : `${problem.field}: `
-  return `${place}${field}${problem.message}; ${problem.fix} [${problem.code}]`
+  const field = problem.field === "" ? "" : `${visible(problem.field)}: `
+  return `${place}${field}${visible(problem.message)}; ${problem.fix} [${problem.code}]`
+}
+
+/** Text of a document that others wrote, with what a terminal would obey or hide written out. */
+function visible(text: string): string {
+  return text.replaceAll(/[\p{C}\p{Zl}\p{Zp}]/gu, (character) => `\\u{${(character.codePointAt(0) ?? 0).toString(16)}}`)
 }

@@ -1,4 +1,5 @@
 import { canonicalJson } from "../bytes/json.ts"
+import { printable } from "./findings.ts"
 import type { BootReference, ImaReference, Reference } from "./reference.ts"
 
 /** One difference between two references, entry by entry. `undefined` on a side where it is not. */
@@ -45,7 +46,7 @@ function registerEntries(reference: BootReference): ReadonlyMap<string, string> 
 function fileDifferences(before: ImaReference, after: ImaReference): readonly ReferenceDifference[] {
   const left = digestsByPath(before)
   const right = digestsByPath(after)
-  return [...new Set([...left.keys(), ...right.keys()])].toSorted().flatMap((path) => difference(path, left.get(path), right.get(path)))
+  return [...new Set([...left.keys(), ...right.keys()])].toSorted().flatMap((path) => difference(printable(path), left.get(path), right.get(path)))
 }
 
 function digestsByPath(reference: ImaReference): ReadonlyMap<string, string> {

@@ -216,6 +216,8 @@ test("diffReferences() shows files by path", () => {
     { subject: "/new", before: undefined, after: named("node 2") },
     { subject: "/usr/lib/perun/node", before: named("node"), after: [named("node"), named("node 2")].toSorted().join(" or ") },
   ])
+  const strange = { ...imaReference, files: { ...imaReference.files, [named("x")]: ["/a\u001b"] } }
+  assert.equal(diffReferences(imaReference, strange)[0]?.subject, "/a\\x1b")
   assert.deepEqual(diffReferences(imaReference, { ...imaReference, buffers: {} }), [
     { subject: "buffers", before: JSON.stringify(imaReference.buffers), after: "{}" },
   ])

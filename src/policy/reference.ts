@@ -118,7 +118,7 @@ const maxEvents = 4096
 const maxList = 65_536
 const maxFiles = 1_000_000
 const text = z.string().max(16_384)
-const line = text.regex(/^[^\u0000-\u001f\u007f]*$/u, "expected text without control characters")
+const line = text.regex(/^[^\p{C}\p{Zl}\p{Zp}]*$/u, "expected one line of visible text")
 const name = line.min(1).max(256)
 const hex256 = z.string().regex(/^[0-9a-f]{64}$/, "expected 64 lower-case hexadecimal digits")
 const digest = z.custom<Digest>(isDigest, { error: 'expected "sha256:" and 64 lower-case hexadecimal digits' })
@@ -138,7 +138,7 @@ const onOff = z.enum(["off", "on"])
 const register = z.union([
   z.strictObject({
     pcr,
-    events: z.array(z.strictObject({ type: name, digests: z.array(hex256).min(1).max(64), description: text })).max(maxEvents),
+    events: z.array(z.strictObject({ type: name, digests: z.array(hex256).min(1).max(64), description: line })).max(maxEvents),
   }),
   z.strictObject({
     pcr: pcr.refine((index) => machineRegisters.includes(index), "only registers 1, 3 and 5 hold what differs per machine"),
