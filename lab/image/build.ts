@@ -18,6 +18,8 @@ export interface Image {
   readonly kind: ImageKind
   readonly level: ImageLevel
   readonly kernel: string
+  /** Unpacked packages that the initrd is made from. */
+  readonly bootTree: string
   readonly initrd: string
   /** As given to the kernel; the firmware's loader adds to it, see `measuredCommandLine`. */
   readonly commandLine: string
@@ -80,6 +82,7 @@ export async function buildImage(options: ImageOptions): Promise<Image> {
     kind,
     level,
     kernel: base.kernel,
+    bootTree: base.bootTree,
     initrd,
     commandLine: line,
     disks,

@@ -9,7 +9,7 @@ export interface CommandLineParts {
 
 /** The kernel command line of an image. For a sealed one it names the disks' root hashes, so that measuring it measures them. */
 export function commandLine({ level, root, app }: CommandLineParts): string {
-  const disk = ({ dataBlocks, rootHash }: CommandLineParts["root"]): string => `${dataBlocks}:${rootHash}`
+  const disk = ({ dataBlocks, rootHash }: CommandLineParts["root"]): string => `${dataBlocks},${rootHash}`
   const sealed = [...lockedDown, `perun.root=${disk(root)}`, `perun.app=${disk(app)}`]
   return [...common, ...(level === "sealed" ? sealed : []), `perun.level=${level}`].join(" ")
 }
@@ -29,7 +29,7 @@ const common = [
   "loglevel=4",
   "panic=-1",
   "oops=panic",
-  "ima_policy=tcb|critical_data",
+  "ima_policy=tcb",
   "ima_hash=sha256",
   "ima_template=ima-ng",
   "cryptomgr.notests",
@@ -44,7 +44,6 @@ const lockedDown = [
   "amd_iommu=force_isolation",
   "iommu=force",
   "iommu.strict=1",
-  "iommu.passthrough=0",
   "efi=disable_early_pci_dma",
   "nohibernate",
   "debugfs=off",
