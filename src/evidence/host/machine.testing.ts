@@ -15,21 +15,27 @@ import type { SoftwareKey } from "../tpm/software-tpm.testing.ts"
 export class LabMachine {
   readonly key: SoftwareKey<EccPublicArea> = makeEccKey()
   readonly #banks: readonly HashName[]
+  readonly #headerHash: HashName
+  readonly #padsSha1: boolean
   readonly #registers = new Map<string, Uint8Array>()
   readonly #log = new ByteWriter()
   readonly #ima: Uint8Array[] = []
   clock: ClockInfo = { clock: 60_000n, resetCount: 7, restartCount: 0, safe: true }
 
-  constructor(options: { readonly banks?: readonly HashName[]; readonly kernel?: string; readonly startupLocality?: number } = {}) {
+  constructor(options: LabMachineOptions = {}) {
     this.#banks = options.banks ?? ["sha1", "sha256"]
+    this.#headerHash = options.imaHeaderHash ?? "sha1"
+    this.#padsSha1 = options.padsSha1 === true
     this.#writeSpecId()
     if (options.startupLocality !== undefined) this.#startLocality(options.startupLocality)
     this.#event(0, eventTypes.postCode, encodeUtf8("firmware"))
     for (const [name, guid] of secureBootVariables) this.#event(7, eventTypes.variable, variable(name, guid))
     this.#event(4, eventTypes.application, encodeUtf8(options.kernel ?? "kernel"))
     for (let pcr = 0; pcr <= 7; pcr++) this.#event(pcr, eventTypes.separator, new Uint8Array(4))
-    this.#event(5, eventTypes.action, encodeUtf8("Exit Boot Services Invocation"))
-    this.#event(5, eventTypes.action, encodeUtf8("Exit Boot Services Returned with Success"))
+    if (options.commandLine !== undefined) this.#loadOptions(options.commandLine)
+    if (options.omitsExit !== true)
+      for (const text of ["Exit Boot Services Invocation", "Exit Boot Services Returned with Success"])
+        this.#event(5, eventTypes.action, encodeUtf8(text))
     this.measure("boot_aggregate", encodeHex(hash("sha256", ...Array.from({ length: 10 }, (_, pcr) => this.#register("sha256", pcr)))))
   }
 
@@ -46,14 +52,16 @@ export class LabMachine {
   measure(name: string, digest = encodeHex(hash("sha256", encodeUtf8(name)))): void {
     this.log(name, digest)
     const data = templateData(name, digest)
-    for (const bank of this.#banks) this.#extend(bank, 10, hash(bank, data))
+    for (const bank of this.#banks) this.#extend(bank, 10, this.#padsSha1 ? padded(hash("sha1", data), hash(bank).length) : hash(bank, data))
   }
 
   /** The first half of `measure`: an entry that is in the list but not yet in the register. */
   log(name: string, digest = encodeHex(hash("sha256", encodeUtf8(name)))): void {
     const data = templateData(name, digest)
     const template = encodeUtf8("ima-ng")
-    this.#ima.push(new ByteWriter().u32le(10).bytes(hash("sha1", data)).u32le(template.length).bytes(template).u32le(data.length).bytes(data).take())
+    this.#ima.push(
+      new ByteWriter().u32le(10).bytes(hash(this.#headerHash, data)).u32le(template.length).bytes(template).u32le(data.length).bytes(data).take(),
+    )
   }
 
   /** Extends a register without a word in any log. */
@@ -84,14 +92,22 @@ export class LabMachine {
     this.#registers.set(`${bank}:${pcr}`, hash(bank, this.#register(bank, pcr), digest))
   }
 
-  #event(pcr: number, type: number, data: Uint8Array): void {
-    this.#writeEvent(pcr, type, data)
-    for (const bank of this.#banks) this.#extend(bank, pcr, hash(bank, data))
+  /** UTF-16 with its terminating zero is what is measured. */
+  #loadOptions(text: string): void {
+    const measured = new ByteWriter()
+    for (const character of `${text}\0`) measured.u16le(character.charCodeAt(0))
+    const label = encodeUtf8("LOADED_IMAGE::LoadOptions\0")
+    this.#event(9, eventTypes.tag, new ByteWriter().u32le(0x8f3b22ed).u32le(label.length).bytes(label).take(), measured.take())
   }
 
-  #writeEvent(pcr: number, type: number, data: Uint8Array): void {
+  #event(pcr: number, type: number, data: Uint8Array, measured = data): void {
+    this.#writeEvent(pcr, type, data, measured)
+    for (const bank of this.#banks) this.#extend(bank, pcr, hash(bank, measured))
+  }
+
+  #writeEvent(pcr: number, type: number, data: Uint8Array, measured = data): void {
     this.#log.u32le(pcr).u32le(type).u32le(this.#banks.length)
-    for (const bank of this.#banks) this.#log.u16le(bankIds[bank]).bytes(hash(bank, data))
+    for (const bank of this.#banks) this.#log.u16le(bankIds[bank]).bytes(hash(bank, measured))
     this.#log.u32le(data.length).bytes(data)
   }
 
@@ -113,10 +129,31 @@ export class LabMachine {
   }
 }
 
+export interface LabMachineOptions {
+  /** Banks of TPM and boot log. */
+  readonly banks?: readonly HashName[]
+  /** What stands for the kernel image. */
+  readonly kernel?: string
+  readonly startupLocality?: number
+  /** Measured into PCR 9 as the kernel's EFI stub does: by digest, with a label as data. */
+  readonly commandLine?: string
+  /** Leaves out the two ExitBootServices events. */
+  readonly omitsExit?: boolean
+  /** Hash of the IMA list's template digests. */
+  readonly imaHeaderHash?: HashName
+  /** Extends every bank with the padded SHA-1 digest, as kernels before 5.8 do. */
+  readonly padsSha1?: boolean
+}
+
+function padded(digest: Uint8Array, size: number): Uint8Array {
+  return concatBytes(digest, new Uint8Array(size - digest.length))
+}
+
 const eventTypes = {
   postCode: 0x01,
   noAction: 0x03,
   separator: 0x04,
+  tag: 0x06,
   variable: 0x80000001,
   application: 0x80000003,
   action: 0x80000007,

@@ -219,6 +219,38 @@ test("verifyHost() judges the required bank and no weak one", () => {
     )
 })
 
+test("verifyHost() takes padded SHA-1 only when told, also when it goes on", () => {
+  const machine = new LabMachine({ padsSha1: true })
+  const bundle = machine.quote(extraData)
+  refuses("pcr-mismatch", bundle)
+  const first = verifyHost(bundle, { ...expectation, insecureAllowPaddedSha1: true })
+  assert.equal(first.claims.ima.extendRule, "padded-sha1")
+  const previous = previousHost(first.claims)
+  machine.measure("/bin/a")
+  const next = machine.quote(extraData, { from: 1 })
+  assert.equal(verifyHost(next, { ...expectation, previous, insecureAllowPaddedSha1: true }).claims.ima.certifiedCount, 2)
+  const plain = new LabMachine()
+  assert.equal(verifyHost(plain.quote(extraData), { ...expectation, insecureAllowPaddedSha1: true }).claims.ima.extendRule, "per-bank")
+})
+
+test("verifyHost() reads lists with SHA-256 template digests when told", () => {
+  const bundle = new LabMachine({ imaHeaderHash: "sha256" }).quote(extraData)
+  assert.equal(verifyHost(bundle, { ...expectation, imaHeaderHash: "sha256" }).claims.ima.certifiedCount, 1)
+  assert.throws(() => verifyHost(bundle, expectation), { name: "MalformedError" })
+})
+
+test("verifyHost() hands quirks and command lines to the judge of the boot log", () => {
+  const bundle = new LabMachine({ omitsExit: true }).quote(extraData)
+  refuses("log-incomplete", bundle)
+  const quirks = ["no-exit-boot-services"] as const
+  assert.deepEqual(verifyHost(bundle, { ...expectation, quirks }).claims.boot.quirks, quirks)
+  const commandLine = "root=/dev/dm-0 lockdown=confidentiality"
+  const booted = new LabMachine({ commandLine }).quote(extraData)
+  assert.deepEqual(verifyHost(booted, expectation).claims.boot.commandLines, [])
+  const { boot } = verifyHost(booted, { ...expectation, commandLineCandidates: ["other", commandLine] }).claims
+  assert.deepEqual(boot.commandLines, [{ pcr: 9, text: commandLine }])
+})
+
 test("bootSessionChange() counts modulo 2^32, as masked counters need it", () => {
   const clock: ClockInfo = { clock: 0n, resetCount: 0xffffffff, restartCount: 5, safe: true }
   assert.deepEqual(bootSessionChange(clock, { ...clock, resetCount: 0, restartCount: 4 }), { resets: 1, restarts: 0xffffffff })
