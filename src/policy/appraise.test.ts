@@ -222,8 +222,10 @@ test("appraise() holds Secure Boot against the reference", () => {
 
 test("appraise() accepts a firmware fault only where the reference names it", () => {
   const faulty = withBoot({ quirks: ["ebs-missing", "other"] })
-  refuses(faulty, ["boot-quirk-not-accepted", "boot-quirk-not-accepted"])
-  refuses(faulty, ["boot-quirk-not-accepted"], study({ ...bootReference, quirks: ["ebs-missing"] }, imaReference))
+  const both = refuses(faulty, ["boot-quirk-not-accepted", "boot-quirk-not-accepted"])
+  assert.deepEqual([both[0]?.found, both[1]?.found, both[0]?.expected], ["ebs-missing", "other", "none"])
+  const [one] = refuses(faulty, ["boot-quirk-not-accepted"], study({ ...bootReference, quirks: ["ebs-missing"] }, imaReference))
+  assert.equal(one?.expected, "ebs-missing")
   grants(faulty, study({ ...bootReference, quirks: ["ebs-missing", "other"] }, imaReference))
 })
 
