@@ -24,12 +24,14 @@ export class LaboratoryAuthority {
   readonly #key: KeyPair = makeKeyPair()
   /** DER. */
   readonly root: Uint8Array
+  readonly #name: string
   #serial = 1
 
-  constructor() {
+  constructor(name = "lab root") {
+    this.#name = name
     this.root = makeCertificate({
-      subject: "lab root",
-      issuer: "lab root",
+      subject: name,
+      issuer: name,
       key: this.#key,
       issuerKey: this.#key,
       notAfter: "2040-01-01T00:00:00Z",
@@ -41,7 +43,7 @@ export class LaboratoryAuthority {
     const publicKey = createPublicKey(key)
     return makeCertificate({
       subject: "",
-      issuer: "lab root",
+      issuer: this.#name,
       key: { publicKey, privateKey: key },
       issuerKey: this.#key,
       serial: ++this.#serial,

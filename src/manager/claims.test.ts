@@ -1,0 +1,236 @@
+import assert from "node:assert/strict"
+import { test } from "node:test"
+import { digestOf } from "../bytes/digest.ts"
+import { encodeBase64, encodeUtf8 } from "../bytes/text.ts"
+import { generateHpkeKeyPair } from "../protocol/hpke.ts"
+import { routes } from "../protocol/routes.ts"
+import { LaboratoryAuthority, LaboratoryMachine } from "./machine.testing.ts"
+import { type AgentKeys, makeAgent, makeParts, random, TestStudy } from "./study.testing.ts"
+
+const parts = await makeParts()
+const { clinic, vendor, stranger, machine, authority } = parts
+
+/** A study with an enrolled host and a queued run. */
+async function ready(): Promise<{ study: TestStudy; agent: AgentKeys; run: string }> {
+  const study = await TestStudy.create(parts)
+  const digest = await study.agree()
+  const agent = await makeAgent()
+  await study.enrol(agent)
+  return { study, agent, run: await study.queue(digest) }
+}
+
+test("claimRun() releases exactly the job's keys to the attested key, and says so in a receipt", async () => {
+  const { study, agent, run } = await ready()
+  const grant = await study.claim(agent)
+  assert.deepEqual(await study.openGrant(agent, grant), { records: parts.records.identity, trainer: parts.trainer.identity })
+  assert.deepEqual([grant.run, grant.lease.seconds, grant.inputs.map(({ artifact }) => artifact)], [run, 60, ["records", "trainer"]])
+  assert.match(grant.outputRecipient, /^age1pq1/)
+  const { receipts } = await study.call(routes.listReceipts, study.as(clinic))
+  const receipt = receipts.at(-1)?.receipt
+  assert.deepEqual([receipt?.kind, receipt?.host, receipt?.artifacts, receipt?.laboratory], ["key-released", "host-1", ["records", "trainer"], true])
+  assert.ok(receipt?.evidence)
+  const other = await makeAgent()
+  await assert.rejects(study.openGrant(other, grant), { code: "wrong-message" })
+})
+
+test("claimRun() refuses a replayed challenge", async () => {
+  const { study, agent } = await ready()
+  const body = study.evidence(await study.challenge(agent), agent)
+  await study.call(routes.claimRun, agent, { body })
+  await assert.rejects(study.call(routes.claimRun, agent, { body }), { code: "challenge-used", status: 403 })
+})
+
+test("a challenge is used up by a wrong answer", async () => {
+  const { study, agent } = await ready()
+  const challenge = await study.challenge(agent)
+  const good = study.evidence(challenge, agent)
+  const bad = { ...good, bundle: machine.bundle(random(32)) }
+  await assert.rejects(study.call(routes.claimRun, agent, { body: bad }), { code: "wrong-nonce" })
+  await assert.rejects(study.call(routes.claimRun, agent, { body: good }), { code: "challenge-used" })
+})
+
+test("claimRun() refuses an expired, an unknown and a foreign challenge", async () => {
+  const { study, agent } = await ready()
+  const challenge = await study.challenge(agent)
+  const body = study.evidence(challenge, agent)
+  await assert.rejects(study.call(routes.claimRun, await makeAgent(), { body }), { code: "challenge-binding" })
+  await assert.rejects(study.call(routes.claimRun, agent, { body: { ...body, challenge: "0".repeat(32) } }), { code: "challenge-unknown" })
+  study.clock.advance(120)
+  await assert.rejects(study.call(routes.claimRun, agent, { body }), { code: "challenge-expired" })
+  study.restart()
+  await assert.rejects(study.call(routes.claimRun, agent, { body }), { code: "challenge-unknown" })
+})
+
+test("claimRun() refuses evidence of an earlier challenge", async () => {
+  const { study, agent } = await ready()
+  const yesterday = study.evidence(await study.challenge(agent), agent)
+  study.clock.advance(86_400)
+  const today = await study.challenge(agent)
+  await assert.rejects(study.call(routes.claimRun, agent, { body: { ...yesterday, challenge: today.challenge } }), {
+    code: "wrong-nonce",
+    status: 403,
+  })
+})
+
+test("claimRun() refuses evidence bound to another HPKE key, TLS key, run, policy or lease", async () => {
+  const { study, agent } = await ready()
+  const other = await generateHpkeKeyPair()
+  const swapped = study.evidence(await study.challenge(agent), agent)
+  await assert.rejects(study.call(routes.claimRun, agent, { body: { ...swapped, hpkeKey: encodeBase64(other.publicKey) } }), { code: "wrong-nonce" })
+  const tlsKey = digestOf(random(32))
+  const relayed = study.evidence(await study.challenge(agent), { ...agent, tlsKey })
+  await assert.rejects(study.call(routes.claimRun, agent, { body: relayed }), { code: "wrong-nonce" })
+  for (const change of [{ run: "1".repeat(32) }, { lease: "2".repeat(32) }, { policy: tlsKey }, { job: "other" }, { manager: "3".repeat(32) }]) {
+    const challenge = await study.challenge(agent)
+    const body = study.evidence({ ...challenge, ...change }, agent)
+    await assert.rejects(study.call(routes.claimRun, agent, { body }), { code: "wrong-nonce" })
+  }
+})
+
+test("claimRun() refuses a genuine machine that the policy does not list, and names what it found", async () => {
+  const { study, run } = await ready()
+  const foreign = new LaboratoryMachine(authority)
+  const agent = await makeAgent()
+  await study.enrol(agent, "host-2", foreign)
+  await assert.rejects(study.claim(agent, "host-2", foreign), (error: { code: string; findings: readonly { code: string; found: string }[] }) => {
+    assert.equal(error.code, "not-acceptable")
+    assert.deepEqual(
+      error.findings.filter(({ code }) => code === "endorsement-key-not-listed").map(({ found }) => found),
+      [foreign.endorsementKey],
+    )
+    return true
+  })
+  const view = await study.call(routes.getRun, study.as(clinic), { params: { run } })
+  assert.deepEqual([view.state, view.refusals.map(({ host, code }) => [host, code])], ["queued", [["host-2", "not-acceptable"]]])
+  const { receipts } = await study.call(routes.listReceipts, study.as(clinic))
+  assert.deepEqual([receipts.at(-1)?.receipt.kind, receipts.at(-1)?.receipt.findings?.[0]?.code], ["release-refused", "endorsement-key-not-listed"])
+})
+
+test("claimRun() refuses an unknown program by its name, and a changed boot by its event", async () => {
+  const spoiled = await makeParts()
+  const study = await TestStudy.create(spoiled)
+  const digest = await study.agree()
+  const agent = await makeAgent()
+  await study.enrol(agent)
+  await study.queue(digest)
+  spoiled.machine.measure("/tmp/backdoor", encodeUtf8("evil"))
+  await assert.rejects(study.claim(agent), (error: { code: string; findings: readonly { code: string; subject: string }[] }) => {
+    assert.equal(error.code, "not-acceptable")
+    assert.ok(error.findings.some(({ code, subject }) => code === "ima-unknown-file" && subject.includes("/tmp/backdoor")))
+    return true
+  })
+  const changed = new LaboratoryMachine(spoiled.authority, "init=/bin/sh")
+  const other = await makeAgent()
+  await study.enrol(other, "host-2", changed)
+  await assert.rejects(study.claim(other, "host-2", changed), (error: { findings: readonly { code: string }[] }) => {
+    assert.ok(error.findings.some(({ code }) => code === "boot-event-differs"))
+    return true
+  })
+})
+
+test("claimRun() refuses the key of another machine under an enrolled name", async () => {
+  const { study, agent } = await ready()
+  const foreign = new LaboratoryMachine(authority)
+  const challenge = await study.challenge(agent)
+  const body = study.evidence(challenge, agent, foreign)
+  await assert.rejects(study.call(routes.claimRun, agent, { body }), { code: "wrong-nonce" })
+  const again = await study.challenge(agent)
+  const bundle = foreign.bundle(study.sessionOf(again, agent))
+  const forged = { challenge: again.challenge, hpkeKey: encodeBase64(agent.hpke.publicKey), bundle }
+  await assert.rejects(study.call(routes.claimRun, agent, { body: forged }), { code: "wrong-binding" })
+})
+
+test("claimRun() refuses when consent went away between challenge and claim", async () => {
+  const { study, agent, run } = await ready()
+  const body = study.evidence(await study.challenge(agent), agent)
+  const { policy } = await study.call(routes.getRun, study.as(clinic), { params: { run } })
+  await study.withdraw(policy, clinic)
+  await assert.rejects(study.call(routes.claimRun, agent, { body }), { code: "wrong-state" })
+  assert.equal((await study.call(routes.getRun, study.as(clinic), { params: { run } })).state, "cancelled")
+})
+
+test("two hosts with challenges for one run: the first gets it, the second is told", async () => {
+  const { study, agent } = await ready()
+  const foreign = new LaboratoryMachine(authority)
+  const second = await makeAgent()
+  await study.enrol(second, "host-2", foreign)
+  const [a, b] = [study.evidence(await study.challenge(agent), agent), study.evidence(await study.challenge(second, "host-2"), second, foreign)]
+  await study.call(routes.claimRun, agent, { body: a })
+  await assert.rejects(study.call(routes.claimRun, second, { body: b }), { code: "wrong-state" })
+})
+
+test("claimRun() refuses malformed evidence and records it", async () => {
+  const { study, agent, run } = await ready()
+  const good = study.evidence(await study.challenge(agent), agent)
+  const cut = { ...good, bundle: { ...good.bundle, tpm: { ...good.bundle.tpm, eventLog: encodeBase64(machine.eventLog.slice(0, 100)) } } }
+  await assert.rejects(study.call(routes.claimRun, agent, { body: cut }), { code: "truncated" })
+  const view = await study.call(routes.getRun, study.as(clinic), { params: { run } })
+  assert.deepEqual(
+    view.refusals.map(({ code }) => code),
+    ["truncated"],
+  )
+})
+
+test("requestChallenge() has nothing without work, for a busy host, and refuses an unknown one", async () => {
+  const { study, agent } = await ready()
+  await assert.rejects(study.challenge(agent, "host-9"), { code: "not-enrolled" })
+  await study.claim(agent)
+  const response = await study.fetch("POST", "/v1/challenges", agent, JSON.stringify({ purpose: "claim", host: "host-1" }))
+  assert.deepEqual([response.status, response.headers.get("retry-after")], [204, "2"])
+})
+
+test("requestChallenge() limits what one TLS key may have open", async () => {
+  const { study, agent } = await ready()
+  for (let count = 0; count < 16; count++) await study.challenge(agent)
+  await assert.rejects(study.challenge(agent), { code: "too-many-requests", status: 429 })
+})
+
+test("an enrolment with the wrong answer is forgotten", async () => {
+  const study = await TestStudy.create(parts)
+  const agent = await makeAgent()
+  const begun = await study.call(routes.beginEnrolment, agent, { body: machine.enrolmentRequest("host-1") })
+  const params = { enrolment: begun.enrolment }
+  const right = machine.activate(begun.credentialBlob, begun.secret)
+  await assert.rejects(study.call(routes.answerEnrolment, await makeAgent(), { params, body: { secret: right } }), { code: "not-found" })
+  await assert.rejects(study.call(routes.answerEnrolment, agent, { params, body: { secret: encodeBase64(random(32)) } }), { code: "wrong-answer" })
+  await assert.rejects(study.call(routes.answerEnrolment, agent, { params, body: { secret: right } }), { code: "not-found" })
+  assert.equal(study.store.count("hosts"), 0)
+})
+
+test("an enrolment must be answered in time", async () => {
+  const study = await TestStudy.create(parts)
+  const agent = await makeAgent()
+  const begun = await study.call(routes.beginEnrolment, agent, { body: machine.enrolmentRequest("host-1") })
+  const secret = machine.activate(begun.credentialBlob, begun.secret)
+  study.clock.advance(120)
+  await assert.rejects(study.call(routes.answerEnrolment, agent, { params: { enrolment: begun.enrolment }, body: { secret } }), { code: "not-found" })
+})
+
+test("enrolment: one name, one TPM, for ever; the same machine again changes nothing", async () => {
+  const study = await TestStudy.create(parts)
+  await study.enrol(await makeAgent())
+  await study.enrol(await makeAgent())
+  assert.equal(study.store.count("hosts"), 1)
+  await assert.rejects(study.enrol(await makeAgent(), "host-1", new LaboratoryMachine(authority)), { code: "already-exists", status: 409 })
+  await assert.rejects(study.enrol(await makeAgent(), "host-2"), { code: "already-exists" })
+  assert.equal(study.store.count("hosts"), 1)
+})
+
+test("enrolment refuses a TPM of another authority and a certificate of another key", async () => {
+  const study = await TestStudy.create(parts)
+  const foreign = new LaboratoryMachine(new LaboratoryAuthority("another"))
+  await assert.rejects(study.enrol(await makeAgent(), "host-1", foreign), { code: "wrong-chain" })
+  const request = { ...machine.enrolmentRequest("host-1"), ekPublic: foreign.enrolmentRequest("host-1").ekPublic }
+  await assert.rejects(study.call(routes.beginEnrolment, await makeAgent(), { body: request }), { code: "wrong-binding" })
+})
+
+test("retireHost() is for stakeholders of a policy that lists the machine; the name does not come back", async () => {
+  const { study, agent, run } = await ready()
+  await study.claim(agent)
+  await assert.rejects(study.call(routes.retireHost, study.as(stranger), { params: { host: "host-1" }, body: {} }), { code: "not-permitted" })
+  const view = await study.call(routes.retireHost, study.as(vendor), { params: { host: "host-1" }, body: {} })
+  assert.equal(view.retired, true)
+  assert.equal((await study.call(routes.getRun, study.as(clinic), { params: { run } })).state, "ended")
+  await assert.rejects(study.challenge(agent), { code: "not-enrolled" })
+  await assert.rejects(study.enrol(await makeAgent()), { code: "already-exists" })
+})

@@ -1,0 +1,169 @@
+import assert from "node:assert/strict"
+import { test } from "node:test"
+import { concatBytes } from "../bytes/compare.ts"
+import { digestOf, type Digest } from "../bytes/digest.ts"
+import { encodeUtf8, parseBase64 } from "../bytes/text.ts"
+import { signStatement } from "../pki/statement.ts"
+import type { OutputView } from "../protocol/messages.ts"
+import { routes } from "../protocol/routes.ts"
+import { voteDigest } from "../protocol/statements.ts"
+import { encodeAgeHeader, generateFileKey, openAgeHeader, parseAgeHeader } from "../sealing/header.ts"
+import type { ArtifactManifest } from "../sealing/manifest.ts"
+import { type AgentKeys, makeParts, type Party, random, signManifest, TestStudy, toJson } from "./study.testing.ts"
+
+const parts = await makeParts()
+const { clinic, vendor, consortium, stranger } = parts
+
+interface Sealed {
+  readonly manifest: ArtifactManifest
+  readonly fileKey: Uint8Array
+  readonly blob: Uint8Array
+  readonly digest: Digest
+}
+
+/** A blob with a real header for the run's recipient and some ciphertext behind it. */
+async function seal(recipient: string, change: Partial<ArtifactManifest> = {}): Promise<Sealed> {
+  const fileKey = generateFileKey()
+  const blob = concatBytes(await encodeAgeHeader(fileKey, [recipient]), random(100))
+  const digest = digestOf(blob)
+  const manifest: ArtifactManifest = {
+    perun: 1,
+    kind: "output",
+    owner: clinic.key,
+    name: "model",
+    recipient,
+    shards: [],
+    index: { digest, sizeBytes: blob.length, saltedDigest: digest },
+    files: { count: 1, bytes: 100 },
+    ...change,
+  }
+  return { manifest, fileKey, blob, digest }
+}
+
+async function report(study: TestStudy, agent: AgentKeys, run: string, sealed: Sealed, name = "model"): Promise<string> {
+  const { signed } = await signManifest(sealed.manifest, "", clinic.privateKey)
+  return (await study.call(routes.reportOutput, agent, { params: { run }, body: { name, manifest: toJson(signed) } })).output
+}
+
+async function upload(study: TestStudy, agent: AgentKeys, { digest, blob }: Sealed): Promise<void> {
+  const response = await study.fetch("PUT", `/v1/blobs/${digest}`, agent, blob)
+  assert.equal(response.status, 204, await response.text())
+}
+
+async function finished(): Promise<{ study: TestStudy; digest: Digest; sealed: Sealed; view: OutputView; agent: AgentKeys; run: string }> {
+  const study = await TestStudy.create(parts)
+  const { digest, agent, run, grant } = await study.running()
+  const sealed = await seal(grant.outputRecipient)
+  await upload(study, agent, sealed)
+  await report(study, agent, run, sealed)
+  await study.call(routes.finishRun, agent, { params: { run }, body: { status: "succeeded", exitCode: 0 } })
+  const { outputs } = await study.call(routes.listOutputs, study.as(clinic), { query: `?run=${run}` })
+  const [view] = outputs
+  assert.ok(view)
+  return { study, digest, sealed, view, agent, run }
+}
+
+async function vote(study: TestStudy, view: OutputView, party: Party, as = party): Promise<OutputView> {
+  const signature = signStatement("vote", voteDigest(view), party.privateKey)
+  return study.call(routes.voteOutput, study.as(as), { params: { output: view.output }, body: { signature } })
+}
+
+async function fetchPackage(study: TestStudy, view: OutputView, party: Party): ReturnType<typeof study.call<typeof routes.getOutputPackage>> {
+  return study.call(routes.getOutputPackage, study.as(party), { params: { output: view.output } })
+}
+
+test("an output waits for its votes, then goes to the named consumer, rewrapped", async () => {
+  const { study, sealed, view } = await finished()
+  assert.deepEqual([view.state, view.missing, view.to, view.laboratory], ["waiting", ["clinic"], ["consortium"], true])
+  await assert.rejects(fetchPackage(study, view, consortium), { code: "votes-missing", status: 403 })
+  assert.deepEqual((await vote(study, view, clinic)).missing, [])
+  const released = await fetchPackage(study, view, consortium)
+  const [header] = released.headers
+  assert.equal(header?.blob, sealed.digest)
+  const fileKey = await openAgeHeader(parseAgeHeader(parseBase64(header.header)), consortium.recipientIdentity)
+  assert.deepEqual(fileKey, sealed.fileKey)
+  await assert.rejects(openAgeHeader(parseAgeHeader(parseBase64(header.header)), vendor.recipientIdentity), { code: "wrong-key" })
+  assert.equal(released.output.state, "released")
+  const kinds = (await study.call(routes.listReceipts, study.as(clinic))).receipts.map(({ receipt }) => receipt.kind)
+  assert.deepEqual(kinds.slice(-4), ["output-received", "run-finished", "vote-cast", "output-released"])
+})
+
+test("owners and strangers get no package", async () => {
+  const { study, view } = await finished()
+  await vote(study, view, clinic)
+  for (const party of [clinic, vendor]) await assert.rejects(fetchPackage(study, view, party), { code: "not-permitted" })
+  await assert.rejects(fetchPackage(study, view, stranger), { code: "not-found" })
+})
+
+test("voteOutput() refuses a vote for other ciphertext, by a stranger, or for another purpose", async () => {
+  const { study, view } = await finished()
+  const params = { output: view.output }
+  const other = { ...view, ciphertext: digestOf(encodeUtf8("other")) }
+  const attempts = [
+    [signStatement("vote", voteDigest(other), clinic.privateKey), "wrong-signature"],
+    [signStatement("policy", voteDigest(view), clinic.privateKey), "wrong-signature"],
+    [signStatement("vote", voteDigest(view), stranger.privateKey), "not-permitted"],
+  ] as const
+  for (const [signature, code] of attempts)
+    await assert.rejects(study.call(routes.voteOutput, study.as(clinic), { params, body: { signature } }), { code })
+  await assert.rejects(vote(study, view, clinic, stranger), { code: "not-found" })
+})
+
+test("a vote of one who has none does not release", async () => {
+  const { study, view } = await finished()
+  await vote(study, view, vendor)
+  await assert.rejects(fetchPackage(study, view, consortium), { code: "votes-missing" })
+})
+
+test("withdrawal locks what was derived, even after the votes", async () => {
+  const { study, view, digest } = await finished()
+  await vote(study, view, clinic)
+  await study.withdraw(digest, clinic)
+  await assert.rejects(fetchPackage(study, view, consortium), { code: "policy-withdrawn" })
+  await assert.rejects(vote(study, view, clinic), { code: "policy-withdrawn" })
+  const { outputs } = await study.call(routes.listOutputs, study.as(consortium))
+  assert.equal(outputs[0]?.state, "locked")
+})
+
+test("the withdrawal of an owner that waived its vote locks too", async () => {
+  const { study, view, digest } = await finished()
+  await vote(study, view, clinic)
+  await study.withdraw(digest, vendor)
+  await assert.rejects(fetchPackage(study, view, consortium), { code: "policy-withdrawn" })
+})
+
+test("nothing is released after the policy's time", async () => {
+  const { study, view } = await finished()
+  await vote(study, view, clinic)
+  study.clock.wall = Date.parse("2027-06-01T00:00:00Z")
+  await assert.rejects(fetchPackage(study, view, consortium), { code: "policy-expired" })
+})
+
+test("reportOutput() refuses undeclared names, other recipients, missing blobs, excess size and a second content", async () => {
+  const study = await TestStudy.create(parts)
+  const { agent, run, grant } = await study.running()
+  const sealed = await seal(grant.outputRecipient)
+  await assert.rejects(report(study, agent, run, sealed, "other"), { code: "not-found" })
+  await assert.rejects(report(study, agent, run, sealed, "logs"), { code: "not-found" })
+  await assert.rejects(report(study, agent, run, sealed), { code: "missing" })
+  await upload(study, agent, sealed)
+  await assert.rejects(report(study, agent, run, await seal(consortium.recipient)), { code: "wrong-manifest" })
+  const large = { ...sealed, manifest: { ...sealed.manifest, files: { count: 1, bytes: 1_000_001 } } }
+  await assert.rejects(report(study, agent, run, large), { code: "limit-exceeded" })
+  const lying = { ...sealed, manifest: { ...sealed.manifest, index: { ...sealed.manifest.index, sizeBytes: 5 } } }
+  await assert.rejects(report(study, agent, run, lying), { code: "missing" })
+  const output = await report(study, agent, run, sealed)
+  assert.equal(await report(study, agent, run, sealed), output)
+  const second = await seal(grant.outputRecipient)
+  await upload(study, agent, second)
+  await assert.rejects(report(study, agent, run, second), { code: "wrong-state" })
+})
+
+test("a host's uploads end at what the job's outputs may take", async () => {
+  const study = await TestStudy.create(parts)
+  const { agent } = await study.running()
+  const blob = new Uint8Array(2_200_000)
+  const response = await study.fetch("PUT", `/v1/blobs/${digestOf(blob)}`, agent, blob)
+  assert.equal(routes.getBlob.path, "/v1/blobs/:digest")
+  assert.deepEqual([response.status, ((await response.json()) as { code: string }).code], [403, "limit-exceeded"])
+})

@@ -1,0 +1,115 @@
+import assert from "node:assert/strict"
+import { test } from "node:test"
+import type { RunEvent } from "../protocol/messages.ts"
+import { routes } from "../protocol/routes.ts"
+import { makeParts, type Party, TestStudy } from "./study.testing.ts"
+
+const parts = await makeParts()
+const { clinic, vendor, consortium, stranger } = parts
+
+async function metrics(study: TestStudy, agent: Parameters<TestStudy["renew"]>[0], run: string, values: Record<string, number>): Promise<void> {
+  await study.call(routes.reportMetrics, agent, { params: { run }, body: { values } })
+}
+
+async function eventsFor(study: TestStudy, party: Party, run: string, lastEventId?: string): Promise<RunEvent[]> {
+  const headers = lastEventId === undefined ? {} : { "last-event-id": lastEventId }
+  const response = await study.fetch("GET", `/v1/runs/${run}/events`, study.as(party), undefined, headers)
+  assert.equal(response.headers.get("content-type"), "text/event-stream")
+  const text = await response.text()
+  return [...text.matchAll(/^data: (.*)$/gm)].map((match) => routes.watchRun.response.parse(JSON.parse(match[1] ?? "")))
+}
+
+test("queueRun() is for stakeholders, known jobs, and as often as the policy allows", async () => {
+  const study = await TestStudy.create(parts)
+  const digest = await study.agree()
+  await assert.rejects(study.queue(digest, stranger), { code: "not-permitted" })
+  const params = { digest, job: "other" }
+  await assert.rejects(study.call(routes.queueRun, study.as(vendor), { params, body: {} }), { code: "not-found" })
+  await study.queue(digest)
+  const second = await study.queue(digest)
+  await assert.rejects(study.queue(digest), { code: "no-runs-left" })
+  // A run that was never started does not count once it is cancelled.
+  await study.call(routes.cancelRun, study.as(clinic), { params: { run: second }, body: {} })
+  await study.queue(digest)
+})
+
+test("a run that was started counts for ever", async () => {
+  const study = await TestStudy.create(parts)
+  const { digest, agent, run } = await study.running()
+  await study.call(routes.finishRun, agent, { params: { run }, body: { status: "failed", exitCode: 1 } })
+  await study.queue(digest)
+  await assert.rejects(study.queue(digest), { code: "no-runs-left" })
+})
+
+test("cancelRun() ends a running job's lease and says who did it", async () => {
+  const study = await TestStudy.create(parts)
+  const { agent, grant, run } = await study.running()
+  const view = await study.call(routes.cancelRun, study.as(clinic), { params: { run }, body: {} })
+  assert.deepEqual([view.state, view.reason], ["cancelled", "cancelled by clinic"])
+  await assert.rejects(study.renew(agent, grant.lease.id), { code: "lease-ended" })
+  assert.equal((await study.call(routes.cancelRun, study.as(clinic), { params: { run }, body: {} })).state, "cancelled")
+})
+
+test("finishRun() ends run and lease; saying it again changes nothing, cancelling is too late", async () => {
+  const study = await TestStudy.create(parts)
+  const { agent, grant, run } = await study.running()
+  const report = { status: "succeeded", exitCode: 0, rowsPerInput: { records: 285 }, wallSeconds: 12.5 } as const
+  await study.call(routes.finishRun, agent, { params: { run }, body: report })
+  await study.call(routes.finishRun, agent, { params: { run }, body: report })
+  const view = await study.call(routes.getRun, study.as(consortium), { params: { run } })
+  assert.deepEqual([view.state, view.report], ["succeeded", report])
+  await assert.rejects(study.renew(agent, grant.lease.id), { code: "lease-ended" })
+  await assert.rejects(study.call(routes.cancelRun, study.as(clinic), { params: { run }, body: {} }), { code: "wrong-state" })
+})
+
+test("a run is nothing to those whom its policy does not name", async () => {
+  const study = await TestStudy.create(parts)
+  const { run } = await study.running()
+  await assert.rejects(study.call(routes.getRun, study.as(stranger), { params: { run } }), { code: "not-found", status: 404 })
+  await assert.rejects(study.call(routes.cancelRun, study.as(stranger), { params: { run }, body: {} }), { code: "not-found" })
+  assert.equal((await study.fetch("GET", `/v1/runs/${run}/events`, study.as(stranger))).status, 404)
+  assert.deepEqual((await study.call(routes.listRuns, study.as(stranger))).runs, [])
+  assert.equal((await study.call(routes.listRuns, study.as(clinic))).runs.length, 1)
+})
+
+test("reportMetrics() holds values against the schema and the caps", async () => {
+  const study = await TestStudy.create(parts)
+  const { agent, run } = await study.running()
+  await metrics(study, agent, run, { epoch: 1, loss: 0.5 })
+  for (const values of [{ epoch: 1 }, { epoch: 1.5, loss: 1 }, { epoch: 1, loss: 0.12345 }, { epoch: 1, loss: 1, name: 5 }])
+    await assert.rejects(metrics(study, agent, run, { ...values } as Record<string, number>), { code: "wrong-metrics" })
+  for (let count = 0; count < 4; count++) await metrics(study, agent, run, { epoch: count, loss: 0.5 })
+  await assert.rejects(metrics(study, agent, run, { epoch: 1, loss: 1 }), { code: "too-many-requests", status: 429 })
+  study.clock.wall += 60_000
+  for (let count = 0; count < 4; count++) await metrics(study, agent, run, { epoch: count, loss: 0.5 })
+  await assert.rejects(metrics(study, agent, run, { epoch: 1, loss: 1 }), { code: "limit-exceeded" })
+})
+
+test("watchRun: metrics go to those whom the policy names, the rest of the story to all stakeholders", async () => {
+  const study = await TestStudy.create(parts)
+  const { agent, run } = await study.running()
+  await metrics(study, agent, run, { epoch: 1, loss: 0.5 })
+  await study.call(routes.finishRun, agent, { params: { run }, body: { status: "succeeded", exitCode: 0 } })
+  const seen = await eventsFor(study, vendor, run)
+  assert.deepEqual(
+    seen.map((event) => (event.kind === "state" ? event.state : event.kind)),
+    ["queued", "running", "metrics", "succeeded"],
+  )
+  assert.deepEqual(
+    (await eventsFor(study, clinic, run)).map(({ seq }) => seq),
+    [0, 1, 3],
+  )
+  assert.deepEqual(
+    (await eventsFor(study, vendor, run, "1")).map(({ seq }) => seq),
+    [2, 3],
+  )
+})
+
+test("watchRun: events come while the run goes on", async () => {
+  const study = await TestStudy.create(parts)
+  const { agent, run } = await study.running()
+  const pending = eventsFor(study, vendor, run)
+  await metrics(study, agent, run, { epoch: 1, loss: 0.5 })
+  await study.call(routes.finishRun, agent, { params: { run }, body: { status: "succeeded", exitCode: 0 } })
+  assert.equal((await pending).length, 4)
+})
