@@ -197,6 +197,13 @@ test("verifyChain() bounds the search", () => {
   refuses({ ...withLeaf({ issuer: "m2" }), intermediates: ladder }, "wrong-chain")
 })
 
+test("verifyChain() gives up on certificates that all sign each other", () => {
+  const web = Array.from({ length: 20 }, (_, serial) =>
+    certificate({ ...middleInput, issuer: "middle", issuerKey: keys.middle, serial: serial + 10 }),
+  )
+  assert.throws(() => verifyChain({ ...good, intermediates: web }), { code: "wrong-chain", message: /too many/ })
+})
+
 test("verifyChain() refuses what a revocation list names, at every place below the root", () => {
   const byMiddle = parseRevocationList(makeRevocationList({ issuer: "middle", issuerKey: keys.middle, serials: [3] }))
   const byRoot = parseRevocationList(makeRevocationList({ issuer: "root", issuerKey: keys.root, serials: [2] }))

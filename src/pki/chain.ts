@@ -42,6 +42,8 @@ export type Chain = readonly [Certificate, ...Certificate[]]
 const maxChainLength = 8
 /** More candidates than any vendor's hierarchy has, and few enough that trying all costs nothing. */
 const maxIntermediates = 32
+/** Certificates that all sign each other make more ways than anyone can try; honest sets need a handful of checks. */
+const maxSignatureChecks = 200
 /** anyExtendedKeyUsage, RFC 5280 section 4.2.1.12. */
 const anyPurpose = "2.5.29.37.0"
 
@@ -53,29 +55,35 @@ const anyPurpose = "2.5.29.37.0"
  */
 export function verifyChain(input: ChainInput): Chain {
   if (input.intermediates.length > maxIntermediates) throw new PkiError("wrong-chain", `more than ${maxIntermediates} certificates between`)
-  const failures: { readonly depth: number; readonly error: PkiError }[] = []
-  const chain = findChain(input, [input.leaf], failures)
+  const search: Search = { failures: [], signatureChecks: 0 }
+  const chain = findChain(input, [input.leaf], search)
   if (chain !== undefined) return chain
-  const furthest = failures.toSorted((a, b) => b.depth - a.depth)[0]
+  const furthest = search.failures.toSorted((a, b) => b.depth - a.depth)[0]
   throw furthest?.error ?? new PkiError("wrong-chain", `no certificate of ${describeName(input.leaf.issuer)} among those given`)
 }
 
-function findChain(input: ChainInput, below: Chain, failures: { depth: number; error: PkiError }[]): Chain | undefined {
+interface Search {
+  readonly failures: { readonly depth: number; readonly error: PkiError }[]
+  signatureChecks: number
+}
+
+function findChain(input: ChainInput, below: Chain, search: Search): Chain | undefined {
   const last = below.at(-1) ?? input.leaf
   if (below.length >= maxChainLength) return undefined
   for (const issuer of candidates(input, last, below)) {
     const chain: Chain = [...below, issuer]
+    if (++search.signatureChecks > maxSignatureChecks) throw new PkiError("wrong-chain", "too many ways through the given certificates")
     try {
       verifySignature(signatureScheme(last), certificateKey(issuer), last.tbs, last.signature, {
         insecureAllowSha1: input.insecureAllowSha1 === true,
       })
     } catch (error) {
       if (!(error instanceof PkiError)) throw error
-      failures.push({ depth: chain.length, error })
+      search.failures.push({ depth: chain.length, error })
       continue
     }
     if (!isRoot(input, issuer)) {
-      const found = findChain(input, chain, failures)
+      const found = findChain(input, chain, search)
       if (found !== undefined) return found
       continue
     }
@@ -85,7 +93,7 @@ function findChain(input: ChainInput, below: Chain, failures: { depth: number; e
     } catch (error) {
       if (!(error instanceof PkiError)) throw error
       // A whole chain that breaks a rule says more than one that leads nowhere.
-      failures.push({ depth: maxChainLength + 1, error })
+      search.failures.push({ depth: maxChainLength + 1, error })
     }
   }
   return undefined

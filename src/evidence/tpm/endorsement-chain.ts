@@ -1,6 +1,7 @@
 import { bytesEqual } from "../../bytes/compare.ts"
 import { basicConstraints, certificateFingerprint, extendedKeyUsage, extensionIds, keyUsage } from "../../pki/certificate.ts"
 import type { Certificate, KeyUsage } from "../../pki/certificate.ts"
+import type { RevocationList } from "../../pki/crl.ts"
 import { verifyChain } from "../../pki/chain.ts"
 import { checkVerificationKey } from "../../pki/signatures.ts"
 import { EvidenceError } from "../errors.ts"
@@ -9,7 +10,30 @@ import type { EndorsementClaims } from "./claims.ts"
 import { certifiedKey, endorsementKeyDigest, harmlessQuirks, parseStoredCertificate, readTpmDescription } from "./endorsements.ts"
 import type { EndorsementQuirk } from "./endorsements.ts"
 import { asEvidence } from "./pki-errors.ts"
-import type { EndorsementEvidence, EndorsementExpectation } from "./verify.ts"
+import type { PublicArea } from "./public-area.ts"
+import type { TrustedRoot } from "./roots.ts"
+
+export interface EndorsementEvidence {
+  /** The certificate as the TPM stores it; header and padding are known. */
+  readonly certificate: Uint8Array
+  /** Certificates that may stand between it and a root. */
+  readonly intermediates: readonly Certificate[]
+  /** The key in TPM form, to be held against the certificate; `not-given` for a certificate alone. */
+  readonly publicArea: PublicArea | "not-given"
+}
+
+export interface EndorsementExpectation {
+  /** `endorsement` for EK certificates, `attestation` for certificates of attestation keys. */
+  readonly role: "endorsement" | "attestation"
+  readonly roots: readonly TrustedRoot[]
+  /** Milliseconds since 1970. */
+  readonly time: number
+  readonly revocationLists: readonly RevocationList[]
+  /** Quirks that are accepted besides the harmless ones. */
+  readonly quirks: readonly EndorsementQuirk[]
+  /** Lets SHA-1 signatures pass below the root; the claims then say so. */
+  readonly insecureAllowSha1?: boolean
+}
 
 /** What a certificate must say for its role. TCG EK Credential Profile 2.6, 3.2; TCG AK certificates. */
 interface CertificateRole {

@@ -30,7 +30,7 @@ import { parsePublicArea, parseSizedPublicArea } from "./public-area.ts"
 import { laboratoryRoot, loadVendorRoots, vendorRootTable } from "./roots.ts"
 import { attestationAttributes, endorsementAttributes, makeEccKey, without } from "./software-tpm.testing.ts"
 import { verifyEndorsementCertificate } from "./verify.ts"
-import type { EndorsementEvidence, EndorsementExpectation } from "./verify.ts"
+import type { EndorsementEvidence, EndorsementExpectation } from "./endorsement-chain.ts"
 
 const time = Date.parse("2025-01-01T00:00:00Z")
 const endorsementPurpose = "2.23.133.8.1"

@@ -1,14 +1,10 @@
-import type { Certificate } from "../../pki/certificate.ts"
-import type { RevocationList } from "../../pki/crl.ts"
 import { Genuine } from "../genuine.ts"
 import { checkEndorsementCertificate } from "./endorsement-chain.ts"
+import type { EndorsementEvidence, EndorsementExpectation } from "./endorsement-chain.ts"
 import type { EndorsementClaims, QuoteClaims } from "./claims.ts"
-import type { EndorsementQuirk } from "./endorsements.ts"
 import type { TpmSignature } from "./format.ts"
 import { checkQuoteContents, checkQuoteSignature } from "./quote.ts"
-import type { PublicArea } from "./public-area.ts"
 import type { QuoteExpectation, QuoteKey } from "./quote.ts"
-import type { TrustedRoot } from "./roots.ts"
 
 export interface QuoteEvidence {
   /** TPMS_ATTEST, the exact signed bytes. */
@@ -27,28 +23,6 @@ export function verifyQuote(evidence: QuoteEvidence, expectation: QuoteExpectati
   const signed = checkQuoteSignature(evidence.attest, evidence.signature, evidence.key, expectation.insecureAllowSha1 === true)
   const { hash } = signed.signature
   return Genuine.afterVerification(checkQuoteContents(signed.attest, signed.quote, { ...signed, hash }, expectation))
-}
-
-export interface EndorsementEvidence {
-  /** The certificate as the TPM stores it; header and padding are known. */
-  readonly certificate: Uint8Array
-  /** Certificates that may stand between it and a root. */
-  readonly intermediates: readonly Certificate[]
-  /** The key in TPM form, to be held against the certificate; `not-given` for a certificate alone. */
-  readonly publicArea: PublicArea | "not-given"
-}
-
-export interface EndorsementExpectation {
-  /** `endorsement` for EK certificates, `attestation` for certificates of attestation keys. */
-  readonly role: "endorsement" | "attestation"
-  readonly roots: readonly TrustedRoot[]
-  /** Milliseconds since 1970. */
-  readonly time: number
-  readonly revocationLists: readonly RevocationList[]
-  /** Quirks that are accepted besides the harmless ones. */
-  readonly quirks: readonly EndorsementQuirk[]
-  /** Lets SHA-1 signatures pass below the root; the claims then say so. */
-  readonly insecureAllowSha1?: boolean
 }
 
 /**
