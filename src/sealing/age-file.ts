@@ -5,6 +5,7 @@ import { batchChunks, ChunkPool } from "./chunk-pool.ts"
 import { SealingError } from "./errors.ts"
 import { derivePayloadKey, encodeAgeHeader, generateFileKey, maxHeaderBytes, openAgeHeader, parseAgeHeader } from "./header.ts"
 import type { AgeHeader } from "./header.ts"
+import type { OrderedHash } from "./hash-thread.ts"
 import { memoryReader, readRange, readStart } from "./ranges.ts"
 import type { ByteSink, OpenFile, RangeReader } from "./ranges.ts"
 import { chunkBytes, openedStreamBytes, openChunks, payloadNonceBytes, sealedChunkBytes, sealedStreamBytes, tagBytes } from "./stream.ts"
@@ -26,8 +27,8 @@ export interface SealOptions {
   /** Receives the age file in order. */
   readonly sink: ByteSink
   readonly signal?: AbortSignal | undefined
-  /** Receives every byte of the age file in order, for hashing it on the way. */
-  readonly onSealed?: ((bytes: Uint8Array) => void) | undefined
+  /** Hashes the age file on the way. */
+  readonly hash?: OrderedHash | undefined
   /** Called with the number of plaintext bytes of each batch that was written. */
   readonly onBytes?: ((bytes: number) => void) | undefined
 }
@@ -43,7 +44,7 @@ export async function sealAgeFile(options: SealOptions): Promise<void> {
   const nonce = new Uint8Array(randomBytes(payloadNonceBytes))
   const key = derivePayloadKey(fileKey, nonce)
   for (const start of [await encodeAgeHeader(fileKey, options.recipients), nonce]) {
-    options.onSealed?.(start)
+    await options.hash?.update(start)
     await sink.write(start)
   }
   fileKey.fill(0)
@@ -70,9 +71,10 @@ export async function sealAgeFile(options: SealOptions): Promise<void> {
     async (slot, index) => {
       const batch = batches.at(index)
       const output = viewOf(slot.sealed, 0, batch.sealedBytes)
-      options.onSealed?.(output)
+      const until = options.hash?.update(output)
       if (sink.reserve === undefined) await sink.write(output)
       options.onBytes?.(batch.plainBytes)
+      return { until }
     },
   )
   key.fill(0)
@@ -111,8 +113,8 @@ export interface StreamOptions {
   /** Receives the plaintext in order, each part verified; on an error, or before the promise resolves, what was written must not be used. */
   readonly sink: ByteSink
   readonly signal?: AbortSignal | undefined
-  /** Receives every byte of the age file in order, for hashing it on the way. */
-  readonly onSealed?: ((bytes: Uint8Array) => void) | undefined
+  /** Hashes the age file on the way. */
+  readonly hash?: OrderedHash | undefined
 }
 
 /** An age file whose header was opened: the plaintext as a stream, or any part of it. The caller keeps the reader open and closes it. */
@@ -158,8 +160,8 @@ export class AgeFile {
   async stream(options: StreamOptions): Promise<void> {
     const { pool, sink, signal } = options
     pool.prepare(this.sizeBytes)
-    options.onSealed?.(this.#header.bytes)
-    options.onSealed?.(this.#nonce)
+    await options.hash?.update(this.#header.bytes)
+    await options.hash?.update(this.#nonce)
     const batches = batchesOf(this.sizeBytes)
     const file = this.#reader.file
     await runBatches(
@@ -178,8 +180,9 @@ export class AgeFile {
       },
       async (slot, index) => {
         const batch = batches.at(index)
-        options.onSealed?.(viewOf(slot.sealed, 0, batch.sealedBytes))
+        const until = options.hash?.update(viewOf(slot.sealed, 0, batch.sealedBytes))
         if (sink.reserve === undefined) await sink.write(viewOf(slot.plain, 0, batch.plainBytes))
+        return { until }
       },
     )
     this.#endVerified = true

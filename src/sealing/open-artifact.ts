@@ -1,4 +1,3 @@
-import { createHash } from "node:crypto"
 import { mkdir, mkdtemp, readdir, rename, rm } from "node:fs/promises"
 import { basename, dirname, join, resolve } from "node:path"
 import * as z from "zod"
@@ -12,6 +11,8 @@ import { ChunkPool } from "./chunk-pool.ts"
 import { onDisk, SealingError, systemCode } from "./errors.ts"
 import { filesByShard, maxIndexBytes, parseFileIndex } from "./file-index.ts"
 import type { FileIndex, IndexedFile } from "./file-index.ts"
+import { openHash } from "./hash-thread.ts"
+import type { OrderedHash } from "./hash-thread.ts"
 import { maxHeaderBytes, rewrapHeader } from "./header.ts"
 import { recipientOf } from "./keys.ts"
 import { maxShards, verifyManifest } from "./manifest.ts"
@@ -68,7 +69,6 @@ export async function openArtifact(options: OpenArtifactOptions): Promise<Opened
   // mkdtemp makes it with mode 0700.
   const temporary = await onDisk(prefix, () => mkdtemp(prefix))
   try {
-    const folders = new Set<string>()
     const shards = filesByShard(index.files, manifest.shards.length)
     const progress = progressMeter(
       "open",
@@ -76,7 +76,9 @@ export async function openArtifact(options: OpenArtifactOptions): Promise<Opened
       options.onProgress,
     )
     await using pool = new ChunkPool(options.workers)
-    for (const [shard, files] of shards.entries()) await openShard(options, pool, manifest, shard, files, temporary, folders, progress)
+    await using hash = openHash(manifest.files.bytes, options.workers)
+    const tools = { pool, hash, folder: temporary, folders: new Set<string>(), progress }
+    for (const [shard, files] of shards.entries()) await openShard(options, manifest, shard, files, tools)
     await onDisk(destination, () => rename(temporary, destination))
     return { manifest, files: index.files }
   } catch (error) {
@@ -177,15 +179,23 @@ async function openIndexBlob(access: ArtifactAccess, manifest: ArtifactManifest)
   return await file.readRange(0, file.sizeBytes)
 }
 
+/** What the shards of one artifact are opened with. */
+interface OpeningTools {
+  readonly pool: ChunkPool
+  readonly hash: OrderedHash
+  /** Where the files go for the time being. */
+  readonly folder: string
+  /** Folders that were made in it. */
+  readonly folders: Set<string>
+  readonly progress: (bytes: number) => void
+}
+
 async function openShard(
   options: OpenArtifactOptions,
-  pool: ChunkPool,
   manifest: ArtifactManifest,
   shard: number,
   files: readonly IndexedFile[],
-  folder: string,
-  folders: Set<string>,
-  progress: (bytes: number) => void,
+  { pool, hash, folder, folders, progress }: OpeningTools,
 ): Promise<void> {
   const path = `shards[${shard}]`
   const named = manifest.shards[shard]
@@ -195,11 +205,10 @@ async function openShard(
     refuseOtherSize(reader, named.sizeBytes, path)
     const file = await AgeFile.open(reader, options.identity, replacedHeader(options, shard))
     await using extractor = new ShardExtractor(files, folder, folders)
-    const hash = createHash("sha256")
     await file.stream({
       pool,
       signal: options.signal,
-      onSealed: (bytes) => hash.update(bytes),
+      hash,
       sink: {
         async write(bytes) {
           await extractor.write(bytes)
@@ -208,7 +217,7 @@ async function openShard(
       },
     })
     await extractor.finish()
-    if (`sha256:${hash.digest("hex")}` !== named.digest) throw new SealingError("corrupt", "the shard's digest is another", { path })
+    if ((await hash.digest()) !== named.digest) throw new SealingError("corrupt", "the shard's digest is another", { path })
   } catch (error) {
     if (!(error instanceof SealingError)) throw error
     // A blob that is not the named one explains whatever went wrong inside it.

@@ -1,4 +1,4 @@
-import { createHash, randomBytes } from "node:crypto"
+import { randomBytes } from "node:crypto"
 import { link, mkdir, readdir, readFile, rm } from "node:fs/promises"
 import { dirname, join, resolve, sep } from "node:path"
 import * as z from "zod"
@@ -14,6 +14,8 @@ import { syncFolder, temporaryName, writeBytesDurably, writeDurably } from "./du
 import { onDisk, SealingError, systemCode } from "./errors.ts"
 import { encodeFileIndex, maxIndexBytes, planShards } from "./file-index.ts"
 import type { IndexedFile } from "./file-index.ts"
+import { openHash } from "./hash-thread.ts"
+import type { OrderedHash } from "./hash-thread.ts"
 import { generateAgeIdentity, identityKind, recipientOf } from "./keys.ts"
 import type { RecipientKind } from "./keys.ts"
 import { artifactManifestSchema, malformedBy, manifestDigest } from "./manifest.ts"
@@ -81,12 +83,10 @@ export async function sealArtifact(options: SealArtifactOptions): Promise<Sealed
   const plan = planShards(files, options.shardBytes ?? defaultShardBytes)
   await removeStale(output, plan.length)
 
-  const progress = progressMeter(
-    "seal",
-    plan.reduce((sum, shard) => sum + tarBytes(shard), 0),
-    options.onProgress,
-  )
+  const totalBytes = plan.reduce((sum, shard) => sum + tarBytes(shard), 0)
+  const progress = progressMeter("seal", totalBytes, options.onProgress)
   await using pool = new ChunkPool(options.workers)
+  await using hash = openHash(totalBytes, options.workers)
   const records: ShardRecord[] = []
   let resumedShards = 0
   for (const [shard, shardFiles] of plan.entries()) {
@@ -95,7 +95,7 @@ export async function sealArtifact(options: SealArtifactOptions): Promise<Sealed
       resumedShards++
       progress(tarBytes(shardFiles))
     }
-    records.push(kept ?? (await sealShard(options, pool, shard, shardFiles, key, progress)))
+    records.push(kept ?? (await sealShard(options, { pool, hash, key, progress }, shard, shardFiles)))
   }
   const signed = await finish(options, plan, records, key.recipient)
   return { signed, digest: manifestDigest(signed.manifest), resumedShards }
@@ -118,18 +118,23 @@ const shardRecordSchema = z.strictObject({
 
 type ShardRecord = z.infer<typeof shardRecordSchema>
 
+/** What the shards of one artifact are sealed with. */
+interface SealingTools {
+  readonly pool: ChunkPool
+  readonly hash: OrderedHash
+  readonly key: ArtifactKey
+  readonly progress: (bytes: number) => void
+}
+
 async function sealShard(
   options: SealArtifactOptions,
-  pool: ChunkPool,
+  { pool, hash, key, progress }: SealingTools,
   shard: number,
   files: readonly SourceFile[],
-  key: ArtifactKey,
-  progress: (bytes: number) => void,
 ): Promise<ShardRecord> {
   await using source = new ShardSource(files)
   const path = join(options.output, shardFileName(shard))
   const sealed = await writeDurably(path, 0o644, async (file) => {
-    const hash = createHash("sha256")
     const sink = new FileSink(file, path)
     await sealAgeFile({
       pool,
@@ -137,11 +142,10 @@ async function sealShard(
       source,
       sink,
       signal: options.signal,
-      onSealed: (bytes) => hash.update(bytes),
+      hash,
       onBytes: progress,
     })
-    const digest: Digest = `sha256:${hash.digest("hex")}`
-    return { digest, sizeBytes: sink.sizeBytes }
+    return { digest: await hash.digest(), sizeBytes: sink.sizeBytes }
   })
   const record: ShardRecord = { plan: planDigest(files), ...sealed, files: [...source.digests] }
   if (key.identity !== undefined) {
