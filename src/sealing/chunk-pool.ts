@@ -20,7 +20,7 @@ export interface BatchSlot {
 }
 
 /**
- * Worker threads that seal and open chunks, and the shared buffers for it. Threads start with the first large batch, so that a pool for small files costs
+ * Worker threads that seal and open chunks, and the shared buffers for it. Threads start with the first large file, so that a pool for small files costs
  * nothing; until they are ready the calling thread works itself. Close it (`await using`): open threads keep the process alive, and closing wipes the buffers.
  */
 export class ChunkPool implements AsyncDisposable {
@@ -56,9 +56,9 @@ export class ChunkPool implements AsyncDisposable {
     else this.#slots.push(slot)
   }
 
-  /** Starts the threads for work of this size, if it is worth it; `run` does so too, but later. */
+  /** Starts the threads when so much work is worth it; without them `run` works on the calling thread. */
   prepare(plaintextBytes: number): void {
-    if (this.#closed || plaintextBytes <= smallBytes) return
+    if (this.#closed || plaintextBytes < threadBytes) return
     while (this.#workers.length < this.#size) this.#start()
   }
 
@@ -69,7 +69,6 @@ export class ChunkPool implements AsyncDisposable {
   async run(task: ChunkTask): Promise<void> {
     if (this.#closed) throw new TypeError("the pool is closed")
     if (task.input.length <= smallBytes) return runChunkTask(task)
-    this.prepare(task.input.length)
     if (!this.#workers.some(({ ready }) => ready)) {
       // Lets others on this thread have their turn between two batches.
       await setImmediate()
@@ -158,4 +157,6 @@ const maxWorkers = 64
 // One to work on and one to go on with, so that a thread does not wait for the main thread's answer.
 const tasksPerWorker = 2
 // Below this a message to another thread costs more than the work.
-const smallBytes = 4 * sealedChunkBytes
+const smallBytes = sealedChunkBytes
+// Below this the start of threads (some 50 ms) costs more than the work.
+const threadBytes = 4_000_000
