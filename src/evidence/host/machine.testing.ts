@@ -33,9 +33,7 @@ export class LabMachine {
     this.#event(4, eventTypes.application, encodeUtf8(options.kernel ?? "kernel"))
     for (let pcr = 0; pcr <= 7; pcr++) this.#event(pcr, eventTypes.separator, new Uint8Array(4))
     if (options.commandLine !== undefined) this.#loadOptions(options.commandLine)
-    if (options.omitsExit !== true)
-      for (const text of ["Exit Boot Services Invocation", "Exit Boot Services Returned with Success"])
-        this.#event(5, eventTypes.action, encodeUtf8(text))
+    for (const text of ["Exit Boot Services Invocation", "Exit Boot Services Returned with Success"]) this.#exit(encodeUtf8(text), options.exit)
     this.measure("boot_aggregate", encodeHex(hash("sha256", ...Array.from({ length: 10 }, (_, pcr) => this.#register("sha256", pcr)))))
   }
 
@@ -100,6 +98,12 @@ export class LabMachine {
     this.#event(9, eventTypes.tag, new ByteWriter().u32le(0x8f3b22ed).u32le(label.length).bytes(label).take(), measured.take())
   }
 
+  #exit(data: Uint8Array, how: LabMachineOptions["exit"]): void {
+    if (how === "omitted") return
+    if (how === undefined) return this.#event(5, eventTypes.action, data)
+    for (const bank of this.#banks) this.#extend(bank, 5, hash(bank, data))
+  }
+
   #event(pcr: number, type: number, data: Uint8Array, measured = data): void {
     this.#writeEvent(pcr, type, data, measured)
     for (const bank of this.#banks) this.#extend(bank, pcr, hash(bank, measured))
@@ -137,8 +141,8 @@ export interface LabMachineOptions {
   readonly startupLocality?: number
   /** Measured into PCR 9 as the kernel's EFI stub does: by digest, with a label as data. */
   readonly commandLine?: string
-  /** Leaves out the two ExitBootServices events. */
-  readonly omitsExit?: boolean
+  /** What the firmware does with the two ExitBootServices events; it logs and measures them where this is left out. */
+  readonly exit?: "omitted" | "measured-only"
   /** Hash of the IMA list's template digests. */
   readonly imaHeaderHash?: HashName
   /** Extends every bank with the padded SHA-1 digest, as kernels before 5.8 do. */

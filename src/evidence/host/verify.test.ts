@@ -240,10 +240,16 @@ test("verifyHost() reads lists with SHA-256 template digests when told", () => {
 })
 
 test("verifyHost() hands quirks and command lines to the judge of the boot log", () => {
-  const bundle = new LabMachine({ omitsExit: true }).quote(extraData)
+  const bundle = new LabMachine({ exit: "omitted" }).quote(extraData)
   refuses("log-incomplete", bundle)
   const quirks = ["no-exit-boot-services"] as const
   assert.deepEqual(verifyHost(bundle, { ...expectation, quirks }).claims.boot.quirks, quirks)
+  const unlogged = new LabMachine({ exit: "measured-only" }).quote(extraData)
+  refuses("pcr-mismatch", unlogged)
+  refuses("pcr-mismatch", unlogged, { quirks })
+  const allowed = ["unlogged-exit-boot-services"] as const
+  assert.deepEqual(verifyHost(unlogged, { ...expectation, quirks: allowed }).claims.boot.quirks, allowed)
+  assert.deepEqual(verifyHost(new LabMachine().quote(extraData), { ...expectation, quirks: allowed }).claims.boot.quirks, [])
   const commandLine = "root=/dev/dm-0 lockdown=confidentiality"
   const booted = new LabMachine({ commandLine }).quote(extraData)
   assert.deepEqual(verifyHost(booted, expectation).claims.boot.commandLines, [])

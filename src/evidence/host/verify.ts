@@ -1,6 +1,7 @@
 import { hash as hashOnce } from "node:crypto"
 import { concatBytes } from "../../bytes/compare.ts"
-import { encodeHex, parseHex } from "../../bytes/text.ts"
+import { encodeHex, encodeUtf8, parseHex } from "../../bytes/text.ts"
+import { hash } from "../../pki/signatures.ts"
 import type { HashName } from "../../pki/signatures.ts"
 import type { HostBundle } from "../bundle.ts"
 import { EvidenceError } from "../errors.ts"
@@ -77,9 +78,12 @@ export function verifyHost(bundle: HostBundle, expectation: HostExpectation): Ge
   }
   const previous = expectation.previous === "none" ? undefined : expectation.previous
   if (previous !== undefined) checkSameBoot(previous.clockInfo, signed.attest.clockInfo)
-  const bootPcrs = bootRegisters(bundle, expectation, previous, bank)
   const start = bundle.ima.from === 0 ? undefined : previous?.ima
-  const imaValue = findQuotedImaValue(bundle.ima.list, bank, bootPcrs, { signed, start, expectation })
+  const { bootPcrs, imaValue } = findQuotedValues(bundle.ima.list, bank, bootCandidates(bundle, expectation, previous, bank), {
+    signed,
+    start,
+    expectation,
+  })
   const values = new Map([...bootPcrs, [imaPcr, imaValue]])
   const quote = checkQuoteContents(
     signed.attest,
@@ -126,6 +130,24 @@ function bootRegisters(
   return new Map(wanted.map((pcr) => [pcr, encodeHex(replay.registers.get(pcr) ?? startValue(pcr, bank, replay.startupLocality))]))
 }
 
+/** The boot log's registers; and, where the policy accepts that firmware, with the two ExitBootServices events that it measured but did not log. */
+function bootCandidates(
+  bundle: HostBundle,
+  expectation: HostExpectation,
+  previous: PreviousHost | undefined,
+  bank: HashName,
+): readonly ReadonlyMap<number, string>[] {
+  const logged = bootRegisters(bundle, expectation, previous, bank)
+  const value = logged.get(exitPcr)
+  if (value === undefined || bundle.eventLog === undefined || !expectation.quirks.includes("unlogged-exit-boot-services")) return [logged]
+  const withExit = exitEvents.reduce((register, text) => hash(bank, register, hash(bank, encodeUtf8(text))), parseHex(value))
+  return [logged, new Map([...logged].map(([pcr, text]) => [pcr, pcr === exitPcr ? encodeHex(withExit) : text]))]
+}
+
+/** TCG PFP 1.06, 10.4.4: the actions that firmware measures into PCR 5 when the operating system takes over. */
+const exitPcr = 5
+const exitEvents = ["Exit Boot Services Invocation", "Exit Boot Services Returned with Success"]
+
 function requiredBoot(previous: PreviousHost | undefined): BootClaims {
   if (previous === undefined)
     throw new EvidenceError("missing-piece", "the boot log is missing, and none was verified for this boot", { path: "eventLog" })
@@ -137,21 +159,44 @@ function verifiedBoot(eventLog: Uint8Array, bank: HashName, quotedPcrs: Readonly
   return verifyEventLog(eventLog, { bank, quotedPcrs, quirks, ...(commandLineCandidates === undefined ? {} : { commandLineCandidates }) }).claims
 }
 
+interface QuotedValues {
+  readonly bootPcrs: ReadonlyMap<number, string>
+  /** Register 10. */
+  readonly imaValue: string
+}
+
+interface SearchContext {
+  readonly signed: SignedQuote
+  readonly start: ImaState | undefined
+  readonly expectation: HostExpectation
+}
+
+/** The register values that hash to the quote's digest: the boot log's, and for register 10 the one behind some line of the IMA list. */
+function findQuotedValues(
+  list: Uint8Array,
+  bank: HashName,
+  candidates: readonly ReadonlyMap<number, string>[],
+  context: SearchContext,
+): QuotedValues {
+  for (const bootPcrs of candidates) {
+    const imaValue = findQuotedImaValue(list, bank, bootPcrs, context)
+    if (imaValue !== undefined) return { bootPcrs, imaValue }
+  }
+  throw new EvidenceError("pcr-mismatch", "boot log and ima list together lead to no line at which the quoted registers have their digest", {
+    path: "TPMS_ATTEST.pcrDigest",
+  })
+}
+
 /**
  * The value of register 10 under which the registers hash to the quote's digest. The quote holds that digest only, and the list may lead the register by
  * entries that were logged but not yet extended, so the value behind each line is tried.
  */
-function findQuotedImaValue(
-  list: Uint8Array,
-  bank: HashName,
-  bootPcrs: ReadonlyMap<number, string>,
-  context: { readonly signed: SignedQuote; readonly start: ImaState | undefined; readonly expectation: HostExpectation },
-): string {
+function findQuotedImaValue(list: Uint8Array, bank: HashName, bootPcrs: ReadonlyMap<number, string>, context: SearchContext): string | undefined {
   const { signed, start, expectation } = context
   const ordered = (from: number, to: number): Uint8Array =>
     concatBytes(...[...bootPcrs].filter(([pcr]) => pcr >= from && pcr < to).map(([, value]) => parseHex(value)))
   const before = ordered(0, imaPcr)
-  const input = concatBytes(before, startValue(imaPcr, bank, 0), ordered(imaPcr, 24))
+  const input = concatBytes(before, startValue(imaPcr, bank, 0), ordered(imaPcr, pcrCount))
   const wanted = encodeHex(signed.quote.pcrDigest)
   const matches = (value: Uint8Array): boolean => {
     input.set(value, before.length)
@@ -166,10 +211,11 @@ function findQuotedImaValue(
     })
     if (found !== undefined) return found
   }
-  throw new EvidenceError("pcr-mismatch", "boot log and ima list together lead to no line at which the quoted registers have their digest", {
-    path: "TPMS_ATTEST.pcrDigest",
-  })
+  return undefined
 }
+
+/** PC Client TPMs. */
+const pcrCount = 24
 
 /**
  * boot_aggregate is over the bank of IMA's own hash, SHA-1 in the old template: where that is not the judged bank, the log's replay of it stands in. No quote
