@@ -1,0 +1,87 @@
+import { mkdir } from "node:fs/promises"
+import { join } from "node:path"
+import { setTimeout as sleep } from "node:timers/promises"
+import type { RefusalView, RunView, WireFinding } from "../../src/protocol/messages.ts"
+import { LabError } from "../error.ts"
+import type { Image } from "../image/build.ts"
+import { bootMachine } from "../machine/boot.ts"
+import type { LabTpm } from "../machine/tpm.ts"
+import type { ManagerProcess } from "./manager-process.ts"
+import type { Party } from "./party.ts"
+
+/** A machine that is booted, asks for work once, and is then judged by what the manager did about it. */
+export interface MachineTrial {
+  /** Name under which the machine enrols. */
+  readonly host: string
+  readonly image: Image
+  readonly tpm: LabTpm
+  readonly maintenanceDisk?: string
+  /** Default 2. */
+  readonly processors?: number
+}
+
+/** What became of a trial: the run that the machine did, or the refusal. */
+export type TrialResult =
+  | { readonly host: string; readonly outcome: "succeeded"; readonly run: RunView; readonly seconds: number }
+  | { readonly host: string; readonly outcome: "refused"; readonly run: RunView; readonly refusal: RefusalView; readonly seconds: number }
+
+export interface TrialOptions {
+  readonly manager: ManagerProcess
+  /** A party of the study, who may see its runs. */
+  readonly watcher: Party
+  /** Folder for the machines' consoles. */
+  readonly folder: string
+  readonly timeoutSeconds: number
+  readonly signal: AbortSignal
+}
+
+/**
+ * Boots a machine whose agent claims once, and waits until one of `runs` shows that it was granted and done, or refused.
+ * @throws {LabError} `machine-ended`, `console-timeout` when nothing came of it; the message has the console's last lines
+ */
+export async function tryMachine(trial: MachineTrial, runs: readonly string[], options: TrialOptions): Promise<TrialResult> {
+  const started = performance.now()
+  const folder = join(options.folder, trial.host)
+  await mkdir(folder, { recursive: true })
+  await using machine = await bootMachine({
+    image: trial.image,
+    tpm: trial.tpm,
+    folder,
+    configuration: agentConfiguration(trial.host, options.manager),
+    ...(trial.maintenanceDisk === undefined ? {} : { maintenanceDisk: trial.maintenanceDisk }),
+    ...(trial.processors === undefined ? {} : { processors: trial.processors }),
+  })
+  const deadline = started + options.timeoutSeconds * 1000
+  for (;;) {
+    options.signal.throwIfAborted()
+    // Asked before the runs are, so that what the machine did last is seen.
+    const over = !machine.running || performance.now() > deadline
+    const seconds = (performance.now() - started) / 1000
+    for (const id of runs) {
+      const run = await options.watcher.run(id)
+      const refusal = run.refusals.find(({ host }) => host === trial.host)
+      if (refusal !== undefined) return { host: trial.host, outcome: "refused", run, refusal, seconds }
+      if (run.host === trial.host && run.state === "succeeded") return { host: trial.host, outcome: "succeeded", run, seconds }
+      if (run.host === trial.host && run.endedAt !== undefined)
+        throw new LabError("machine-ended", `the run of ${trial.host} ${run.state}: ${run.reason ?? ""}`)
+    }
+    if (over) {
+      const tail = (await machine.consoleText()).trimEnd().split("\n").slice(-8).join("\n")
+      throw new LabError(
+        machine.running ? "console-timeout" : "machine-ended",
+        `${trial.host} was neither granted nor refused; its console ends:\n${tail}`,
+      )
+    }
+    await sleep(500)
+  }
+}
+
+/** Configuration disk of a machine whose agent claims once. */
+export function agentConfiguration(host: string, manager: ManagerProcess): string {
+  return JSON.stringify({ perun: 1, host, manager: { url: manager.urlForGuests, key: manager.key }, once: true })
+}
+
+/** The first finding that refuses, which names the reason. */
+export function firstRefusal({ findings }: RefusalView): WireFinding | undefined {
+  return findings.find(({ effect }) => effect === "refusal")
+}

@@ -1,0 +1,208 @@
+import type { Command } from "commander"
+import { parseHex } from "../../bytes/text.ts"
+import { allAgree, runConformance, type ConformanceRow } from "../../evidence/conformance/run.ts"
+import { type FirmwareQuirk, firmwareQuirks } from "../../evidence/eventlog/verify.ts"
+import type { HostClaims } from "../../evidence/host/claims.ts"
+import { hostPcrs, verifyHost } from "../../evidence/host/verify.ts"
+import type { EndorsementClaims } from "../../evidence/tpm/claims.ts"
+import { harmlessQuirks } from "../../evidence/tpm/endorsements.ts"
+import { parseAttest } from "../../evidence/tpm/format.ts"
+import { parseSizedPublicArea } from "../../evidence/tpm/public-area.ts"
+import { verifyEndorsementCertificate } from "../../evidence/tpm/verify.ts"
+import { printableBytes } from "../../policy/findings.ts"
+import { insecureLaboratory } from "../connect.ts"
+import { type HostEvidenceFiles, loadHostEvidence, rootsWith } from "../evidence-file.ts"
+import { RefusedError, UsageError } from "../exit.ts"
+import type { Cell, Output } from "../output.ts"
+
+export function register(command: Command, output: Output): void {
+  command
+    .command("verify")
+    .argument("<path>", "bundle (JSON) or folder with quote.msg, quote.sig, ak.tpm2b-public, eventlog.bin, ima.bin")
+    .option("--nonce <hex>", "challenge that the quote must answer (its extraData)")
+    .option("--insecure-any-nonce", "accept whatever challenge the quote answers: says nothing about its age")
+    .option("--laboratory-root <file>", "PEM of a laboratory root to accept: INSECURE LABORATORY; again for each", collect, [])
+    .option("--at <time>", "judge certificates at this time (default: now)")
+    .option("--quirk <name>", `firmware fault to accept: ${Object.keys(firmwareQuirks).join(", ")}; again for each`, collect, [])
+    .description("verify the evidence of a host: what was proved, by whom, until when, and what was not")
+    .action(async (path: string, options: VerifyOptions) => verify(path, options, output))
+  command
+    .command("conformance")
+    .argument("<folder>", "test vectors: KIND/CASE/expected.json")
+    .option("--kind <kind>", "only this kind; again for each", collect, [])
+    .description("judge recorded evidence of real machines as its expected.json says; exit 0 only if all agree")
+    .action(async (folder: string, options: { kind: readonly string[] }) => {
+      const rows = await runConformance(folder, options.kind.length === 0 ? {} : { kinds: options.kind })
+      showConformance(rows, output)
+      const agree = allAgree(rows)
+      output.event({ ok: agree, cases: rows.length, rows })
+      if (!agree) throw new RefusedError("not every case agrees")
+    })
+}
+
+interface VerifyOptions {
+  readonly nonce?: string
+  readonly insecureAnyNonce?: true
+  readonly laboratoryRoot: readonly string[]
+  readonly at?: string
+  readonly quirk: readonly string[]
+}
+
+async function verify(path: string, options: VerifyOptions, output: Output): Promise<void> {
+  const files = await loadHostEvidence(path)
+  const time = parseTime(options.at)
+  const endorsement = await verifiedEndorsement(files, options.laboratoryRoot, time)
+  const extraData = expectedNonce(files, options)
+  const host = verifyHost(files.bundle, {
+    extraData,
+    requiredPcrs: hostPcrs,
+    quirks: options.quirk.map(parseQuirk),
+    identity: "unproved",
+    previous: "none",
+  }).claims
+  const facts = [...endorsementFacts(endorsement), ...hostFacts(host, options.insecureAnyNonce === true)]
+  const proved = facts.filter(({ proved: held }) => held)
+  const open = facts.filter(({ proved: held }) => !held)
+  output.result({ ok: true, genuine: true, at: time.toISOString(), proved: proved.map(plain), notProved: open.map(plain) }, () => {
+    if (endorsement?.rootKind === "laboratory")
+      output.line(`${insecureLaboratory}: the endorsement chains to a root that was given, not to a vendor's`, "warn")
+    output.table(
+      ["what", "", "how we know"],
+      facts.map(({ what, proved: held, how }): readonly Cell[] => [
+        what,
+        held ? { text: "proved", tone: "good" } : { text: "not proved", tone: "warn" },
+        how,
+      ]),
+    )
+    output.line()
+    output.line("genuine. Whether it is also acceptable is for a policy to say.", "good")
+  })
+}
+
+interface Fact {
+  readonly what: string
+  readonly proved: boolean
+  readonly how: string
+}
+
+function plain({ what, how }: Fact): { readonly what: string; readonly how: string } {
+  return { what, how }
+}
+
+function endorsementFacts(endorsement: EndorsementClaims | undefined): readonly Fact[] {
+  const link = { what: "the quote's key lives in that TPM", proved: false, how: "needs MakeCredential with the machine: perun host enrol" }
+  if (endorsement === undefined) return [{ what: "a vendor vouches for the TPM", proved: false, how: "no endorsement certificate was given" }, link]
+  const { manufacturer, model, version, rootName, rootKind, isRevocationChecked, quirks } = endorsement
+  return [
+    {
+      what: "a vendor vouches for the TPM",
+      proved: true,
+      how: `${manufacturer} ${model} ${version}, certificate chain to ${rootName} (${rootKind})`,
+    },
+    {
+      what: "the vendor has not revoked it",
+      proved: isRevocationChecked,
+      how: isRevocationChecked ? "revocation lists of every issuer" : "no revocation list was given",
+    },
+    ...(quirks.length === 0 ? [] : [{ what: "the certificate's form", proved: true, how: `accepted oddities: ${quirks.join(", ")}` }]),
+    link,
+  ]
+}
+
+function hostFacts({ quote, boot, ima }: HostClaims, anyNonce: boolean): readonly Fact[] {
+  const registers = quote.selection.map(({ bank, pcrs }) => `${bank} ${pcrs.join(",")}`).join("; ")
+  const { resetCount, restartCount, safe } = quote.clockInfo
+  const lines = boot.commandLines.map(({ text }) => text).join(" | ")
+  return [
+    { what: "a TPM quoted its registers", proved: true, how: `${quote.scheme} over ${registers}` },
+    { what: "for this challenge", proved: !anyNonce, how: anyNonce ? "any challenge was accepted" : "extraData equals the nonce given" },
+    {
+      what: "boot count and clock",
+      proved: true,
+      how: `resetCount ${resetCount}, restartCount ${restartCount}, clock ${safe ? "safe" : "may have been set back"}`,
+    },
+    {
+      what: "how the machine booted",
+      proved: true,
+      how: `${boot.events.length} events explain registers ${[...boot.pcrs.keys()].join(",")}; Secure Boot ${boot.secureBoot}`,
+    },
+    ...(boot.quirks.length === 0 ? [] : [{ what: "firmware faults accepted", proved: true, how: boot.quirks.join(", ") }]),
+    { what: "with which command line", proved: lines !== "", how: lines === "" ? "no event holds one" : lines },
+    {
+      what: "what was loaded since",
+      proved: true,
+      how: `${ima.certifiedCount} IMA entries explain register 10 (${ima.extendRule}), boot_aggregate ${ima.bootAggregate === undefined ? "not among them" : "recomputed"}`,
+    },
+    {
+      what: "and nothing changed while it was measured",
+      proved: ima.violations === 0,
+      how: ima.violations === 0 ? "no violations" : `${ima.violations} violations: ${violationNames(ima)}`,
+    },
+    ...(ima.uncertified.length === 0
+      ? []
+      : [{ what: "the last IMA entries", proved: false, how: `${ima.uncertified.length} entries are logged but not yet in the register` }]),
+  ]
+}
+
+function violationNames({ entries }: HostClaims["ima"]): string {
+  return entries
+    .filter(({ violation }) => violation)
+    .slice(0, 5)
+    .map(({ name }) => printableBytes(name))
+    .join(", ")
+}
+
+async function verifiedEndorsement(
+  { ekCertificate, ekPublic }: HostEvidenceFiles,
+  laboratoryRoots: readonly string[],
+  time: Date,
+): Promise<EndorsementClaims | undefined> {
+  if (ekCertificate === undefined) return undefined
+  return verifyEndorsementCertificate(
+    { certificate: ekCertificate, intermediates: [], publicArea: ekPublic === undefined ? "not-given" : parseSizedPublicArea(ekPublic) },
+    { role: "endorsement", roots: await rootsWith(laboratoryRoots), time: time.getTime(), revocationLists: [], quirks: harmlessQuirks },
+  ).claims
+}
+
+function expectedNonce({ bundle }: HostEvidenceFiles, { nonce, insecureAnyNonce }: VerifyOptions): Uint8Array {
+  if (nonce !== undefined) return parseHex(nonce, "--nonce")
+  if (insecureAnyNonce === true) return parseAttest(bundle.quote).extraData
+  throw new UsageError("--nonce says which challenge the quote must answer (or --insecure-any-nonce to look at evidence of any age)")
+}
+
+function parseTime(text: string | undefined): Date {
+  const time = text === undefined ? new Date() : new Date(text)
+  if (Number.isNaN(time.getTime())) throw new UsageError(`--at wants a time like 2026-11-22T00:00:00Z, found ${text ?? ""}`)
+  return time
+}
+
+function parseQuirk(text: string): FirmwareQuirk {
+  const quirk = (Object.keys(firmwareQuirks) as FirmwareQuirk[]).find((known) => known === text)
+  if (quirk === undefined) throw new UsageError(`--quirk knows ${Object.keys(firmwareQuirks).join(", ")}, found ${text}`)
+  return quirk
+}
+
+function showConformance(rows: readonly ConformanceRow[], output: Output): void {
+  const tones = { agrees: "good", reviewed: "warn", differs: "bad", "not-judged": "bad" } as const
+  output.table(
+    ["kind", "case", "expected", "verdict", "ms", "remark"],
+    rows.map((row): readonly Cell[] => [
+      row.kind,
+      row.case,
+      row.expect,
+      { text: row.verdict, tone: tones[row.verdict] },
+      Math.round(row.seconds * 1000),
+      row.reason,
+    ]),
+  )
+  const count = (verdict: ConformanceRow["verdict"]): number => rows.filter((row) => row.verdict === verdict).length
+  output.line()
+  output.line(
+    `${count("agrees")} agree, ${count("reviewed")} differ for a reviewed reason (docs/conformance.md), ${count("differs")} differ, ${count("not-judged")} not judged`,
+    allAgree(rows) ? "good" : "bad",
+  )
+}
+
+function collect(text: string, before: readonly string[]): readonly string[] {
+  return [...before, text]
+}

@@ -1,0 +1,69 @@
+import { stat } from "node:fs/promises"
+import { join } from "node:path"
+import { readFileBounded } from "../bytes/durable.ts"
+import { UnavailableError } from "../bytes/error.ts"
+import { parseUtf8 } from "../bytes/text.ts"
+import { type HostBundle, maxEventLogBytes, maxImaListBytes, maxQuoteBytes, parseHostBundle } from "../evidence/bundle.ts"
+import { loadVendorRoots, laboratoryRoot, type TrustedRoot } from "../evidence/tpm/roots.ts"
+import { parsePemCertificates } from "../pki/certificate.ts"
+
+/** Evidence of a host as it lies on disk. */
+export interface HostEvidenceFiles {
+  readonly bundle: HostBundle
+  /** Certificate of the endorsement key, as stored, where the folder has one. */
+  readonly ekCertificate?: Uint8Array
+  /** TPM2B_PUBLIC of the endorsement key. */
+  readonly ekPublic?: Uint8Array
+}
+
+/**
+ * Reads evidence of a host: a bundle as the agent sends it (JSON file), or a folder with quote.msg, quote.sig, ak.tpm2b-public, eventlog.bin, ima.bin and,
+ * where they are there, ek-certificate.der and ek.tpm2b-public. Nothing is verified.
+ */
+export async function loadHostEvidence(path: string): Promise<HostEvidenceFiles> {
+  if (!(await isFolder(path))) return { bundle: parseHostBundle(await readFileBounded(path, maxBundleBytes)) }
+  const read = (name: string, maximum: number): Promise<Uint8Array> => readFileBounded(join(path, name), maximum)
+  const ekCertificate = await optional(read("ek-certificate.der", maxCertificateBytes))
+  const ekPublic = await optional(read("ek.tpm2b-public", maxQuoteBytes))
+  return {
+    bundle: {
+      quote: await read("quote.msg", maxQuoteBytes),
+      signature: await read("quote.sig", maxQuoteBytes),
+      akPublic: await read("ak.tpm2b-public", maxQuoteBytes),
+      eventLog: await read("eventlog.bin", maxEventLogBytes),
+      ima: { from: 0, list: await read("ima.bin", maxImaListBytes) },
+    },
+    ...(ekCertificate === undefined ? {} : { ekCertificate }),
+    ...(ekPublic === undefined ? {} : { ekPublic }),
+  }
+}
+
+/** The pinned vendor roots and, marked as such, laboratory roots from PEM files. */
+export async function rootsWith(laboratoryFiles: readonly string[]): Promise<readonly TrustedRoot[]> {
+  const roots = [...loadVendorRoots()]
+  for (const path of laboratoryFiles) {
+    const certificates = parsePemCertificates(parseUtf8(await readFileBounded(path, 1 << 20), path))
+    roots.push(...certificates.map(laboratoryRoot))
+  }
+  return roots
+}
+
+async function isFolder(path: string): Promise<boolean> {
+  try {
+    return (await stat(path)).isDirectory()
+  } catch (cause) {
+    throw new UnavailableError("unavailable", "no such file or folder", { path, cause })
+  }
+}
+
+async function optional(reading: Promise<Uint8Array>): Promise<Uint8Array | undefined> {
+  try {
+    return await reading
+  } catch (error) {
+    if (error instanceof UnavailableError && error.code === "unavailable") return undefined
+    throw error
+  }
+}
+
+const maxBundleBytes = 128 * 1024 * 1024
+const maxCertificateBytes = 65_536
