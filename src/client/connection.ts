@@ -1,11 +1,9 @@
 import { randomInt, type KeyObject } from "node:crypto"
 import { setTimeout as sleep } from "node:timers/promises"
 import { withRetry, type Transport } from "../protocol/http-client.ts"
-import { connectVerified, verifyManager } from "../protocol/manager-connection.ts"
+import { connectAsStakeholder } from "../protocol/manager-connection.ts"
 import type { ManagerDescription } from "../protocol/messages.ts"
 import type { PathValues, RequestBody, RequestQuery, ResponseBody, Route } from "../protocol/routes.ts"
-import { makeSessionHeader, sessionHeader } from "../protocol/session.ts"
-import { createTlsIdentity } from "../protocol/tls.ts"
 
 /** Where a manager is and which key it must have; the key comes from a policy, never from the network. */
 export interface ManagerPin {
@@ -20,8 +18,6 @@ export interface SessionSigner {
   readonly privateKey: KeyObject
 }
 
-/** How long a session statement lasts. The TLS key that it names lives only in this process. */
-const sessionMilliseconds = 12 * 3_600_000
 const retryPauses = { attempts: 4, baseMilliseconds: 250, maxMilliseconds: 4000 } as const
 
 /**
@@ -43,16 +39,8 @@ export class ManagerConnection implements Disposable {
    * @throws {UnavailableError} when there is no answer
    */
   static async open(pin: ManagerPin, signer: SessionSigner, options: { readonly timeoutMilliseconds?: number } = {}): Promise<ManagerConnection> {
-    const tls = createTlsIdentity("perun client")
-    const manager = await verifyManager(new URL(pin.url), pin.key, tls, options)
-    const statement = {
-      perun: 1,
-      manager: manager.description.instance,
-      tlsKey: tls.tlsKey,
-      notAfter: new Date(Date.now() + sessionMilliseconds).toISOString(),
-    } as const
-    const headers = { [sessionHeader]: makeSessionHeader(statement, signer.privateKey) }
-    return new ManagerConnection(manager.description, connectVerified(manager, tls, { ...options, headers }))
+    const { description, transport } = await connectAsStakeholder(new URL(pin.url), pin.key, signer.privateKey, { now: new Date(), ...options })
+    return new ManagerConnection(description, transport)
   }
 
   [Symbol.dispose](): void {

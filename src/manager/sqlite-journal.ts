@@ -105,11 +105,14 @@ export class SqliteJournal implements Journal {
 
 function connect(path: string): DatabaseSync {
   const database = new DatabaseSync(path, { timeout: 2000 })
-  // EXCLUSIVE: a second manager on the same folder would undo single use. FULL: what was answered is on the disk.
-  database.exec(
-    "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF",
-  )
-  return database
+  try {
+    // EXCLUSIVE: a second manager on the same folder would undo single use. FULL: what was answered is on the disk.
+    database.exec("PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF")
+    return database
+  } catch (error) {
+    database.close()
+    throw error
+  }
 }
 
 /** SQLite primary result codes that have a name of ours; https://sqlite.org/rescode.html */

@@ -6,6 +6,7 @@ import { digestOf } from "../bytes/digest.ts"
 import { encodeBase64, encodeHex, parseBase64 } from "../bytes/text.ts"
 import { parseCertificate } from "../pki/certificate.ts"
 import { sshPublicKeyText } from "../pki/ssh-key.ts"
+import { ProtocolError } from "../protocol/errors.ts"
 import { generateHpkeKeyPair } from "../protocol/hpke.ts"
 import { createTlsIdentity, type TlsIdentity } from "../protocol/tls.ts"
 import { base64Schema, parseMessage } from "../protocol/wire.ts"
@@ -110,19 +111,25 @@ export async function openManager(folder: string, sealer?: TpmSealer): Promise<O
   const configuration = parseMessage(configurationSchema, text, maxConfigurationBytes)
   const roots = configuration.laboratoryRoots.map((root, index) => parseBase64(root, `laboratoryRoots.${index}`))
   const vault = await loadVault(join(folder, files.vault), sealer)
+  // Opening takes the folder's lock, so only one manager ever clears unfinished uploads.
   const journal = SqliteJournal.open(join(folder, files.database))
-  const blobs = await BlobFolder.open(join(folder, files.blobs))
-  const store = Store.open({ journal, vaultKey: vault.key, randomBytes: random })
-  const keys = store.get("keys", keysKey)
-  if (keys === undefined) throw new TypeError("internal: the store holds no manager keys")
-  const judge = new TpmJudge(roots, random)
-  const manager = createManager({ store, blobs, clock: systemClock, randomBytes: random, judge, vault: vault.kind, configuration })
-  return {
-    manager,
-    tls: { privateKeyPem: keys.tlsKey, certificatePem: keys.tlsCertificate, tlsKey: keys.tlsKeyDigest },
-    vault: vault.kind,
-    laboratoryRoots: roots.map((root) => digestOf(root)),
-    [Symbol.dispose]: () => store[Symbol.dispose](),
+  try {
+    const store = Store.open({ journal, vaultKey: vault.key, randomBytes: random })
+    const keys = store.get("keys", keysKey)
+    if (keys === undefined) throw new ProtocolError("store-changed", "the store holds no manager keys", { path: folder })
+    const blobs = await BlobFolder.open(join(folder, files.blobs))
+    const judge = new TpmJudge(roots, random)
+    const manager = createManager({ store, blobs, clock: systemClock, randomBytes: random, judge, vault: vault.kind, configuration })
+    return {
+      manager,
+      tls: { privateKeyPem: keys.tlsKey, certificatePem: keys.tlsCertificate, tlsKey: keys.tlsKeyDigest },
+      vault: vault.kind,
+      laboratoryRoots: roots.map((root) => digestOf(root)),
+      [Symbol.dispose]: () => store[Symbol.dispose](),
+    }
+  } catch (error) {
+    journal.close()
+    throw error
   }
 }
 

@@ -1,10 +1,12 @@
+import type { KeyObject } from "node:crypto"
 import type { Digest } from "../bytes/digest.ts"
 import { ProtocolError } from "./errors.ts"
 import { Transport } from "./http-client.ts"
 import { verifyManagerDescription } from "./manager-description.ts"
 import type { ManagerDescription } from "./messages.ts"
 import { routes } from "./routes.ts"
-import type { TlsIdentity } from "./tls.ts"
+import { makeSessionHeader, sessionHeader } from "./session.ts"
+import { createTlsIdentity, type TlsIdentity } from "./tls.ts"
 
 /** A manager whose description was verified, with the pin for every further connection. */
 export interface VerifiedManager {
@@ -54,4 +56,30 @@ export function connectVerified(
     },
     ...options,
   })
+}
+
+/** How long a session statement lasts. The TLS key that it names lives only in the process that made it. */
+const sessionMilliseconds = 12 * 3_600_000
+
+/**
+ * Connects as a stakeholder: the manager proves its key, then a fresh TLS key speaks for the identity by a signed statement.
+ * @throws as verifyManager
+ */
+export async function connectAsStakeholder(
+  url: URL,
+  managerKey: string,
+  identityKey: KeyObject,
+  options: { readonly now: Date; readonly timeoutMilliseconds?: number },
+): Promise<{ readonly description: ManagerDescription; readonly transport: Transport }> {
+  const { now, ...rest } = options
+  const tls = createTlsIdentity("perun client")
+  const manager = await verifyManager(url, managerKey, tls, rest)
+  const statement = {
+    perun: 1,
+    manager: manager.description.instance,
+    tlsKey: tls.tlsKey,
+    notAfter: new Date(now.getTime() + sessionMilliseconds).toISOString(),
+  } as const
+  const headers = { [sessionHeader]: makeSessionHeader(statement, identityKey) }
+  return { description: manager.description, transport: connectVerified(manager, tls, { ...rest, headers }) }
 }
