@@ -191,7 +191,7 @@ function readName(template: string, nameNg: Uint8Array | undefined, name: Uint8A
   const value = nameNg ?? name ?? new Uint8Array(0)
   const isTerminated = (nameNg ?? name) !== undefined && template !== "ima"
   const nameBytes = isTerminated ? value.length - 1 : value.length
-  if (value.indexOf(0) !== (isTerminated ? nameBytes : -1))
+  if (nameBytes < 0 || value.indexOf(0) !== (isTerminated ? nameBytes : -1))
     throw new MalformedError("malformed", isTerminated ? "name does not end with its only NUL" : "name holds a NUL", { path: "n" })
   return new ByteReader("n", value).bytes(nameBytes, "name")
 }
