@@ -1,7 +1,7 @@
 import { readFile, rm, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { digestOfJson } from "../../src/bytes/digest.ts"
-import { encodeHex, parseBase64 } from "../../src/bytes/text.ts"
+import { encodeHex } from "../../src/bytes/text.ts"
 import type { BootClaims, BootEvent } from "../../src/evidence/eventlog/claims.ts"
 import { linuxTagOf, loadOptionsDigest } from "../../src/evidence/eventlog/contents.ts"
 import { parseEventLog } from "../../src/evidence/eventlog/format.ts"
@@ -15,6 +15,7 @@ import { encodeInitrd, guestFile, withFolders } from "../image/initrd.ts"
 import { digestOfFile } from "../image/tree.ts"
 import { bootMachine } from "../machine/boot.ts"
 import { findFirmware } from "../machine/firmware.ts"
+import { shownBytes } from "../machine/shown.ts"
 import { manufactureTpm } from "../machine/tpm.ts"
 import { runProgram } from "../process.ts"
 import type { OnProgress } from "../progress.ts"
@@ -136,20 +137,14 @@ async function bootProbe(folder: string, kernel: string, initrd: string): Promis
     })
     await machine.waitForConsole("perun-probe: end ima", { timeoutSeconds: probeTimeoutSeconds })
     const text = await machine.consoleText()
-    return { events: shown(text, "events"), ima: shown(text, "ima") }
+    return { events: shownBytes(text, "events"), ima: shownBytes(text, "ima") }
   } finally {
     await rm(join(folder, "tpm"), { recursive: true, force: true })
     await rm(join(folder, "machine"), { recursive: true, force: true })
   }
 }
 
-function shown(text: string, name: string): Uint8Array {
-  const match = new RegExp(`perun-probe: begin ${name}\\n([A-Za-z0-9+/=\\n]*)perun-probe: end ${name}\\n`).exec(text)
-  if (match?.[1] === undefined) throw new LabError("build-failed", `the probe showed no ${name} log`)
-  return parseBase64(match[1].replaceAll("\n", ""), `probe.${name}`)
-}
-
 const descriptions = { kernel: "Linux kernel", "command-line": "kernel command line", initrd: "initial ram disk" } as const
-const probeCommandLine = "console=ttyS0 quiet loglevel=1 panic=-1 ima_policy=tcb ima_hash=sha256 ima_template=ima-ng"
+const probeCommandLine = "console=ttyS0 quiet loglevel=1 panic=-1 no_timer_check ima_policy=tcb ima_hash=sha256 ima_template=ima-ng"
 const probeMemoryMiB = 1024
 const probeTimeoutSeconds = 180
