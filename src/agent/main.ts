@@ -12,6 +12,7 @@ import { EvidenceCollector } from "./evidence/collect.ts"
 import { enrol } from "./evidence/enrol.ts"
 import type { LeaseClock } from "./lease.ts"
 import { logLine, type AgentLog } from "./log.ts"
+import { placeOf } from "./run.ts"
 
 /** How the agent is started, on a lab machine (no options) or by `perun agent run`. */
 export interface AgentOptions {
@@ -123,7 +124,8 @@ async function main(): Promise<number> {
     return outcome === "succeeded" ? 0 : 10
   } catch (error) {
     const known = error instanceof PerunError
-    writeLog("stopped", { code: known ? error.code : "internal", message: known ? error.message : String(error) })
+    // The message of an error that is not ours might name a file of an input.
+    writeLog("stopped", known ? { code: error.code, message: error.message } : { code: "internal", at: placeOf(error) })
     return exitStatusOf(error)
   }
 }

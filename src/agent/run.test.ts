@@ -221,6 +221,14 @@ save(os.environ["SM_MODEL_DIR"] + "/model.safetensors", rows)
     assert.ok(!events.includes("job-started"))
   })
 
+  test("repeats no message of the system, which might name a patient's file", async () => {
+    const { report } = await run("internal", {
+      program: "pass\n",
+      exchange: (exchange) => ({ ...exchange, getBlob: async () => Promise.reject(new Error("ENOENT: Smith.csv")) }),
+    })
+    assert.equal(report?.reason, "internal: while the inputs were opened or the outputs sealed")
+  })
+
   test("refuses a job whose paths lie over the machine's own", async () => {
     const { report, events } = await run("paths", { program: "pass\n", job: { inputs: { records: "/opt/ml/output", trainer: "/opt/ml/code" } } })
     assert.match(report?.reason ?? "", /^sandbox-paths/)

@@ -57,9 +57,11 @@ export async function executeRun(
     return await run.execute(identities)
   } catch (error) {
     lease.throwIfAborted()
-    if (!(error instanceof PerunError)) throw error
-    world.log("trouble", { code: error.code, message: error.message })
-    return { status: "failed", exitCode: null, reason: cut(`${error.code}: ${error.message}`) }
+    // Only our own words leave: messages of other rooms and of the system may name files of an input.
+    const code = error instanceof PerunError ? error.code : "internal"
+    const message = error instanceof AgentError ? error.message : "while the inputs were opened or the outputs sealed"
+    world.log("trouble", { code, message, ...(code === "internal" ? { at: placeOf(error) } : {}) })
+    return { status: "failed", exitCode: null, reason: cut(`${code}: ${message}`) }
   } finally {
     await run.wipe()
     world.log("scratch-wiped")
@@ -299,6 +301,12 @@ function architecture(): "x64" | "arm64" {
 
 function sum(numbers: readonly number[]): number {
   return numbers.reduce((total, number) => total + number, 0)
+}
+
+/** Function, file and line where an error arose, without its message. */
+export function placeOf(error: unknown): string {
+  const frame = error instanceof Error ? /^ {4}at .*$/m.exec(error.stack ?? "")?.[0] : undefined
+  return frame?.trim() ?? "an unknown place"
 }
 
 function cut(text: string): string {

@@ -142,11 +142,13 @@ class SandboxProcess implements RunningJob {
     child.stderr?.on("data", (chunk: Uint8Array) => stderr.add(chunk))
     const status = new Capture(statusBytes)
     child.stdio[4]?.on("data", (chunk: Uint8Array) => status.add(chunk))
-    const clock = setTimeout(() => this.kill("wall-clock"), limits.wallSeconds * 1000)
-    const watchdog = setInterval(() => this.#watchMemory(limits.memoryBytes), watchdogMilliseconds)
+    // Looked at again and again, for one timer cannot be longer than 24 days.
+    const watchdog = setInterval(() => {
+      if (performance.now() - started > limits.wallSeconds * 1000) this.kill("wall-clock")
+      else this.#watchMemory(limits.memoryBytes)
+    }, watchdogMilliseconds)
     this.ended = new Promise((resolve) => {
       const finish = (exitCode: number | null): void => {
-        clearTimeout(clock)
         clearInterval(watchdog)
         const reason = this.#reason !== "exit" ? this.#reason : reasonOfExit(status.text(), group)
         const end: JobEnd = {
@@ -227,7 +229,7 @@ class Capture {
 
 const statusBytes = 4096
 const tailBytes = 64 * 1024
-/** Where there is no memory controller the limit is looked at this often: a job can pass it for that long. */
+/** Wall clock, and memory where there is no memory controller, are looked at this often: a job can pass its limits for that long. */
 const watchdogMilliseconds = 250
 
 /** What of the machine's own measured root a job sees, read-only. No /sys, no /run, no /var, no home. */
