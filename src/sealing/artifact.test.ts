@@ -32,6 +32,8 @@ import { loadIdentity, sealArtifact } from "./seal-artifact.ts"
 import type { SealArtifactOptions, SealedArtifact } from "./seal-artifact.ts"
 import { hasProgram, randomContent, readTree, runProgram, temporaryFolder, testSigner, withCode, writeTree } from "./test-fixtures.ts"
 import { digestOf } from "../bytes/digest.ts"
+import type { Digest } from "../bytes/digest.ts"
+import { memoryReader, readStart } from "./ranges.ts"
 import { encodeFileIndex, parseFileIndex } from "./file-index.ts"
 import type { FileIndex } from "./file-index.ts"
 
@@ -135,6 +137,33 @@ test(
     assert.deepEqual(readTree(folder.at("plain")), readTree(folder.at("source")))
   },
 )
+
+test("a large artifact goes over threads, from a folder and from blobs that are not files", async () => {
+  using folder = temporaryFolder()
+  const large = randomContent(36_000_001)
+  writeTree(folder.at("source"), { "a.bin": large, "b.txt": "x", "c.bin": large.subarray(0, 5_000_000) })
+  const { signed } = await sealSample(folder, { workers: 2, shardBytes: 20_000_000 })
+  assert.equal(signed.manifest.shards.length, 2)
+  const access = await accessTo(folder, signed)
+  await openArtifact({ ...access, destination: folder.at("one"), workers: 2 })
+  assert.deepEqual(readTree(folder.at("one")), readTree(folder.at("source")))
+  const inMemory = {
+    async open(digest: Digest) {
+      await using reader = await access.blobs.open(digest)
+      return memoryReader(await readStart(reader, reader.sizeBytes))
+    },
+  }
+  await openArtifact({ ...access, blobs: inMemory, destination: folder.at("two"), workers: 2 })
+  assert.deepEqual(readTree(folder.at("two")), readTree(folder.at("source")))
+
+  const path = folder.at("sealed", shardFileName(0))
+  const bytes = readFileSync(path)
+  bytes.writeUInt8(bytes.readUInt8(30_000_000) ^ 4, 30_000_000)
+  writeFileSync(path, bytes)
+  mkdirSync(folder.at("out"))
+  await assert.rejects(openArtifact({ ...access, destination: folder.at("out", "opened"), workers: 2 }), withCode("corrupt"))
+  assert.deepEqual(readdirSync(folder.at("out")), [])
+})
 
 test("an artifact without files, and one of a single empty file", async () => {
   for (const files of [{}, { empty: "" }]) {
