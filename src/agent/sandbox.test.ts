@@ -1,9 +1,11 @@
 import assert from "node:assert/strict"
-import { existsSync } from "node:fs"
+import { spawn } from "node:child_process"
+import { existsSync, readdirSync, readFileSync } from "node:fs"
 import { mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises"
 import { createServer } from "node:net"
 import { join } from "node:path"
 import { after, before, describe, test } from "node:test"
+import { setTimeout as sleep } from "node:timers/promises"
 import { bubblewrapArguments, startSandbox, type JobEnd, type SandboxLimits, type SandboxPlan } from "./sandbox.ts"
 import { Scratch } from "./scratch.ts"
 import { seccompFilter } from "./seccomp.ts"
@@ -259,6 +261,32 @@ for child in children: child.kill()
     assert.equal(end.reason, "stopped")
   })
 
+  test("a job dies with its agent", async () => {
+    const marker = `4${process.pid}.5`
+    const script = join(base, "agent.ts")
+    const job = {
+      command: ["sh", "-c", `sleep ${marker} & sleep ${marker}`],
+      workingDirectory: "/",
+      environment: { PATH: "/usr/bin:/bin" },
+      user,
+      inputs: [],
+      outputs: [],
+    }
+    const limits = { memoryBytes: 500_000_000, wallSeconds: 60, maxProcesses: 64, captureBytes: 0 }
+    const module = JSON.stringify(join(import.meta.dirname, "sandbox.ts"))
+    await writeFile(
+      script,
+      `import { startSandbox } from ${module}\nawait startSandbox(${JSON.stringify(job)}, ${JSON.stringify(limits)}, ${JSON.stringify(filter)})\n`,
+    )
+    const agent = spawn(process.execPath, [script], { stdio: "ignore" })
+    const runs = async (): Promise<boolean> => (await commandLines()).some((line) => line.startsWith(`sleep\0${marker}`))
+    for (let tries = 0; tries < 200 && !(await runs()); tries++) await sleep(50)
+    assert.ok(await runs())
+    agent.kill("SIGKILL")
+    for (let tries = 0; tries < 100 && (await runs()); tries++) await sleep(50)
+    assert.ok(!(await runs()))
+  })
+
   test("startSandbox() tells a program that cannot start from one that fails", async () => {
     assert.equal((await run(["no-such-program"])).reason, "sandbox")
     const killed = await run(["sh", "-c", "kill -9 $$"])
@@ -267,7 +295,6 @@ for child in children: child.kill()
 })
 
 async function commandLines(): Promise<string[]> {
-  const { readdirSync, readFileSync } = await import("node:fs")
   return readdirSync("/proc")
     .filter((name) => /^[0-9]+$/.test(name))
     .map((name) => {
