@@ -17,6 +17,7 @@ export class LabMachine {
   readonly #banks: readonly HashName[]
   readonly #headerHash: HashName
   readonly #padsSha1: boolean
+  readonly #hasForeignBank: boolean
   readonly #registers = new Map<string, Uint8Array>()
   readonly #log = new ByteWriter()
   readonly #ima: Uint8Array[] = []
@@ -26,6 +27,7 @@ export class LabMachine {
     this.#banks = options.banks ?? ["sha1", "sha256"]
     this.#headerHash = options.imaHeaderHash ?? "sha1"
     this.#padsSha1 = options.padsSha1 === true
+    this.#hasForeignBank = options.hasForeignBank === true
     this.#writeSpecId()
     if (options.startupLocality !== undefined) this.#startLocality(options.startupLocality)
     this.#event(0, eventTypes.postCode, encodeUtf8("firmware"))
@@ -82,6 +84,10 @@ export class LabMachine {
     }
   }
 
+  get #bankCount(): number {
+    return this.#banks.length + (this.#hasForeignBank ? 1 : 0)
+  }
+
   #register(bank: HashName, pcr: number): Uint8Array {
     return this.#registers.get(`${bank}:${pcr}`) ?? new Uint8Array(hash(bank).length)
   }
@@ -110,8 +116,9 @@ export class LabMachine {
   }
 
   #writeEvent(pcr: number, type: number, data: Uint8Array, measured = data): void {
-    this.#log.u32le(pcr).u32le(type).u32le(this.#banks.length)
+    this.#log.u32le(pcr).u32le(type).u32le(this.#bankCount)
     for (const bank of this.#banks) this.#log.u16le(bankIds[bank]).bytes(hash(bank, measured))
+    if (this.#hasForeignBank) this.#log.u16le(foreignBank).bytes(new Uint8Array(32))
     this.#log.u32le(data.length).bytes(data)
   }
 
@@ -126,8 +133,9 @@ export class LabMachine {
   }
 
   #writeSpecId(): void {
-    const spec = new ByteWriter().bytes(encodeUtf8("Spec ID Event03\0")).u32le(0).u8(0).u8(2).u8(0).u8(2).u32le(this.#banks.length)
+    const spec = new ByteWriter().bytes(encodeUtf8("Spec ID Event03\0")).u32le(0).u8(0).u8(2).u8(0).u8(2).u32le(this.#bankCount)
     for (const bank of this.#banks) spec.u16le(bankIds[bank]).u16le(hash(bank).length)
+    if (this.#hasForeignBank) spec.u16le(foreignBank).u16le(32)
     const data = spec.u8(0).take()
     this.#log.u32le(0).u32le(eventTypes.noAction).bytes(new Uint8Array(20)).u32le(data.length).bytes(data)
   }
@@ -136,6 +144,8 @@ export class LabMachine {
 export interface LabMachineOptions {
   /** Banks of TPM and boot log. */
   readonly banks?: readonly HashName[]
+  /** Adds digests of a bank to the log that nobody here can compute (SM3). */
+  readonly hasForeignBank?: boolean
   /** What stands for the kernel image. */
   readonly kernel?: string
   readonly startupLocality?: number
@@ -163,6 +173,8 @@ const eventTypes = {
   action: 0x80000007,
 } as const
 const bankIds: Readonly<Record<HashName, number>> = { sha1: 0x04, sha256: 0x0b, sha384: 0x0c, sha512: 0x0d }
+/** TPM_ALG_SM3_256 */
+const foreignBank = 0x12
 const globalGuid = "61dfe48bca93d211aa0d00e098032b8c"
 const securityGuid = "cbb219d73a3d9645a3bcdad00e67656f"
 const secureBootVariables = [

@@ -62,6 +62,10 @@ test("verifyHost() starts PCR 0 at the startup locality", () => {
   assert.equal(verifyHost(new LabMachine({ startupLocality: 3 }).quote(extraData), expectation).claims.boot.startupLocality, 3)
 })
 
+test("verifyHost() reads over banks of the log that it cannot compute", () => {
+  assert.equal(verifyHost(new LabMachine({ hasForeignBank: true }).quote(extraData), expectation).claims.ima.certifiedCount, 1)
+})
+
 test("verifyHost() refuses a quote by another key than the enrolled one", () => {
   refuses("wrong-binding", new LabMachine().quote(extraData), { identity: identityOf(new LabMachine()) })
 })

@@ -96,7 +96,7 @@ export function verifyHost(bundle: HostBundle, expectation: HostExpectation): Ge
     list: bundle.ima.list,
     bank,
     quotedPcrs: new Map([[imaPcr, imaValue]]),
-    bootPcrs: new Map([[bank, bootPcrs], ...otherBanks(bundle.eventLog, bank)]),
+    bootPcrs: new Map([...replayedBanks(bundle.eventLog), [bank, bootPcrs]]),
     from: bundle.ima.from,
     ...(previous === undefined ? {} : { previous: previous.ima }),
     ...imaOptions(expectation),
@@ -221,11 +221,11 @@ const pcrCount = 24
  * boot_aggregate is over the bank of IMA's own hash, SHA-1 in the old template: where that is not the judged bank, the log's replay of it stands in. No quote
  * covers those values, but register 10 covers the aggregate.
  */
-function otherBanks(eventLog: Uint8Array | undefined, judged: HashName): readonly (readonly [string, ReadonlyMap<number, string>])[] {
+function replayedBanks(eventLog: Uint8Array | undefined): readonly (readonly [string, ReadonlyMap<number, string>])[] {
   if (eventLog === undefined) return []
   const log = parseEventLog(eventLog)
   return log.banks.flatMap(({ name }) => {
-    if (!isHashName(name) || name === judged) return []
+    if (!isHashName(name)) return []
     const replay = replayEventLog(log, name)
     const value = (pcr: number): string => encodeHex(replay.registers.get(pcr) ?? startValue(pcr, name, replay.startupLocality))
     return [[name, new Map(Array.from({ length: aggregatePcrs }, (_, pcr) => [pcr, value(pcr)]))] as const]
