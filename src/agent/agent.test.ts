@@ -151,6 +151,26 @@ describe("HostAgent", { skip: possible ? false : "skipped: needs root, bwrap and
     })
   })
 
+  test("asks again when another host was faster or the challenge grew old", async () => {
+    for (const code of ["wrong-state", "challenge-expired", "challenge-unknown"]) {
+      await scene(`late-${code}`, goodProgram, async (manager, agent) => {
+        let claims = 0
+        manager.misbehave = (call) => (call === "POST /v1/claims" && claims++ === 0 ? { status: 409, code } : undefined)
+        assert.equal(await agent.work(), "succeeded")
+        assert.ok(!agent.names().includes("claim-refused"))
+      })
+    }
+  })
+
+  test("takes a refused report for the end of the run", async () => {
+    await scene("late-report", goodProgram, async (manager, agent) => {
+      manager.misbehave = (call) => (call === "POST /v1/runs/*/finish" ? { status: 403, code: "lease-ended" } : undefined)
+      assert.equal(await agent.work(), "stopped")
+      assert.equal(agent.facts("run-finished")["reason"], "lease-ended")
+      assert.ok(!agent.names().includes("claim-refused"))
+    })
+  })
+
   test("refuses a grant that the stakeholders did not sign", async () => {
     await scene("unsigned", goodProgram, async (manager, agent) => {
       manager.changeGrant = (grant) => ({ ...grant, approvals: [] })

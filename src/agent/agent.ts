@@ -99,6 +99,10 @@ export class HostAgent {
       this.#world.log("waiting", { seconds: pauseSeconds })
       return { outcome: "nothing", pauseSeconds }
     } catch (error) {
+      if (isTooLate(error)) {
+        this.#world.log("trouble", factsOf(error))
+        return { outcome: "nothing", pauseSeconds: idleSeconds }
+      }
       if (!isRefusal(error)) throw error
       // What was refused stays so until somebody changes the machine or the policy.
       this.#world.log("claim-refused", factsOf(error))
@@ -175,8 +179,10 @@ export class HostAgent {
       log("run-finished", { run: grant.run, status: report.status, ...(report.reason === undefined ? {} : { reason: report.reason }) })
       return report.status
     } catch (error) {
-      if (!end.aborted) throw error
-      log("run-finished", { run: grant.run, status: "stopped", reason: lost.signal.aborted ? "lease-lost" : "agent stopped" })
+      // A refused report means that the manager has ended the run by itself.
+      if (!end.aborted && !(error instanceof ProblemError)) throw error
+      const reason = lost.signal.aborted ? "lease-lost" : error instanceof ProblemError ? error.code : "agent stopped"
+      log("run-finished", { run: grant.run, status: "stopped", reason })
       return "stopped"
     } finally {
       over.abort()
@@ -239,6 +245,11 @@ export class HostAgent {
 function mayPass(error: unknown): boolean {
   if (error instanceof ProblemError) return error.status === 429 || error.status >= 500
   return error instanceof UnavailableError && (error.code === "unavailable" || error.code === "timeout")
+}
+
+/** Somebody else was faster, or the challenge grew old: nothing was judged, and the next claim may go well. */
+function isTooLate(error: unknown): boolean {
+  return error instanceof ProblemError && (error.code === "wrong-state" || error.code === "challenge-expired" || error.code === "challenge-unknown")
 }
 
 /** The manager judged this machine, or this machine judged the grant, and the answer is no. */
