@@ -17,6 +17,7 @@ import {
   maxFindingText,
   type ReleasedKeys,
   type RenewRequest,
+  type WireBundle,
   type WireFinding,
 } from "../protocol/messages.ts"
 import { RefusedError } from "../protocol/problem.ts"
@@ -104,7 +105,7 @@ export async function claimRun(context: ManagerContext, caller: HostCaller, requ
   const lease = transact(context, (tx) => {
     // Judging took time in which consent may have ended or another host may have been faster.
     const run = demandClaimable(context, tx, issued)
-    return grant(context, tx, { issued, host, run, decision, evidence, output, caller, artifacts: released.artifacts })
+    return grant(context, tx, { issued, host, run, decision, evidence, output, caller, artifacts: released.artifacts, bundle: request.bundle })
   })
   context.leases.extend(lease.lease, context.time.monotonicMilliseconds() + lease.seconds * 1000, judged)
   return {
@@ -297,10 +298,11 @@ interface GrantFacts {
   readonly output: OutputKey
   readonly caller: HostCaller
   readonly artifacts: string[]
+  readonly bundle: WireBundle
 }
 
 function grant(context: ManagerContext, tx: Transaction, facts: GrantFacts): LeaseRecord {
-  const { issued, host, run, decision, evidence, output, caller, artifacts } = facts
+  const { issued, host, run, decision, evidence, output, caller, artifacts, bundle } = facts
   if (isBusy(context, host.host)) throw new ProtocolError("wrong-state", `host ${host.host} works on another run`)
   const job = own(context.documents.policy(tx, issued.policy).jobs, issued.job)
   if (job === undefined) throw new TypeError("internal: run of a job that the policy lacks")
@@ -317,6 +319,7 @@ function grant(context: ManagerContext, tx: Transaction, facts: GrantFacts): Lea
     laboratory,
   }
   tx.put("leases", lease.lease, lease)
+  if (bundle.tpm.eventLog !== undefined) tx.put("bootLogs", lease.lease, { lease: lease.lease, eventLog: bundle.tpm.eventLog })
   tx.put("runKeys", run.run, { run: run.run, ...output })
   const started: RunRecord = {
     ...run,
@@ -370,7 +373,7 @@ export async function renewLease(context: ManagerContext, caller: HostCaller, le
   let granted: Granted
   try {
     granted = await judgeOrRecord(context, issued, host, evidence, async () => {
-      const judgement = await judge(context, session, host, request, previous)
+      const judgement = await judge(context, session, host, withBootLog(context, lease, request, previous), previous)
       return previous === undefined ? pinToBoot(judgement, lease) : judgement
     })
   } catch (error) {
@@ -389,6 +392,13 @@ export async function renewLease(context: ManagerContext, caller: HostCaller, le
   })
   context.leases.extend(leaseId, context.time.monotonicMilliseconds() + lease.seconds * 1000, granted.judged)
   return { seconds: lease.seconds }
+}
+
+/** After the manager's restart the boot is judged from its start; its log is the one that the claim came with, unless the host sends it again. */
+function withBootLog(context: ManagerContext, lease: LeaseRecord, request: RenewRequest, previous: JudgedBoot | undefined): RenewRequest {
+  const known = context.store.get("bootLogs", lease.lease)
+  if (previous !== undefined || request.bundle.tpm.eventLog !== undefined || known === undefined) return request
+  return { ...request, bundle: { ...request.bundle, tpm: { ...request.bundle.tpm, eventLog: known.eventLog } } }
 }
 
 /** After the manager's restart no earlier decision is at hand, so the boot that the lease was given to is compared here, from its record. */

@@ -110,6 +110,9 @@ const leaseRecord = z.strictObject({
   laboratory: z.boolean(),
 })
 
+/** UEFI log of the boot that a lease is pinned to; gone with the lease. */
+const bootLogRecord = z.strictObject({ lease: idSchema, eventLog: base64 })
+
 const outputRecord = z.strictObject({
   output: idSchema,
   run: idSchema,
@@ -145,6 +148,7 @@ export const recordSchemas = {
   runs: runRecord,
   runKeys: runKeyRecord,
   leases: leaseRecord,
+  bootLogs: bootLogRecord,
   events: runEventSchema,
   outputs: outputRecord,
   votes: voteRecord,

@@ -20,7 +20,10 @@ export interface RunEnd {
 /** Ends a run and its lease in one step. */
 export function endRun(context: ManagerContext, tx: Transaction, run: RunRecord, end: RunEnd): RunRecord {
   const lease = run.lease === undefined ? undefined : tx.get("leases", run.lease)
-  if (lease !== undefined && lease.ended === undefined) tx.put("leases", lease.lease, { ...lease, ended: end.code ?? "lease-ended" })
+  if (lease !== undefined && lease.ended === undefined) {
+    tx.put("leases", lease.lease, { ...lease, ended: end.code ?? "lease-ended" })
+    tx.remove("bootLogs", lease.lease)
+  }
   const reason = end.reason === undefined ? {} : { reason: end.reason.substring(0, 500) }
   const ended: RunRecord = {
     ...run,

@@ -168,6 +168,20 @@ test("blobs go up and come down over the wire, and a broken download goes on", a
   )
 })
 
+test("an oversize document is refused by its code, not by a broken line", async () => {
+  await using manager = await serve()
+  using transport = (await connectTo(manager)).transport
+  const policy = { text: "x".repeat(36_000_000) }
+  await assert.rejects(transport.call(routes.submitPolicy, { body: { policy, references: [] } }), { code: "too-large" })
+  const blob = new Uint8Array(20_000_000)
+  const stranger = await connectAsStakeholder(new URL(manager.url), initialized.key, parts.stranger.privateKey, { now: new Date() })
+  using other = stranger.transport
+  await assert.rejects(
+    other.putBlob(digestOf(blob), blob.length, () => Readable.from([blob])),
+    { status: 403 },
+  )
+})
+
 test("events stream over the wire", async () => {
   await using manager = await serve()
   using transport = (await connectTo(manager)).transport

@@ -357,8 +357,13 @@ export class TestStudy {
     })
   }
 
-  evidence(challenge: Challenge, agent: AgentKeys, machine = this.parts.machine): { challenge: string; hpkeKey: string; bundle: WireBundle } {
-    const bundle = machine.bundle(this.sessionOf(challenge, agent, machine), { from: challenge.imaFrom, withBootLog: challenge.imaFrom === 0 })
+  evidence(
+    challenge: Challenge,
+    agent: AgentKeys,
+    machine = this.parts.machine,
+    withBootLog = challenge.imaFrom === 0,
+  ): { challenge: string; hpkeKey: string; bundle: WireBundle } {
+    const bundle = machine.bundle(this.sessionOf(challenge, agent, machine), { from: challenge.imaFrom, withBootLog })
     return { challenge: challenge.challenge, hpkeKey: encodeBase64(agent.hpke.publicKey), bundle }
   }
 
