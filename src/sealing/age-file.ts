@@ -55,18 +55,18 @@ export async function sealAgeFile(options: SealOptions): Promise<void> {
     batches.length,
     async (slot, index) => {
       const batch = batches.at(index)
-      const input = viewOf(slot.plain, 0, batch.plainBytes)
-      const output = viewOf(slot.sealed, 0, batch.sealedBytes)
       const readFrom = source.file === undefined ? undefined : { ...source.file, offset: batch.plainOffset }
       // Before anything is awaited: batches begin in order.
       const writeTo = sink.reserve?.(batch.sealedBytes)
       signal?.throwIfAborted()
-      if (readFrom === undefined) {
+      const input = readFrom === undefined ? viewOf(slot.plain, 0, batch.plainBytes) : undefined
+      const output = writeTo === undefined || options.hash !== undefined ? viewOf(slot.sealed, 0, batch.sealedBytes) : undefined
+      if (input !== undefined) {
         const fill = filled.then(() => source.fill(input))
         filled = fill
         await fill
       }
-      await pool.run({ action: "seal", key, ...batch.run, input, output, readFrom, writeTo })
+      await pool.run({ action: "seal", key, ...batch.run, plainBytes: batch.plainBytes, input, output, readFrom, writeTo })
     },
     async (slot, index) => {
       const batch = batches.at(index)
@@ -169,14 +169,14 @@ export class AgeFile {
       batches.length,
       async (slot, index) => {
         const batch = batches.at(index)
-        const input = viewOf(slot.sealed, 0, batch.sealedBytes)
-        const output = viewOf(slot.plain, 0, batch.plainBytes)
         const offset = this.#payloadStart + batch.sealedOffset
         const writeTo = sink.reserve?.(batch.plainBytes)
         signal?.throwIfAborted()
-        if (file === undefined) await this.#reader.read(offset, input)
         const readFrom = file === undefined ? undefined : { ...file, offset }
-        await pool.run({ action: "open", key: this.#key, ...batch.run, input, output, readFrom, writeTo })
+        const input = readFrom === undefined || options.hash !== undefined ? viewOf(slot.sealed, 0, batch.sealedBytes) : undefined
+        const output = writeTo === undefined ? viewOf(slot.plain, 0, batch.plainBytes) : undefined
+        if (readFrom === undefined && input !== undefined) await this.#reader.read(offset, input)
+        await pool.run({ action: "open", key: this.#key, ...batch.run, plainBytes: batch.plainBytes, input, output, readFrom, writeTo })
       },
       async (slot, index) => {
         const batch = batches.at(index)

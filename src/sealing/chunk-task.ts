@@ -1,6 +1,7 @@
 import { readSync, writeSync } from "node:fs"
+import { viewOf } from "../bytes/view.ts"
 import { onDiskSync, SealingError } from "./errors.ts"
-import { openChunks, sealChunks } from "./stream.ts"
+import { chunkBytes, openChunks, sealChunks, sealedChunkBytes, sealedStreamBytes } from "./stream.ts"
 import type { ChunkRun } from "./stream.ts"
 
 /** A place in an open file. Descriptors are those of the whole process, so that any thread may use them; the opener keeps the file open meanwhile. */
@@ -13,31 +14,64 @@ export interface FilePlace {
 
 /**
  * One run of chunks to seal or open. Buffers that travel to another thread lie in shared memory, so that nothing is copied. Reading the input from a file
- * and writing the output to one can be part of the task: then the calling thread need not touch the bytes at all.
+ * and writing the output to one can be part of the task: then the calling thread need not touch the bytes, and a buffer is given only for what it wants to see.
  */
 export interface ChunkTask extends ChunkRun {
   readonly action: "seal" | "open"
-  readonly input: Uint8Array
-  readonly output: Uint8Array
-  /** Where `input` is filled from first. */
+  readonly plainBytes: number
+  /** The input, or where to put it on the way from `readFrom`. */
+  readonly input?: Uint8Array | undefined
+  /** Where the output goes, if not only to `writeTo`. */
+  readonly output?: Uint8Array | undefined
   readonly readFrom?: FilePlace | undefined
-  /** Where `output` is written to at the end. */
   readonly writeTo?: FilePlace | undefined
 }
 
-/** Does a task on the calling thread. @throws {SealingError} as `openChunks`; `truncated` for a file that is too short @throws {UnavailableError} */
+/**
+ * Does a task on the calling thread.
+ * @throws {SealingError} as `openChunks`; `truncated` for a file that is too short
+ * @throws {UnavailableError} `disk-full`, `permission-denied`
+ */
 export function runChunkTask(task: ChunkTask): void {
-  if (task.readFrom !== undefined) readPlace(task.readFrom, task.input)
-  switch (task.action) {
-    case "seal":
-      sealChunks(task, task.input, task.output)
-      break
-    case "open":
-      openChunks(task, task.input, task.output)
-      break
+  // In steps that stay in a processor's own cache between reading, sealing and writing.
+  for (let first = 0; first === 0 || first * chunkBytes < task.plainBytes; first += stepChunks) {
+    const plain = { offset: first * chunkBytes, length: Math.min(stepChunks * chunkBytes, task.plainBytes - first * chunkBytes) }
+    const sealed = { offset: first * sealedChunkBytes, length: sealedStreamBytes(plain.length) }
+    const endsPayload = task.endsPayload && plain.offset + plain.length === task.plainBytes
+    const run: ChunkRun = { key: task.key, firstChunk: task.firstChunk + first, endsPayload }
+    switch (task.action) {
+      case "seal":
+        runStep(task, plain, sealed, (input, output) => sealChunks(run, input, output))
+        break
+      case "open":
+        runStep(task, sealed, plain, (input, output) => openChunks(run, input, output))
+        break
+    }
   }
-  if (task.writeTo !== undefined) writePlace(task.writeTo, task.output)
 }
+
+interface Stretch {
+  readonly offset: number
+  readonly length: number
+}
+
+function runStep(task: ChunkTask, from: Stretch, to: Stretch, work: (input: Uint8Array, output: Uint8Array) => void): void {
+  const input = task.input === undefined ? scratch("input", from.length) : viewOf(task.input, from.offset, from.length)
+  const output = task.output === undefined ? scratch("output", to.length) : viewOf(task.output, to.offset, to.length)
+  if (task.readFrom !== undefined) readPlace({ ...task.readFrom, offset: task.readFrom.offset + from.offset }, input)
+  work(input, output)
+  if (task.writeTo !== undefined) writePlace({ ...task.writeTo, offset: task.writeTo.offset + to.offset }, output)
+}
+
+/** Memory of this thread, used by one step at a time. Not shared, which makes copying into it faster. */
+function scratch(which: "input" | "output", length: number): Uint8Array {
+  scratchBuffers[which] ??= new Uint8Array(stepChunks * sealedChunkBytes)
+  return viewOf(scratchBuffers[which], 0, length)
+}
+
+const scratchBuffers: { input?: Uint8Array; output?: Uint8Array } = {}
+/** 256 KiB in and as much out. */
+const stepChunks = 4
 
 function readPlace({ fd, path, offset }: FilePlace, into: Uint8Array): void {
   for (let done = 0; done < into.length;) {

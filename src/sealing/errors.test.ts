@@ -67,5 +67,8 @@ test("ChunkPool refuses wrong use, and ends what waits when it is closed", async
   pool.giveBack(slot)
   assert.ok(slot.plain.every((byte) => byte === 0))
   const input = new Uint8Array(2 * sealedChunkBytes)
-  await assert.rejects(pool.run({ action: "open", key: new Uint8Array(32), firstChunk: 0, endsPayload: true, input, output: input }), TypeError)
+  await assert.rejects(
+    pool.run({ action: "open", key: new Uint8Array(32), firstChunk: 0, endsPayload: true, plainBytes: 9, input, output: input }),
+    TypeError,
+  )
 })
