@@ -42,10 +42,12 @@ function splitFields(fields: readonly TemplateField[], rest: string, path: strin
 
 function writeField(writer: ByteWriter, template: string, field: TemplateField | undefined, value: string, path: string): void {
   switch (field) {
-    case "d":
-      if (template !== "ima") writer.u32le(value.length / 2)
-      writer.bytes(parseHex(value, path))
+    case "d": {
+      const digest = parseHex(value, path)
+      if (template !== "ima") writer.u32le(digest.length)
+      writer.bytes(digest)
       return
+    }
     case "n": {
       const name = encodeUtf8(value)
       writer.u32le(name.length).bytes(name)

@@ -46,23 +46,32 @@ interface Curve {
   readonly bits: number
 }
 
+/** Jacobian coordinates; affine ones with z = 1. */
 interface Point {
   readonly x: bigint
   readonly y: bigint
+  readonly z: bigint
 }
+
+const infinity: Point = { x: 1n, y: 1n, z: 0n }
 
 function checkEcdsa(key: KeyObject, digest: Uint8Array, signature: Uint8Array): PrehashedOutcome {
   const curve = curves.get(key.asymmetricKeyDetails?.namedCurve ?? "")
-  const { x, y } = key.export({ format: "jwk" })
-  if (curve === undefined || x === undefined || y === undefined) return "unfit-key"
+  if (curve === undefined) return "unfit-key"
   const rs = parseEcdsaSignature(signature)
   if (rs === undefined || rs.r <= 0n || rs.r >= curve.order || rs.s <= 0n || rs.s >= curve.order) return "wrong"
-  const point = { x: integer(parseBase64Url(x)), y: integer(parseBase64Url(y)) }
   const hashBits = digest.length * 8
   const e = hashBits > curve.bits ? integer(digest) >> BigInt(hashBits - curve.bits) : integer(digest)
   const w = inverse(rs.s, curve.order)
-  const sum = addPoints(curve, multiply(curve, curve.generator, modulo(e * w, curve.order)), multiply(curve, point, modulo(rs.r * w, curve.order)))
-  return sum !== undefined && modulo(sum.x, curve.order) === rs.r ? "right" : "wrong"
+  const sum = addMultiples(curve, modulo(e * w, curve.order), publicPoint(key), modulo(rs.r * w, curve.order))
+  if (sum.z === 0n) return "wrong"
+  const x = sum.x * inverse(sum.z * sum.z, curve.p)
+  return modulo(modulo(x, curve.p), curve.order) === rs.r ? "right" : "wrong"
+}
+
+function publicPoint(key: KeyObject): Point {
+  const { x = "", y = "" } = key.export({ format: "jwk" })
+  return { x: integer(parseBase64Url(x)), y: integer(parseBase64Url(y)), z: 1n }
 }
 
 /** SEQUENCE of two INTEGERs, RFC 3279 §2.2.3. */
@@ -98,25 +107,45 @@ export function readDerLength(reader: ByteReader, field: string): number {
   return length
 }
 
-/** Double and add, in affine coordinates: some milliseconds, and easy to hold against the standard. */
-function multiply(curve: Curve, point: Point, factor: bigint): Point | undefined {
-  let result: Point | undefined
-  let power: Point | undefined = point
-  for (let rest = factor; rest > 0n; rest >>= 1n) {
-    if ((rest & 1n) === 1n) result = addPoints(curve, result, power)
-    power = addPoints(curve, power, power)
+/** a·G + b·Q, bit by bit over both factors at once. */
+function addMultiples(curve: Curve, a: bigint, q: Point, b: bigint): Point {
+  const both = addPoints(curve, curve.generator, q)
+  let result = infinity
+  for (let bit = BigInt(curve.bits) - 1n; bit >= 0n; bit--) {
+    result = doublePoint(curve, result)
+    const [inA, inB] = [(a >> bit) & 1n, (b >> bit) & 1n]
+    if (inA === 1n || inB === 1n) result = addPoints(curve, result, inA === 0n ? q : inB === 0n ? curve.generator : both)
   }
   return result
 }
 
-/** undefined is the point at infinity. */
-function addPoints(curve: Curve, a: Point | undefined, b: Point | undefined): Point | undefined {
-  if (a === undefined) return b
-  if (b === undefined) return a
-  if (a.x === b.x && modulo(a.y + b.y, curve.p) === 0n) return undefined
-  const slope = a.x === b.x ? (3n * a.x * a.x + curve.a) * inverse(2n * a.y, curve.p) : (b.y - a.y) * inverse(modulo(b.x - a.x, curve.p), curve.p)
-  const x = modulo(slope * slope - a.x - b.x, curve.p)
-  return { x, y: modulo(slope * (a.x - x) - a.y, curve.p) }
+/** In Jacobian coordinates: x/z² and y/z³ are the affine ones, z is zero at infinity. IEEE P1363 A.10.4. */
+function doublePoint({ p, a }: Curve, { x, y, z }: Point): Point {
+  if (y === 0n || z === 0n) return infinity
+  const yy = modulo(y * y, p)
+  const zz = modulo(z * z, p)
+  const s = modulo(4n * x * yy, p)
+  const m = modulo(3n * x * x + a * zz * zz, p)
+  const doubledX = modulo(m * m - 2n * s, p)
+  return { x: doubledX, y: modulo(m * (s - doubledX) - 8n * yy * yy, p), z: modulo(2n * y * z, p) }
+}
+
+/** IEEE P1363 A.10.5. */
+function addPoints(curve: Curve, one: Point, two: Point): Point {
+  const { p } = curve
+  if (one.z === 0n) return two
+  if (two.z === 0n) return one
+  const [zz1, zz2] = [modulo(one.z * one.z, p), modulo(two.z * two.z, p)]
+  const [u1, u2] = [modulo(one.x * zz2, p), modulo(two.x * zz1, p)]
+  const [s1, s2] = [modulo(one.y * zz2 * two.z, p), modulo(two.y * zz1 * one.z, p)]
+  if (u1 === u2) return s1 === s2 ? doublePoint(curve, one) : infinity
+  const h = u2 - u1
+  const r = s2 - s1
+  const hh = modulo(h * h, p)
+  const v = modulo(u1 * hh, p)
+  const hhh = modulo(h * hh, p)
+  const x = modulo(r * r - hhh - 2n * v, p)
+  return { x, y: modulo(r * (v - x) - s1 * hhh, p), z: modulo(h * one.z * two.z, p) }
 }
 
 /** Inverse modulo a prime, by the extended Euclidean algorithm. */
@@ -163,6 +192,7 @@ const curves: ReadonlyMap<string, Curve> = new Map([
       generator: {
         x: 0x6b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296n,
         y: 0x4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5n,
+        z: 1n,
       },
     },
   ],
@@ -176,6 +206,7 @@ const curves: ReadonlyMap<string, Curve> = new Map([
       generator: {
         x: 0xaa87ca22be8b05378eb1c71ef320ad746e1d3b628ba79b9859f741e082542a385502f25dbf55296c3a545e3872760ab7n,
         y: 0x3617de4a96262c6f5d9e98bf9292dc29f8f41dbd289a147ce9da3113b5f0b8c00a60b1ce1d7e819d7a431d7c90ea0e5fn,
+        z: 1n,
       },
     },
   ],
@@ -189,6 +220,7 @@ const curves: ReadonlyMap<string, Curve> = new Map([
       generator: {
         x: 0x00c6858e06b70404e9cd9e3ecb662395b4429c648139053fb521f828af606b4d3dbaa14b5e77efe75928fe1dc127a2ffa8de3348b3c1856a429bf97e7e31c2e5bd66n,
         y: 0x011839296a789a3bc0045c8a5fb42c7d1bd998f54449579b446817afbd17273e662c97ee72995ef42640c550b9013fad0761353c7086a272c24088be94769fd16650n,
+        z: 1n,
       },
     },
   ],
@@ -202,6 +234,7 @@ const curves: ReadonlyMap<string, Curve> = new Map([
       generator: {
         x: 0x79be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798n,
         y: 0x483ada7726a3c4655da4fbfc0e1108a8fd17b448a68554199c47d08ffb10d4b8n,
+        z: 1n,
       },
     },
   ],
