@@ -20,7 +20,13 @@ import type { BootReference, ImaReference } from "../policy/reference.ts"
 import type { EnrolmentRequest, WireBundle } from "../protocol/messages.ts"
 
 /** A laboratory authority and machines for tests: software keys in the place of a TPM, logs in their real formats. */
-export class LaboratoryAuthority {
+export interface Authority {
+  /** DER. */
+  readonly root: Uint8Array
+  certify(key: KeyObject): Uint8Array
+}
+
+export class LaboratoryAuthority implements Authority {
   readonly #key: KeyPair = makeKeyPair()
   /** DER. */
   readonly root: Uint8Array
@@ -85,11 +91,13 @@ export class LaboratoryMachine {
   readonly eventLog: Uint8Array
   readonly #bootPcrs: ReadonlyMap<number, Uint8Array>
   readonly #entries: Uint8Array[] = []
+  /** What each IMA entry extends register 10 with, in the SHA-256 bank. */
+  readonly imaExtends: Uint8Array[] = []
   #imaPcr: Uint8Array = new Uint8Array(32)
   resetCount = 1
   clock = 1000n
 
-  constructor(authority: LaboratoryAuthority, changedBoot = "") {
+  constructor(authority: Authority, changedBoot = "") {
     const symmetric = { algorithm: "aes", keyBits: 128, mode: "cfb" } as const
     const ek = makeRsaKey({ attributes: new Set(endorsementAttributes), symmetric, authPolicy: new Uint8Array(32) })
     this.ek = { ...ek, area: without(ek.area, "scheme") }
@@ -129,7 +137,13 @@ export class LaboratoryMachine {
     const template = encodeUtf8("ima-ng")
     const entry = new ByteWriter().u32le(10).bytes(sha1(data)).u32le(template.length).bytes(template).u32le(data.length).bytes(data).take()
     this.#entries.push(entry)
+    this.imaExtends.push(sha256(data))
     this.#imaPcr = sha256(concatBytes(this.#imaPcr, sha256(data)))
+  }
+
+  /** Binary list from an entry on. */
+  imaList(from: number): Uint8Array {
+    return concatBytes(...this.#entries.filter((_, index) => index >= from))
   }
 
   enrolmentRequest(host: string): EnrolmentRequest {
@@ -171,7 +185,7 @@ export class LaboratoryMachine {
         signature: encodeBase64(signature),
         akPublic: encodeBase64(encodeSizedPublicArea(this.ak.area)),
         ...(options.withBootLog === false ? {} : { eventLog: encodeBase64(this.eventLog) }),
-        ima: { from, list: encodeBase64(concatBytes(...this.#entries.filter((_, index) => index >= from))) },
+        ima: { from, list: encodeBase64(this.imaList(from)) },
       },
     }
   }

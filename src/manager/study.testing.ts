@@ -22,7 +22,7 @@ import { BlobFolder } from "./blobs.ts"
 import type { Clock } from "./clock.ts"
 import { MemoryJournal } from "./journal.testing.ts"
 import { TpmJudge } from "./judge-tpm.ts"
-import { captureReferences, LaboratoryAuthority, LaboratoryMachine } from "./machine.testing.ts"
+import { type Authority, captureReferences, LaboratoryAuthority, LaboratoryMachine } from "./machine.testing.ts"
 import { createManager, keysKey, type Manager } from "./manager.ts"
 import { Store } from "./store.ts"
 
@@ -108,7 +108,7 @@ export async function signManifest(manifest: ArtifactManifest, identity: string,
 }
 
 export interface StudyParts {
-  readonly authority: LaboratoryAuthority
+  readonly authority: Authority
   readonly machine: LaboratoryMachine
   readonly references: { readonly boot: BootReference; readonly ima: ImaReference }
   readonly clinic: Party
@@ -338,7 +338,7 @@ export class TestStudy {
   }
 
   /** Session digest as the agent computes it, from the challenge and its own keys. */
-  sessionOf(challenge: Challenge, agent: AgentKeys, machine = this.parts.machine): Uint8Array {
+  sessionOf(challenge: Challenge, agent: AgentKeys, akName = this.parts.machine.akName): Uint8Array {
     const { purpose, nonce, manager, policy, job, run, lease } = challenge
     const hpkeKey = encodeBase64(agent.hpke.publicKey)
     return sessionDigest({
@@ -348,7 +348,7 @@ export class TestStudy {
       nonce,
       hpkeKey,
       tlsKey: agent.tlsKey,
-      akName: machine.akName,
+      akName,
       deviceEvidence: [],
       policy,
       job,
@@ -363,7 +363,7 @@ export class TestStudy {
     machine = this.parts.machine,
     withBootLog = challenge.imaFrom === 0,
   ): { challenge: string; hpkeKey: string; bundle: WireBundle } {
-    const bundle = machine.bundle(this.sessionOf(challenge, agent, machine), { from: challenge.imaFrom, withBootLog })
+    const bundle = machine.bundle(this.sessionOf(challenge, agent, machine.akName), { from: challenge.imaFrom, withBootLog })
     return { challenge: challenge.challenge, hpkeKey: encodeBase64(agent.hpke.publicKey), bundle }
   }
 
