@@ -397,12 +397,22 @@ for (const [what, text, expected] of sealedLines)
 
 const sealedRight = [
   commandLine.replace("module.sig_enforce=1", "module.sig_enforce"),
-  commandLine.replace("module.sig_enforce=1", "module.sig_enforce=Y"),
+  ...["Y", "yes", "t", "True", "on"].map((yes) => commandLine.replace("module.sig_enforce=1", `module.sig_enforce=${yes}`)),
   commandLine.replace("roothash=", "perun.root="),
   commandLine.replace(`roothash=${verityRootHash}`, `dm-mod.create="root,,,ro,0 8 verity 1 /dev/vda /dev/vdb sha256 ${verityRootHash} 00"`),
   commandLine.replace("roothash=", "perun.root=4096:"),
   `${commandLine} iommu.passthrough=0 iommu=force amd_iommu=force_isolation intel_iommu=on ima_appraise=enforce mitigations=auto panic=1 quiet`,
 ]
+
+test("appraise() says what stands on the command line in place of a fact", () => {
+  const found = (text: string): string | undefined => {
+    const [host, over] = withCommandLine(text)
+    return judge(host, over).findings[0]?.found
+  }
+  assert.equal(found(commandLine.replace("lockdown=confidentiality", "")), "no lockdown")
+  assert.equal(found(commandLine.replace("lockdown=confidentiality", "lockdown lockdown=none")), "lockdown lockdown=none")
+  assert.equal(found(`${commandLine} init=/x`), "init=/x")
+})
 
 test("appraise() accepts the other forms of the same facts at level sealed", () => {
   for (const text of sealedRight) grants(...withCommandLine(text))

@@ -57,6 +57,11 @@ test("tallyApprovals() goes on after a signature that cannot be read", () => {
   assert.equal(tally.invalid.length, 1)
 })
 
+test("tallyApprovals() does not take wrong use for a bad signature", () => {
+  const nothing = { key: null as never, format: "ed25519", signature: "" } as const
+  assert.throws(() => tallyApprovals(policy, [nothing]), TypeError)
+})
+
 test("tallyApprovals() counts a party once, however often and with however many keys it signs", () => {
   const doubled: Policy = {
     ...policy,

@@ -65,6 +65,9 @@ test("isReached() lets a veto stop what is otherwise reached, and only those nam
   assert.equal(reached(approval, ["a", "b"], ["x"]), true)
   assert.equal(reached(approval, ["a"]), false)
   assert.equal(isReached(approval, { signed: new Set(["a", "b"]), everyone }), true)
+  const several: Approval = { veto: ["b", "c"], of: { require: "all", of: ["a"] } }
+  assert.equal(reached(several, ["a"], ["c"]), false)
+  assert.equal(reached(several, ["a"], ["b"]), false)
 })
 
 test("namesMissing() names whose signature could still help, each once, and nobody when it is reached", () => {
