@@ -427,5 +427,4 @@ function endRefused(context: ManagerContext, leaseId: string, error: PerunError)
     const first = error instanceof RefusedError ? error.findings.find(({ effect }) => effect === "refusal")?.code : undefined
     endRun(context, tx, run, { state: "ended", code: "lease-ended", reason: `renewal refused: ${first ?? error.code}` })
   })
-  context.leases.forget(leaseId)
 }

@@ -30,9 +30,10 @@ export class LeaseMemory {
     if (judged !== undefined) this.#judged.set(lease, judged)
   }
 
-  forget(lease: string): void {
-    this.#deadlines.delete(lease)
-    this.#judged.delete(lease)
+  /** Drops what belongs to leases that are over. */
+  keepOnly(running: ReadonlySet<string>): void {
+    for (const lease of this.#deadlines.keys()) if (!running.has(lease)) this.#deadlines.delete(lease)
+    for (const lease of this.#judged.keys()) if (!running.has(lease)) this.#judged.delete(lease)
   }
 }
 
@@ -48,8 +49,10 @@ export function restoreLeases(context: ManagerContext): void {
 
 /** Ends every lease whose time is over, and its run. Called now and then; what reads a lease checks its time itself. */
 export function expireLeases(context: ManagerContext): void {
-  const over = context.store.list("leases").filter((lease) => lease.ended === undefined && isTimeOver(context, lease))
+  const running = context.store.list("leases").filter((lease) => lease.ended === undefined)
+  const over = running.filter((lease) => isTimeOver(context, lease))
   if (over.length > 0) transact(context, (tx) => over.forEach((lease) => endByTime(context, tx, lease)))
+  context.leases.keepOnly(new Set(running.filter((lease) => !over.includes(lease)).map(({ lease }) => lease)))
 }
 
 function isTimeOver(context: ManagerContext, lease: LeaseRecord): boolean {
@@ -61,7 +64,6 @@ function endByTime(context: ManagerContext, tx: Transaction, lease: LeaseRecord)
   const run = tx.get("runs", lease.run)
   if (run === undefined) throw new TypeError("internal: lease without a run")
   endRun(context, tx, run, { state: "ended", code: "lease-ended", reason: "the lease was not renewed in time" })
-  context.leases.forget(lease.lease)
 }
 
 export interface HeldLease {

@@ -83,6 +83,10 @@ test("withdrawPolicy() is final: state, signature and restart do not bring it ba
   const study = await newStudy()
   const digest = await study.agree()
   assert.equal((await study.withdraw(digest, clinic)).state, "withdrawn")
+  assert.deepEqual(
+    study.store.list("deposits").map(({ artifact }) => artifact),
+    ["trainer"],
+  )
   await assert.rejects(study.sign(digest, clinic), { code: "policy-withdrawn" })
   await assert.rejects(study.queue(digest), { code: "policy-withdrawn" })
   study.restart()

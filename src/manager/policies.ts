@@ -97,7 +97,7 @@ function activateIfComplete(context: ManagerContext, tx: Transaction, digest: Di
 }
 
 /**
- * Takes back a stakeholder's consent: a tombstone for ever. What ran on it ends at once.
+ * Takes back a stakeholder's consent: a tombstone for ever. What ran on it ends at once, and its own keys under this policy are deleted.
  * @throws as approvePolicy
  */
 export function withdrawPolicy(context: ManagerContext, caller: StakeholderCaller, digest: Digest, signature: StatementSignature): PolicyStatus {
@@ -109,6 +109,9 @@ export function withdrawPolicy(context: ManagerContext, caller: StakeholderCalle
     if (tx.get("withdrawals", key) === undefined) {
       tx.put("withdrawals", key, { policy: digest, stakeholder, signature, at: context.time.nowText() })
       appendReceipt(context, tx, { kind: "policy-withdrawn", policy: digest, by: stakeholder })
+      // The keys can never be used under this policy again, so the vault does not keep them.
+      for (const [artifact, { owner }] of Object.entries(policy.artifacts))
+        if (owner === stakeholder) tx.remove("deposits", pairKey(digest, artifact))
       endRunsWithoutConsent(context, tx)
     }
     return statusOf(readStanding(context, tx, digest))

@@ -107,7 +107,9 @@ function connect(path: string): DatabaseSync {
   const database = new DatabaseSync(path, { timeout: 2000 })
   try {
     // EXCLUSIVE: a second manager on the same folder would undo single use. FULL: what was answered is on the disk.
-    database.exec("PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF")
+    database.exec(
+      "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON; PRAGMA trusted_schema = OFF",
+    )
     return database
   } catch (error) {
     database.close()
