@@ -184,6 +184,7 @@ test("verifyChain() refuses issuers with keys that are too small", () => {
 
 test("verifyChain() bounds the search", () => {
   refuses({ ...good, intermediates: Array.from({ length: 33 }, () => middle) }, "wrong-chain")
+  assert.equal(verifyChain({ ...good, intermediates: Array.from({ length: 32 }, () => middle) }).length, 3)
   const ladder = Array.from({ length: 9 }, (_, step) =>
     certificate({
       ...middleInput,

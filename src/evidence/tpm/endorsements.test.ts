@@ -164,6 +164,8 @@ test("verifyEndorsementCertificate() refuses unknown critical extensions", () =>
 test("verifyEndorsementCertificate() shows a manufacturer that is no text as written", () => {
   const odd = names.map(([oid, text]): readonly [string, string] => [oid, oid.endsWith(".1") ? "id:00001014" : text])
   assert.equal(verify(withExtensions({ name: directoryNameOf(odd) })).manufacturer, "id:00001014")
+  const plain = names.map(([oid, text]): readonly [string, string] => [oid, oid.endsWith(".1") ? "Vendor" : text])
+  assert.equal(verify(withExtensions({ name: directoryNameOf(plain) })).manufacturer, "Vendor")
 })
 
 test("verifyEndorsementCertificate() keeps the roles of endorsement and attestation keys apart", () => {
