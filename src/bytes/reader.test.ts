@@ -108,3 +108,14 @@ test("ByteWriter refuses values out of range", () => {
   assert.throws(() => new ByteWriter().u64be(-1n), TypeError)
   assert.throws(() => new ByteWriter().u64le(1n << 64n), TypeError)
 })
+
+test("ByteReader copies what it returns, also out of a Buffer, but for views", () => {
+  const source = Buffer.from([1, 2, 3, 4])
+  const reader = new ByteReader("r", source)
+  const copy = reader.bytes(2, "copy")
+  const view = reader.view(2, "view")
+  source.fill(9)
+  assert.deepEqual([...copy], [1, 2])
+  assert.deepEqual([...view], [9, 9])
+  assert.deepEqual([...reader.viewSince(1)], [9, 9, 9])
+})

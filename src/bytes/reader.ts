@@ -12,7 +12,8 @@ export class ByteReader {
 
   constructor(path: string, bytes: Uint8Array) {
     this.#path = path
-    this.#bytes = bytes
+    // A Buffer's own slice would give views, and its subarray is slow.
+    this.#bytes = Buffer.isBuffer(bytes) ? new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength) : bytes
     this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   }
 

@@ -85,7 +85,7 @@ export function scanEventLog(bytes: Uint8Array): { readonly log: EventLog; reado
     if (!(error instanceof MalformedError)) throw error
     fault = error
   }
-  return { log: { format, banks, events, sizeBytes: end, trailing: bytes.slice(end) }, fault }
+  return { log: { format, banks, events, sizeBytes: end, trailing: new Uint8Array(bytes.subarray(end)) }, fault }
 }
 
 /** The log's bytes again, padding included. */

@@ -112,7 +112,7 @@ export function isViolation(record: ImaRecord): boolean {
 }
 
 /**
- * Reads the template data of a record.
+ * Reads the template data of a record. The name is a view into the list; whoever keeps the entry while the list may change hands over a copy of the list.
  * @throws {MalformedError} `truncated`, `trailing-bytes`, `malformed`; `path` names record and field
  */
 export function readImaEntry(record: ImaRecord, index: number = record.index): ImaEntry {
@@ -193,7 +193,7 @@ function readName(template: string, nameNg: Uint8Array | undefined, name: Uint8A
   const nameBytes = isTerminated ? value.length - 1 : value.length
   if (nameBytes < 0 || value.indexOf(0) !== (isTerminated ? nameBytes : -1))
     throw new MalformedError("malformed", isTerminated ? "name does not end with its only NUL" : "name holds a NUL", { path: "n" })
-  return new ByteReader("n", value).bytes(nameBytes, "name")
+  return new ByteReader("n", value).view(nameBytes, "name")
 }
 
 function placed(error: MalformedError, index: number): MalformedError {

@@ -6,7 +6,7 @@ import type { HashName } from "../../pki/signatures.ts"
 import { EvidenceError } from "../errors.ts"
 import { Genuine } from "../genuine.ts"
 import type { ImaClaims, ImaEntry, ImaState } from "./claims.ts"
-import { parseImaList, readImaEntry } from "./format.ts"
+import { readImaEntry, readImaRecords } from "./format.ts"
 import type { ImaRecord } from "./format.ts"
 import { RegisterChain, imaPcr } from "./replay.ts"
 import type { ExtendRule } from "./replay.ts"
@@ -50,27 +50,27 @@ export function verifyIma(expectations: ImaExpectations): Genuine<ImaClaims> {
   if (from !== 0 && from !== previous?.count)
     throw new EvidenceError("log-incomplete", `the list begins at entry ${from}, expected ${previous?.count ?? 0}`, { path: "ima" })
   const quoted = quotedValues(expectations)
-  const records = parseImaList(expectations.list, expectations.headerHash)
-  const entries = records.map((record) => judgeEntry(record, from + record.index, quoted))
   const start = from === 0 ? undefined : previous
+  // The claims keep views: one copy of the whole list, so that nobody changes it under them.
+  const list = new Uint8Array(expectations.list)
   let fault: EvidenceError | undefined
   for (const rule of rulesToTry(expectations)) {
-    const found = certify(records, expectations, { rule, from, start, quoted })
+    const found = certify(list, expectations, { rule, from, start, quoted })
     if (found instanceof EvidenceError) {
       fault ??= found
       continue
     }
-    const certified = entries.slice(0, found.entries)
-    const bootAggregate = from === 0 ? checkBootAggregate(certified[0], expectations.bootPcrs) : undefined
+    const { entries, uncertified, state } = found
+    const bootAggregate = from === 0 ? checkBootAggregate(entries[0], expectations.bootPcrs) : undefined
     return Genuine.afterVerification({
-      entries: certified,
+      entries,
       firstIndex: from,
-      certifiedCount: found.state.count,
-      uncertified: entries.slice(found.entries),
+      certifiedCount: state.count,
+      uncertified,
       ...(bootAggregate === undefined ? {} : { bootAggregate }),
       extendRule: rule,
-      violations: certified.filter((entry) => entry.violation).length,
-      state: found.state,
+      violations: entries.filter((entry) => entry.violation).length,
+      state,
     })
   }
   throw fault ?? new EvidenceError("pcr-mismatch", "the list's extend rule is not allowed", { path: "ima" })
@@ -114,8 +114,8 @@ interface Walk {
 }
 
 interface Certified {
-  /** How many of the given entries are certified. */
-  readonly entries: number
+  readonly entries: readonly ImaEntry[]
+  readonly uncertified: readonly ImaEntry[]
   readonly state: ImaState
 }
 
@@ -124,7 +124,7 @@ interface Certified {
  * against: nothing certifies it yet.
  * @returns the reason where no line fits under this rule, so that another rule can be tried
  */
-function certify(records: readonly ImaRecord[], expectations: ImaExpectations, walk: Walk): Certified | EvidenceError {
+function certify(list: Uint8Array, expectations: ImaExpectations, walk: Walk): Certified | EvidenceError {
   const { bank, previous, headerHash } = expectations
   const chain = new RegisterChain(bank, {
     extendRule: walk.rule,
@@ -136,22 +136,26 @@ function certify(records: readonly ImaRecord[], expectations: ImaExpectations, w
   const isCertified = (): boolean => [...walk.quoted].every(([pcr, value]) => values.get(pcr) === value)
   const checkpoints = [previous, previous?.pending].filter((checkpoint) => checkpoint !== undefined)
   const stateAt = (count: number): ImaState => imaState(count, chain.values(), prefix.value, walk.rule)
-  let state = walk.start !== undefined && isCertified() ? stateAt(walk.from) : undefined
-  for (const [place, record] of records.entries()) {
-    const count = walk.from + place + 1
+  const entries: ImaEntry[] = []
+  const uncertified: ImaEntry[] = []
+  let count = walk.from
+  let state = walk.start !== undefined && isCertified() ? stateAt(count) : undefined
+  for (const record of readImaRecords(list, headerHash)) {
+    const entry = judgeEntry(record, count, walk.quoted)
+    count++
     prefix.add(record.bytes)
     for (const checkpoint of checkpoints)
       if (checkpoint.count === count && checkpoint.prefix !== prefix.value)
         throw new EvidenceError("log-mismatch", `the list differs from the one seen before, within its first ${count} entries`, { path: "ima" })
-    if (state !== undefined) continue
-    try {
-      const value = chain.extend(record)
-      values.set(record.pcr, value)
-      if (value === walk.quoted.get(record.pcr) && isCertified()) state = stateAt(count)
-    } catch (error) {
-      if (error instanceof EvidenceError) return error
-      throw error
+    if (state !== undefined) {
+      uncertified.push(entry)
+      continue
     }
+    entries.push(entry)
+    const value = extendOrFault(chain, record)
+    if (value instanceof EvidenceError) return value
+    values.set(record.pcr, value)
+    if (value === walk.quoted.get(record.pcr) && isCertified()) state = stateAt(count)
   }
   if (state === undefined) return new EvidenceError("pcr-mismatch", "no line of the list leads to the quoted register values", { path: "ima" })
   const least = previous?.pending?.count ?? previous?.count ?? 0
@@ -159,9 +163,17 @@ function certify(records: readonly ImaRecord[], expectations: ImaExpectations, w
     throw new EvidenceError("log-incomplete", `${state.count} entries are certified, expected at least ${least} as of the last quote`, {
       path: "ima",
     })
-  const last = walk.from + records.length
-  const pending = last > state.count ? { pending: { count: last, prefix: prefix.value } } : {}
-  return { entries: state.count - walk.from, state: { ...state, ...pending } }
+  const pending = count > state.count ? { pending: { count, prefix: prefix.value } } : {}
+  return { entries, uncertified, state: { ...state, ...pending } }
+}
+
+function extendOrFault(chain: RegisterChain, record: ImaRecord): string | EvidenceError {
+  try {
+    return chain.extend(record)
+  } catch (error) {
+    if (error instanceof EvidenceError) return error
+    throw error
+  }
 }
 
 function imaState(count: number, registers: ReadonlyMap<number, string>, prefix: string, extendRule: ExtendRule): ImaState {
