@@ -3,7 +3,7 @@ import { test } from "node:test"
 import { signStatement } from "../pki/statement.ts"
 import type { StatementSignature } from "../pki/statement.ts"
 import type { Derivations } from "./derivation.ts"
-import { noDerivations, originsOfDerived, originsOfInputs } from "./derivation.ts"
+import { noDerivations, originsOfDerived, originsOfInputs, originsWithout } from "./derivation.ts"
 import type { Job, Policy } from "./document.ts"
 import { policyDigest } from "./document.ts"
 import { keys, keyText, named, policy } from "./fixtures.testing.ts"
@@ -131,4 +131,29 @@ test("originsOfDerived() keeps the parties behind derived inputs, whatever is wa
   assert.deepEqual(originsOfInputs(policy, train, derivations), [old])
   const origins = originsOfDerived(policy, train, ["clinic-a", "clinic-b"], derivations)
   assert.deepEqual(origins, [{ name: "vendor", keys: [keyText("vendor")] }, old])
+})
+
+test("originsOfDerived() records a party's keys in one order, so that one party is one origin", () => {
+  const withKeys = (texts: readonly string[]): Policy => ({
+    ...policy,
+    stakeholders: { ...policy.stakeholders, vendor: { keys: texts, roles: ["code"] } },
+  })
+  const texts = [keyText("vendor"), keyText("stranger")]
+  const waive = ["clinic-a", "clinic-b"]
+  const [one] = originsOfDerived(withKeys(texts), train, waive, noDerivations)
+  const [other] = originsOfDerived(withKeys(texts.toReversed()), train, waive, noDerivations)
+  assert.deepEqual(one, { name: "vendor", keys: texts.toSorted() })
+  assert.deepEqual(other, one)
+})
+
+test("originsWithout() is content with any one key of each party", () => {
+  const origins = [
+    { name: "a", keys: ["1", "2"] },
+    { name: "b", keys: ["3"] },
+  ]
+  assert.deepEqual(originsWithout(origins, new Set(["2", "3"])), [])
+  assert.deepEqual(
+    originsWithout(origins, new Set(["1"])).map(({ name }) => name),
+    ["b"],
+  )
 })
