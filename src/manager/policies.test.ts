@@ -3,6 +3,7 @@ import { test } from "node:test"
 import { digestOf } from "../bytes/digest.ts"
 import { signStatement } from "../pki/statement.ts"
 import { policyDigest } from "../policy/document.ts"
+import type { ProblemError } from "../protocol/problem.ts"
 import { routes } from "../protocol/routes.ts"
 import { verifyReceipts, noReceipts } from "../protocol/receipts.ts"
 import { makeParts, random, TestStudy, toJson } from "./study.testing.ts"
@@ -32,7 +33,14 @@ test("submitPolicy() refuses an expired policy, another manager, a stranger, a m
   await assert.rejects(study.submit(study.policy({ manager: { insecureUnattested: { key: clinic.key } } })), { code: "wrong-manager" })
   await assert.rejects(study.submit(study.policy(), stranger), { code: "not-permitted" })
   const body = { policy: toJson(study.policy()), references: [toJson(references.boot)] }
-  await assert.rejects(study.call(routes.submitPolicy, study.as(clinic), { body }), { code: "invalid-policy", status: 400 })
+  await assert.rejects(study.call(routes.submitPolicy, study.as(clinic), { body }), (error: ProblemError) => {
+    assert.deepEqual([error.code, error.status], ["invalid-policy", 400])
+    assert.deepEqual(
+      error.findings.map(({ code, subject }) => [code, subject]),
+      [["missing-reference", "machines.host.ima.reference"]],
+    )
+    return true
+  })
   const changed = { policy: toJson({ ...study.policy(), more: 1 }), references: [] }
   await assert.rejects(study.call(routes.submitPolicy, study.as(clinic), { body: changed }), { code: "invalid-policy" })
   assert.equal(study.store.count("policies"), 0)

@@ -2,11 +2,11 @@ import { z } from "zod"
 import { PerunError, UnavailableError, type MalformedCode } from "../bytes/error.ts"
 import type { EvidenceCode } from "../evidence/errors.ts"
 import type { PkiCode } from "../pki/errors.ts"
-import type { PolicyCode } from "../policy/errors.ts"
+import { type PolicyCode, PolicyError } from "../policy/errors.ts"
 import type { SuccessionCode } from "../policy/successors.ts"
 import type { SealingCode } from "../sealing/errors.ts"
 import type { ProtocolCode } from "./errors.ts"
-import { findingSchema, maxFindings, type WireFinding } from "./messages.ts"
+import { findingSchema, maxFindings, maxFindingText, type WireFinding } from "./messages.ts"
 
 /** Codes under which an outside world that is silent shows itself. */
 type UnavailableCode = UnavailableError["code"]
@@ -119,7 +119,7 @@ export const problemSchema = z.strictObject({
   detail: z.string().max(4000),
   /** Field at fault, where one is. */
   path: z.string().max(500).optional(),
-  /** Every finding of an appraisal that refused. */
+  /** Every finding of an appraisal that refused, or every problem of a document. */
   findings: z.array(findingSchema).max(maxFindings).optional(),
 })
 export type Problem = z.output<typeof problemSchema>
@@ -148,8 +148,23 @@ export function problemOfError(error: unknown): Problem {
     code,
     detail: known ? truncate(error.message, 4000) : "the manager is at fault",
     ...(known && error.path !== "" ? { path: truncate(error.path, 500) } : {}),
-    ...(error instanceof RefusedError ? { findings: [...error.findings] } : {}),
+    ...findingsOf(error),
   }
+}
+
+/** A refused machine's findings; the problems of a document in the same form, for both are lists for a person to go through. */
+function findingsOf(error: unknown): { findings?: WireFinding[] } {
+  if (error instanceof RefusedError) return { findings: [...error.findings] }
+  if (!(error instanceof PolicyError)) return {}
+  const findings = error.problems.slice(0, maxFindings).map(({ code, field, message, fix }): WireFinding => ({
+    code,
+    effect: "refusal",
+    subject: truncate(field, maxFindingText),
+    found: truncate(message, maxFindingText),
+    expected: truncate(fix, maxFindingText),
+    advice: "",
+  }))
+  return { findings }
 }
 
 function truncate(text: string, length: number): string {
