@@ -49,7 +49,10 @@ function chunkSpeed(action: "seal" | "open"): number {
   sealChunks(run, plain, sealed)
   const times = 500
   const started = performance.now()
-  for (let i = 0; i < times; i++) action === "seal" ? sealChunks(run, plain, sealed) : openChunks(run, sealed, plain)
+  for (let i = 0; i < times; i++) {
+    if (action === "seal") sealChunks(run, plain, sealed)
+    else openChunks(run, sealed, plain)
+  }
   return (times * plain.length) / ((performance.now() - started) / 1000)
 }
 
@@ -105,7 +108,7 @@ async function benchAge(): Promise<BenchRow[]> {
 }
 
 /** Whole artifacts, all cores: hashes of files and shards, tar, fsync. */
-export async function benchArtifacts(): Promise<BenchRow[]> {
+async function benchArtifacts(): Promise<BenchRow[]> {
   const folder = mkdtempSync(join(scratch, "perun-bench-"))
   try {
     const rows: BenchRow[] = []

@@ -443,6 +443,15 @@ test("sealArtifact() refuses to replace a finished artifact, or to mix kinds of 
   await assert.rejects(sealSample(folder, { key: { generate: "hybrid" } }), withCode("not-empty"))
 })
 
+test("sealArtifact() refuses what the manifest could not say, before it writes anything", async () => {
+  using folder = temporaryFolder()
+  for (const wrong of [{ name: "Records A" }, { name: "../x" }, { created: "yesterday" }]) {
+    await assert.rejects(sealSample(folder, wrong), withCode("malformed"))
+    assert.ok(!existsSync(folder.at("sealed")))
+  }
+  await assert.rejects(sealSample(folder, { key: { recipient: "age1xyz" } }), withCode("malformed"))
+})
+
 test("sealing to a given recipient writes nothing secret", async () => {
   using folder = temporaryFolder()
   const identity = await generateAgeIdentity("hybrid")

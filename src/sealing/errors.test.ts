@@ -17,7 +17,9 @@ test("diskError() gives failed system calls our names, and passes other errors t
   for (const code of ["ENOSPC", "EDQUOT", "EFBIG"]) withCode("disk-full")(diskError("x", systemError(code)))
   for (const code of ["EACCES", "EPERM", "EROFS"]) withCode("permission-denied")(diskError("x", systemError(code)))
   withCode("missing")(diskError("x", systemError("ENOENT")))
-  for (const other of [systemError("EIO"), new TypeError("x"), Object.assign(new Error("x"), { code: "ENOSPC" })]) {
+  for (const code of ["EIO", "EMFILE", "ENFILE"]) withCode("unavailable")(diskError("x", systemError(code)))
+  withCode("unsafe-path")(diskError("x", systemError("ENAMETOOLONG")))
+  for (const other of [systemError("EINVAL"), new TypeError("x"), Object.assign(new Error("x"), { code: "ENOSPC" })]) {
     assert.equal(diskError("x", other), other)
   }
 })

@@ -27,9 +27,9 @@ export class SealingError extends PerunError<SealingCode> {}
 
 /**
  * Runs file system work and gives its failures our names: ENOSPC, EDQUOT and EFBIG become `disk-full`, EACCES, EPERM and EROFS `permission-denied`,
- * ENOENT `missing`. Other errors pass through.
- * @throws {UnavailableError} `disk-full`, `permission-denied`
- * @throws {SealingError} `missing`
+ * EIO, EMFILE and ENFILE `unavailable`, ENOENT `missing`, ENAMETOOLONG `unsafe-path`. Other errors pass through.
+ * @throws {UnavailableError} `disk-full`, `permission-denied`, `unavailable`
+ * @throws {SealingError} `missing`, `unsafe-path`
  */
 export async function onDisk<T>(path: string, work: () => Promise<T>): Promise<T> {
   try {
@@ -61,6 +61,12 @@ export function diskError(path: string, cause: unknown): unknown {
       return new UnavailableError("permission-denied", `not allowed: ${path}`, { cause })
     case "ENOENT":
       return new SealingError("missing", `there is no ${path}`, { cause })
+    case "ENAMETOOLONG":
+      return new SealingError("unsafe-path", `the name is too long: ${path}`, { cause })
+    case "EIO":
+    case "EMFILE":
+    case "ENFILE":
+      return new UnavailableError("unavailable", `the system cannot read or write ${path}`, { cause })
     default:
       return cause
   }

@@ -16,7 +16,7 @@ import { encodeFileIndex, maxIndexBytes, planShards } from "./file-index.ts"
 import type { IndexedFile } from "./file-index.ts"
 import { openHash } from "./hash-thread.ts"
 import type { OrderedHash } from "./hash-thread.ts"
-import { generateAgeIdentity, identityKind, recipientOf } from "./keys.ts"
+import { generateAgeIdentity, identityKind, recipientKind, recipientOf } from "./keys.ts"
 import type { RecipientKind } from "./keys.ts"
 import { artifactManifestSchema, malformedBy, manifestDigest } from "./manifest.ts"
 import type { ArtifactKind, ArtifactManifest, ManifestSigner, SignedManifest } from "./manifest.ts"
@@ -75,6 +75,7 @@ export interface SealedArtifact {
  */
 export async function sealArtifact(options: SealArtifactOptions): Promise<SealedArtifact> {
   const { output } = options
+  checkDescription(options)
   refuseOutputInSource(options.source, output)
   const files = await listSourceFiles(options.source)
   await onDisk(output, () => mkdir(output, { recursive: true }))
@@ -220,7 +221,10 @@ function indexedFiles(files: readonly SourceFile[], shard: number, digests: read
  */
 async function artifactKey(options: SealArtifactOptions): Promise<ArtifactKey> {
   const choice = options.key ?? { generate: "hybrid" }
-  if ("recipient" in choice) return { recipient: choice.recipient, identity: undefined }
+  if ("recipient" in choice) {
+    recipientKind(choice.recipient)
+    return { recipient: choice.recipient, identity: undefined }
+  }
   const path = join(options.output, identityFileName)
   const identity = (await loadIdentity(path)) ?? (await createIdentity(path, choice.generate))
   if (identityKind(identity) !== choice.generate) {
@@ -266,6 +270,14 @@ export async function loadIdentity(path: string): Promise<string | undefined> {
   if (identity === undefined || more.length > 0) throw new SealingError("malformed", `${path} does not hold exactly one age identity`)
   identityKind(identity)
   return identity
+}
+
+/** What the manifest will say is checked before hours of sealing, not after. */
+function checkDescription({ kind, name, created }: SealArtifactOptions): void {
+  const described = artifactManifestSchema
+    .pick({ kind: true, name: true, created: true })
+    .safeParse({ kind, name, ...(created === undefined ? {} : { created }) })
+  if (!described.success) throw malformedBy(described.error)
 }
 
 function refuseOutputInSource(source: string, output: string): void {
