@@ -229,6 +229,8 @@ test("checkPolicy() refuses an input whose origins cannot sign", () => {
   const origin = (key: string): CheckContext => ({ derivations: new Map([[named("records-a"), [{ name: "old", keys: [key] }]]]) })
   assert.deepEqual(found(policy, origin(keyText("stranger"))), ["approval-without-owner jobs.train.inputs"])
   assert.deepEqual(found(policy, origin(keyText("consortium"))), [])
+  const two = [{ name: "old", keys: [keyText("stranger"), keyText("vendor")] }]
+  assert.deepEqual(found(policy, { derivations: new Map([[named("records-a"), two]]) }), [])
 })
 
 test("checkPolicy() says where in the text, what is wrong and what to do", () => {
