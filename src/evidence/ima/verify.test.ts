@@ -96,6 +96,13 @@ test("verifyIma() accepts a tail that does not fit its own template digest only 
   assert.throws(() => verify(bytes, { quotedPcrs: new Map([[10, "11".repeat(32)]]) }), { code: "log-mismatch" })
 })
 
+test("verifyIma() tries the other rule where a tail that does not fit stopped the first", () => {
+  const bytes = makeList([...entries, { ...file("/late"), templateDigest: new Uint8Array(20).fill(1) }])
+  const quotedPcrs = quotedAfter(list, 5, "sha256", "padded-sha1")
+  const claims = verify(bytes, { quotedPcrs, insecureAllowPaddedSha1: true })
+  assert.deepEqual([claims.extendRule, claims.certifiedCount, claims.uncertified.length], ["padded-sha1", 5, 1])
+})
+
 test("verifyIma() wants pending entries certified by the next quote, exactly as they were", () => {
   const { state } = verify(list, { quotedPcrs: quotedAfter(list, 3) })
   const rest = makeList(entries.slice(3))
@@ -319,6 +326,16 @@ test("replayImaList() counts entries and violations and starts each register at 
   const [, , third] = parseImaList(bytes)
   const expected = hash("sha256", new Uint8Array(32).fill(0xff), hash("sha256", third?.templateData ?? new Uint8Array(0)))
   assert.equal(registers.get(17), encodeHex(expected))
+  for (const [pcr, start] of [
+    [16, 0],
+    [22, 0xff],
+    [23, 0],
+  ] as const)
+    // prettier-ignore
+    assert.equal(
+      replayImaList(makeList([{ ...violation("/b"), pcr }]), "sha256").registers.get(pcr),
+      encodeHex(hash("sha256", new Uint8Array(32).fill(start), new Uint8Array(32).fill(0xff))),
+    )
   assert.deepEqual([...replayImaList(new Uint8Array(0), "sha1").registers], [[10, "00".repeat(20)]])
 })
 
