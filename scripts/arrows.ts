@@ -23,9 +23,9 @@ const arrows: Readonly<Record<string, readonly string[]>> = {
   inference: ["protocol", "policy", "sealing", "log", "evidence", "pki", "bytes"],
   client: ["protocol", "policy", "sealing", "log", "evidence", "pki", "bytes"],
   cli: ["client", "inference", "agent", "manager", "protocol", "policy", "sealing", "log", "evidence", "pki", "bytes"],
-  lab: ["cli", "client", "inference", "agent", "manager", "protocol", "policy", "sealing", "log", "evidence", "pki", "bytes"],
-  bench: ["lab", "cli", "client", "inference", "agent", "manager", "protocol", "policy", "sealing", "log", "evidence", "pki", "bytes"],
-  scripts: ["lab", "bench", "cli", "evidence", "pki", "bytes"],
+  lab: ["examples", "cli", "client", "inference", "agent", "manager", "protocol", "policy", "sealing", "log", "evidence", "pki", "bytes"],
+  bench: ["examples", "lab", "cli", "client", "inference", "agent", "manager", "protocol", "policy", "sealing", "log", "evidence", "pki", "bytes"],
+  scripts: ["lab", "bench", "protocol", "policy", "cli", "evidence", "pki", "bytes"],
   examples: ["bytes", "client"],
 }
 

@@ -60,18 +60,25 @@ interface Attack {
   readonly listed: boolean
 }
 
+/** Attacks whose study is agreed on and whose runs are queued. */
+export interface PreparedAttacks {
+  /**
+   * Boots the machines that must be refused, and beside them controls that must pass. Each attack differs from its control in exactly one thing: its
+   * findings may name that one thing only.
+   * @throws {LabError} `not-refused` when one was granted or refused for another reason, `not-granted` when a control was refused
+   */
+  boot(): Promise<readonly AttackResult[]>
+}
+
 /**
- * Boots machines that must be refused, and beside them controls that must pass, in a study of their own. Each attack differs from its control in exactly
- * one thing: its findings may name that one thing only.
- * @throws {LabError} `not-refused` when one was granted or refused for another reason, or a control was refused
+ * Agrees on a study of its own for machines that must be refused and their controls, and queues a run for each. To be called before other studies queue
+ * runs: a machine that no policy lists is judged by the oldest one.
  */
-export async function tryAttacks(setting: AttackSetting): Promise<readonly AttackResult[]> {
+export async function prepareAttacks(setting: AttackSetting): Promise<PreparedAttacks> {
   const { images, clinic, vendor, folder } = setting
-  const unknownProgram = await makeMaintenanceDisk(join(folder, "maintenance.img"), "unlisted-tool")
+  const unknownProgram = await makeMaintenanceDisk(join(folder, "maintenance.img"), { "unlisted-tool": unlistedTool })
   const attacks = attackTable(images, unknownProgram).filter(({ attack }) => setting.only?.includes(attack) ?? true)
   const controls = (["appliance", "administered"] as const).filter((machine) => attacks.some((attack) => attack.machine === machine))
-  const image = { appliance: images.sealed, administered: images.administered } as const
-
   // The slow part of a TPM is its RSA key; they are made one after the other beside the machine that trains.
   const tpms = new Map<string, LabTpm>()
   for (const host of [...attacks.map(({ attack }) => attack), ...controls.map((machine) => `control-${machine}`)]) {
@@ -111,6 +118,19 @@ export async function tryAttacks(setting: AttackSetting): Promise<readonly Attac
   for (const { machine } of attacks) runs.push(await clinic.start(digest, `train-${machine}`))
   for (const machine of controls) runs.push(await clinic.start(digest, `train-${machine}`))
 
+  return { boot: () => bootAttacks(setting, { attacks, controls, tpmOf, runs }) }
+}
+
+interface Prepared {
+  readonly attacks: readonly Attack[]
+  readonly controls: readonly Attack["machine"][]
+  readonly tpmOf: (host: string) => LabTpm
+  readonly runs: readonly string[]
+}
+
+async function bootAttacks(setting: AttackSetting, { attacks, controls, tpmOf, runs }: Prepared): Promise<readonly AttackResult[]> {
+  const { images, clinic, folder } = setting
+  const image = { appliance: images.sealed, administered: images.administered } as const
   const options: TrialOptions = {
     manager: setting.manager,
     watcher: clinic,
@@ -189,3 +209,6 @@ function judge(attack: Attack, result: TrialResult | undefined): AttackResult {
     codes,
   }
 }
+
+/** A harmless program that no reference lists: what counts is that it was run. */
+const unlistedTool = "#!/bin/sh\n# An administrator's own tool.\nexit 0\n"

@@ -162,7 +162,10 @@ function showRunEvent(event: RunEvent, epochs: number, output: Output, progress:
       return progress.update(`epoch ${epoch}  loss ${loss.toFixed(4)}  accuracy ${accuracy.toFixed(4)} (training)`, epoch, epochs)
     }
     case "refused":
-      return output.line(`${event.refusal.host}: refused, ${event.refusal.code}`, "bad")
+      for (const { code, subject, found, expected } of event.refusal.findings.filter(({ effect }) => effect === "refusal")) {
+        output.line(`${event.refusal.host}: refused, ${code} ${subject}: found ${found}, expected ${expected}`, "bad")
+      }
+      return
     case "renewed":
       return output.line(`gpu-host: proved itself again, lease renewed for ${event.seconds} s`, "dim")
     case "output":

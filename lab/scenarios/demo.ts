@@ -13,7 +13,7 @@ import { buildImage, type Image } from "../image/build.ts"
 import { tamperImage } from "../image/tamper.ts"
 import { labCa, manufactureTpm } from "../machine/tpm.ts"
 import { imageReferences } from "../reference/image-references.ts"
-import { tryAttacks } from "./attacks.ts"
+import { prepareAttacks } from "./attacks.ts"
 import { agree, allParties, followRun, makeParties, type Parties, releaseModel, sealAll, writePolicy } from "./demo-study.ts"
 import { startNewManager } from "./manager-process.ts"
 import { type ImageReferences, labMachine, trainingPolicy } from "./policies.ts"
@@ -90,9 +90,8 @@ export async function runDemo({ output, signal, ...options }: DemoOptions): Prom
   await agree(policy, images.references.pytorch, parties, output)
 
   output.heading("5  The compute host proves itself and trains; beside it boot machines that must be refused")
-  const run = await consortium.start(policyDigest(policy), "train")
   using machines = new AbortScope(signal)
-  const attacks = tryAttacks({
+  const attacks = await prepareAttacks({
     ...{ images, manager, clinic: clinicA, vendor, folder, expires },
     manifests: { records: sealed.recordsA, trainer: sealed.smallTrainer },
     folders: { records: "records-a", trainer: "trainer-js" },
@@ -103,10 +102,11 @@ export async function runDemo({ output, signal, ...options }: DemoOptions): Prom
       output.line(`${result.host}: ${words} (${judged} of ${total} machines beside gpu-host)`, result.outcome === "refused" ? "bad" : "good")
     },
   })
+  const run = await consortium.start(policyDigest(policy), "train")
   const training = tryMachine({ host: "gpu-host", image: images.pytorch, tpm }, [run], {
     ...{ manager, watcher: consortium, folder: join(folder, "machines"), timeoutSeconds: machineSeconds, signal: machines.signal },
   })
-  const [trained, refused] = await machines.all([training, attacks, followRun(consortium, run, epochs, output, machines.signal)])
+  const [trained, refused] = await machines.all([training, attacks.boot(), followRun(consortium, run, epochs, output, machines.signal)])
   if (trained.outcome === "refused") {
     const reason = firstRefusal(trained.refusal)
     throw new LabError(

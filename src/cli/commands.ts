@@ -45,6 +45,11 @@ export const groups: readonly Group[] = [
     load: async () => (await import("./commands/output.ts")).register,
   },
   {
+    name: "demo",
+    summary: "the main job, end to end, with four parties and real machines in QEMU",
+    load: async () => (await import("./commands/demo.ts")).register,
+  },
+  {
     name: "completion",
     summary: "print a completion script for bash, zsh or fish",
     load: async () => (await import("./commands/completion.ts")).register,
