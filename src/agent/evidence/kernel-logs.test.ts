@@ -75,6 +75,17 @@ test("ImaListReader.read() starts anew where the list is another one", async () 
   await assert.rejects(reader.read(3), { name: "UnavailableError", code: "unavailable" })
 })
 
+test("ImaListReader.read() does not take a place in another list for the one it knew", async () => {
+  await using kernel = await fakeKernel()
+  const reader = new ImaListReader(kernel)
+  await kernel.set("x", "x", "y")
+  await reader.read(0)
+  // The first entry ends where the second one ended before.
+  const twice = "z".repeat(2 * entry("x").length - entry("").length)
+  await kernel.set(twice, "another", "w")
+  assert.deepEqual(await reader.read(2), { from: 2, list: entry("w"), to: 3 })
+})
+
 test("ImaListReader.read() refuses a list with fewer entries than the kernel counts, and a broken one", async () => {
   await using kernel = await fakeKernel()
   await kernel.set("a", "bb")
@@ -94,6 +105,7 @@ test("ImaListReader.read() of a machine without IMA is unsupported", async () =>
 test("readBootLog() gives the bytes; none, an empty and a huge one are unsupported", async () => {
   await using kernel = await fakeKernel()
   await assert.rejects(readBootLog(kernel.bootLog), { code: "unsupported" })
+  await assert.rejects(readBootLog(tmpdir()), { code: "unavailable" })
   await writeFile(kernel.bootLog, "")
   await assert.rejects(readBootLog(kernel.bootLog), { code: "unsupported" })
   await writeFile(kernel.bootLog, new Uint8Array(1_048_577))

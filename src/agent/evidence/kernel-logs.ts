@@ -80,8 +80,6 @@ export class ImaListReader {
     }
     const to = offsets.length - 1
     if (to < countBefore) throw new MalformedError("truncated", `${to} entries, the kernel counts ${countBefore}`, { path: "ima" })
-    if (to < this.#offsets.length - 1)
-      throw new MalformedError("truncated", `${to} entries, before there were ${this.#offsets.length - 1}`, { path: "ima" })
     this.#offsets = offsets
     if (from > to) throw new UnavailableError("unavailable", `the IMA list has ${to} entries, those from ${from} on were asked for`)
     const skipped = (offsets[from] ?? 0) - start

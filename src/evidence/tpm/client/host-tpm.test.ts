@@ -168,6 +168,23 @@ test("collectEndorsement() uses the vendor's template and nonce", skip, async ()
   assert.deepEqual(area.unique, key)
 })
 
+test("collectEndorsement() passes over certificates of keys that the TPM does not have, and adds on-die intermediates", skip, async () => {
+  await using software = await startSoftwareTpm()
+  const [first, second] = endorsementProfiles
+  assert.ok(first !== undefined && second !== undefined)
+  await using connection = await TpmConnection.open(software.location)
+  await writeNv(connection, first.certificateIndex, new Uint8Array(900))
+  await writeNv(connection, first.templateIndex, Uint8Array.of(0x00, 0x25, 0x00, 0x0b, 0, 0, 0, 0, 0, 0))
+  const certificate = await endorsementKeyBytes(connection, encodePublicArea(second.template))
+  await writeNv(connection, second.certificateIndex, certificate)
+  await writeNv(connection, 0x01c00101, encodeUtf8("second"))
+  await writeNv(connection, 0x01c00100, encodeUtf8("first"))
+  await writeNv(connection, 0x01c00200, encodeUtf8("something else"))
+  await using tpm = HostTpm.over(connection)
+  const { ekCertificates } = await tpm.collectEndorsement()
+  assert.deepEqual(ekCertificates, [certificate, encodeUtf8("first"), encodeUtf8("second")])
+})
+
 test(
   "collectEndorsement() refuses a certificate of another key, and does not take a persistent key that is not the certificate's",
   skip,

@@ -110,19 +110,22 @@ export async function openEndorsementKey(tpm: TpmConnection): Promise<Endorsemen
     const template = await endorsementTemplate(tpm, plain, indexes)
     return { profile: plain, key: await createPrimary(tpm, permanentHandles.endorsement, template), certificates: [] }
   }
-  const reasons: TpmError[] = []
+  const reasons: PerunError[] = []
   for (const profile of certified) {
     try {
       return await openCertifiedKey(tpm, profile, indexes)
     } catch (error) {
       // A vendor's certificate for a key size that the TPM does not have, an index that was never written or may not be read: another profile may do.
-      if (!(error instanceof TpmError) || !["unsupported", "refused", "no-such-handle", "auth-failed"].includes(error.code)) throw error
+      if (!(error instanceof PerunError) || !passableCodes.has(error.code)) throw error
       reasons.push(error)
     }
   }
   const text = reasons.map(({ message }) => message).join("; ")
   throw new TpmError("unsupported", `no endorsement key with a certificate: ${text}`, { cause: new AggregateError(reasons) })
 }
+
+/** TpmError's, and `unsupported` of a vendor's template with algorithms that we do not know. */
+const passableCodes: ReadonlySet<string> = new Set(["unsupported", "refused", "no-such-handle", "auth-failed"])
 
 async function openCertifiedKey(tpm: TpmConnection, profile: EndorsementProfile, indexes: ReadonlySet<number>): Promise<EndorsementKey> {
   const certificate = await readNv(tpm, await readNvPublic(tpm, profile.certificateIndex))

@@ -90,6 +90,33 @@ function commandOf(request: Uint8Array): CommandName {
   return name
 }
 
+test("the persistent endorsement key is taken where it is the certificate's, and made anew where it cannot be read", skip, async () => {
+  await using software = await startSoftwareTpm({ certified: true })
+  const bus = await Interposer.open(software.location)
+  await using tpm = HostTpm.over(new TpmConnection(bus))
+  const made = (): number => bus.seen.filter(({ command }) => command === "CreatePrimary").length
+  await tpm.attestationPublic()
+  assert.equal(made(), 1)
+  const { ekPublic } = await tpm.collectEndorsement()
+  assert.equal(made(), 1)
+  // A public area of a type that this client does not know: header 10, size 2, type 2.
+  bus.changeResponse = (command, response) => (command === "ReadPublic" ? flipped(response, 13, 5) : response)
+  assert.deepEqual((await tpm.collectEndorsement()).ekPublic, ekPublic)
+  assert.equal(made(), 2)
+  // One whose name does not fit is no other key, but a lie.
+  bus.changeResponse = (command, response) => (command === "ReadPublic" ? flipped(response, response.length - 40) : response)
+  await assert.rejects(tpm.collectEndorsement(), isTpmError("forged-response"))
+})
+
+test("a TPM that fails while the endorsement key is made is not taken for one without", skip, async () => {
+  await using software = await startSoftwareTpm({ certified: true })
+  const bus = await Interposer.open(software.location)
+  await using tpm = HostTpm.over(new TpmConnection(bus))
+  const failure = new ByteWriter().u16be(0x8001).u32be(10).u32be(0x101).take()
+  bus.changeResponse = (command, response) => (command === "NvRead" ? failure : response)
+  await assert.rejects(tpm.collectEndorsement(), isTpmError("failure"))
+})
+
 function flippedFromEnd(response: Uint8Array, at: number | undefined): Uint8Array {
   return at === undefined ? response : flipped(response, response.length + at)
 }
