@@ -149,6 +149,55 @@ test("claimRun() refuses when consent went away between challenge and claim", as
   assert.equal((await study.call(routes.getRun, study.as(clinic), { params: { run } })).state, "cancelled")
 })
 
+test("claimRun() refuses when consent goes away while the machine is judged, and when the policy expires before or meanwhile", async () => {
+  for (const change of ["withdrawal", "expiry", "cancel"] as const) {
+    const study = await TestStudy.create(parts)
+    const digest = await study.agree(study.policy({ expires: "2026-11-22T13:00:00Z" }))
+    const agent = await makeAgent()
+    await study.enrol(agent)
+    const run = await study.queue(digest)
+    const first = study.evidence(await study.challenge(agent), agent)
+    study.whileJudging = async () => {
+      study.whileJudging = async () => undefined
+      if (change === "withdrawal") await study.withdraw(digest, vendor)
+      if (change === "expiry") study.clock.wall += 3_600_000
+      if (change === "cancel") await study.call(routes.cancelRun, study.as(vendor), { params: { run }, body: {} })
+    }
+    await assert.rejects(study.call(routes.claimRun, agent, { body: first }), { code: change === "expiry" ? "policy-expired" : "wrong-state" })
+    assert.equal(study.store.count("leases"), 0)
+  }
+})
+
+test("claimRun() refuses a policy that expired since the challenge, and no challenge is given under it", async () => {
+  const study = await TestStudy.create(parts)
+  const digest = await study.agree(study.policy({ expires: "2026-11-22T13:00:00Z" }))
+  const agent = await makeAgent()
+  await study.enrol(agent)
+  await study.queue(digest)
+  const body = study.evidence(await study.challenge(agent), agent)
+  study.clock.wall += 3_600_000
+  await assert.rejects(study.call(routes.claimRun, agent, { body }), { code: "policy-expired" })
+  assert.equal((await study.fetch("POST", "/v1/challenges", agent, JSON.stringify({ purpose: "claim", host: "host-1" }))).status, 204)
+})
+
+test("a host works on one run at a time, also when it collected challenges for two", async () => {
+  const study = await TestStudy.create(parts)
+  const digest = await study.agree()
+  const agent = await makeAgent()
+  await study.enrol(agent)
+  const first = await study.queue(digest)
+  const one = study.evidence(await study.challenge(agent), agent)
+  await study.call(routes.cancelRun, study.as(clinic), { params: { run: first }, body: {} })
+  await study.queue(digest)
+  const two = study.evidence(await study.challenge(agent), agent)
+  const three = study.evidence(await study.challenge(agent), agent)
+  await study.queue(digest)
+  await assert.rejects(study.call(routes.claimRun, agent, { body: one }), { code: "wrong-state" })
+  await study.call(routes.claimRun, agent, { body: two })
+  await assert.rejects(study.call(routes.claimRun, agent, { body: three }), { code: "wrong-state" })
+  assert.equal((await study.fetch("POST", "/v1/challenges", agent, JSON.stringify({ purpose: "claim", host: "host-1" }))).status, 204)
+})
+
 test("two hosts with challenges for one run: the first gets it, the second is told", async () => {
   const { study, agent } = await ready()
   const foreign = new LaboratoryMachine(authority)

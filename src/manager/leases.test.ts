@@ -103,6 +103,19 @@ test("a policy that expires in the middle of a run is not renewed", async () => 
   await assert.rejects(study.renew(agent, grant.lease.id), { code: "policy-expired" })
 })
 
+test("a policy that expires while a renewal is judged is not renewed, and a lease that runs out meanwhile stays over", async () => {
+  for (const change of ["expiry", "time"] as const) {
+    const study = await TestStudy.create(parts)
+    const { agent, grant } = await study.running(study.policy({ expires: "2026-11-22T13:00:00Z" }))
+    study.whileJudging = async () => {
+      if (change === "expiry") study.clock.wall += 3_600_000
+      else study.clock.monotonic += 60_000
+    }
+    await assert.rejects(study.renew(agent, grant.lease.id), { code: change === "expiry" ? "policy-expired" : "lease-ended" })
+    assert.equal(study.store.get("leases", grant.lease.id)?.renewals, 0)
+  }
+})
+
 test("after a restart the whole boot is shown once more, and the lease goes on", async () => {
   const study = await TestStudy.create(parts)
   const { agent, grant, run } = await study.running()

@@ -21,6 +21,7 @@ import { type ArtifactManifest, manifestDigest, manifestSigner, type SignedManif
 import { BlobFolder } from "./blobs.ts"
 import type { Clock } from "./clock.ts"
 import { MemoryJournal } from "./journal.testing.ts"
+import type { Judgement, JudgeRequest } from "./judge.ts"
 import { TpmJudge } from "./judge-tpm.ts"
 import { type Authority, captureReferences, LaboratoryAuthority, LaboratoryMachine } from "./machine.testing.ts"
 import { createManager, keysKey, type Manager } from "./manager.ts"
@@ -138,6 +139,22 @@ export async function makeParts(): Promise<StudyParts> {
   }
 }
 
+/** The real judge, with a moment after each judgement in which a test can change the world. */
+class PausingJudge extends TpmJudge {
+  readonly #pause: () => Promise<void>
+
+  constructor(root: Uint8Array, pause: () => Promise<void>) {
+    super([root], random)
+    this.#pause = pause
+  }
+
+  override async judge(request: JudgeRequest): Promise<Judgement> {
+    const judgement = await super.judge(request)
+    await this.#pause()
+    return judgement
+  }
+}
+
 /** One manager in memory with a study of three parties. */
 export class TestStudy {
   readonly parts: StudyParts
@@ -145,6 +162,8 @@ export class TestStudy {
   readonly journal: MemoryJournal
   readonly vaultKey = random(32)
   readonly blobs: BlobFolder
+  /** Runs between a judgement and what follows from it. */
+  whileJudging: () => Promise<void> = async () => undefined
   manager: Manager
   store: Store
 
@@ -187,7 +206,7 @@ export class TestStudy {
 
   #open(): { manager: Manager; store: Store } {
     const store = Store.open({ journal: this.journal, vaultKey: this.vaultKey, randomBytes: random })
-    const judge = new TpmJudge([this.parts.authority.root], random)
+    const judge = new PausingJudge(this.parts.authority.root, async () => this.whileJudging())
     const { clock, blobs } = this
     const manager = createManager({ store, blobs, clock, randomBytes: random, judge, vault: "key-file", configuration: { test: true } })
     return { manager, store }
