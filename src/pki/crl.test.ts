@@ -67,6 +67,14 @@ test("checkNotRevoked() goes by issuer and serial number", () => {
   assert.throws(() => checkNotRevoked(issuer, issuer, time, [foreign], true), { code: "wrong-certificate" })
 })
 
+test("checkNotRevoked() believes no list that is not genuine or not in time, also where it names nobody", () => {
+  const check = (change: Partial<ListInput>): void =>
+    checkNotRevoked(issuer, issuer, time, [parseRevocationList(makeRevocationList({ ...input, serials: [], ...change }))], true)
+  check({})
+  assert.throws(() => check({ issuerKey: other }), { code: "wrong-signature" })
+  assert.throws(() => check({ nextUpdate: "2024-12-31T23:59:59Z" }), { code: "expired" })
+})
+
 test("parseRevocationList() refuses other versions, algorithms that differ inside and outside, and lists without an end", () => {
   assert.throws(() => parseRevocationList(makeRevocationList({ ...input, version: 2 })), { code: "unsupported" })
   const outerAlgorithm = derElement(tags.sequence, derOid("1.2.840.10045.4.3.3"))
