@@ -34,6 +34,8 @@ export interface BootClaims {
   readonly images: readonly string[]
   /** Digests of initial ram disks as measured by the kernel's EFI stub or the boot loader, lower-case hexadecimal. */
   readonly initrds: readonly string[]
+  /** What systemd measured after the boot into PCR 11 to 15, where its log was given. Never boot evidence: any privileged program can extend these. */
+  readonly userspace?: readonly BootEvent[]
   /** Faults of the firmware that were accepted because the caller named them. */
   readonly quirks: readonly string[]
   /** Bytes of padding (0xFF or 0x00) behind the last event. */

@@ -5,13 +5,15 @@ import type { HashName } from "../../pki/signatures.ts"
 import { EvidenceError } from "../errors.ts"
 import { Genuine } from "../genuine.ts"
 import type { BootClaims, BootEvent } from "./claims.ts"
-import { linuxTagOf, loadOptionsDigest, readContent } from "./contents.ts"
+import { linuxTagOf, loadOptionsDigest, printable, readContent } from "./contents.ts"
 import type { EventContent } from "./contents.ts"
 import { parseEventLog } from "./format.ts"
 import type { EventLog, LogEvent } from "./format.ts"
 import { replayEventLog, startValue } from "./replay.ts"
 import type { Replay } from "./replay.ts"
 import { eventTypeName, eventTypes, isTypeAllowed } from "./types.ts"
+import { certifiedText, parseUserspaceLog } from "./userspace.ts"
+import type { UserspaceEvent } from "./userspace.ts"
 
 /** Faults of firmware and boot loaders that a caller may accept by name; those that were needed stand in `BootClaims.quirks`. */
 export const firmwareQuirks = {
@@ -37,6 +39,8 @@ export interface EventLogExpectations {
   readonly insecureAllowSha1?: boolean
   /** Kernel command lines that the machine may have been started with: load options are measured by digest only, and one of these may explain it. */
   readonly commandLineCandidates?: readonly string[]
+  /** systemd's log of what user space extended after the boot, for quoted registers 11, 12, 13 and 15; see userspace.ts. */
+  readonly userspaceLog?: Uint8Array
 }
 
 /**
@@ -74,6 +78,8 @@ class BootJudge {
   readonly #replay: Replay
   readonly #events: readonly JudgedEvent[]
   readonly #candidates: readonly string[]
+  /** Only those of quoted registers. */
+  readonly #userspace: readonly UserspaceEvent[]
 
   constructor(log: EventLog, expectations: EventLogExpectations) {
     this.#log = log
@@ -87,7 +93,8 @@ class BootJudge {
         return [pcr, parsed]
       }),
     )
-    this.#replay = replayEventLog(log, this.#bank)
+    this.#userspace = parseUserspaceLog(expectations.userspaceLog ?? new Uint8Array(0)).filter(({ pcr }) => this.#quoted.has(pcr))
+    this.#replay = this.#withUserspace(replayEventLog(log, this.#bank))
     this.#events = log.events.flatMap((event) => this.#judge(event))
   }
 
@@ -96,6 +103,25 @@ class BootJudge {
     const digest = event.digests.get(this.#bank)
     if (event.type === eventTypes.EV_NO_ACTION || digest === undefined || !this.#quoted.has(event.register)) return []
     return [{ event, digest, typeName: eventTypeName(event.type), content: readContent(event, this.#bank) }]
+  }
+
+  /** The boot's registers with what user space extended behind it: systemd's registers only, for the others hold boot evidence. */
+  #withUserspace(boot: Replay): Replay {
+    const registers = new Map(boot.registers)
+    const incomplete = new Set(boot.incomplete)
+    for (const [index, { pcr, digests }] of this.#userspace.entries()) {
+      if (!userspacePcrs.has(pcr)) throw new EvidenceError("log-order", `user space may not extend PCR ${pcr}`, { path: `userspaceLog[${index}]` })
+      const digest = digests.get(this.#bank)
+      if (digest === undefined) incomplete.add(pcr)
+      else registers.set(pcr, hash(this.#bank, registers.get(pcr) ?? startValue(pcr, this.#bank, boot.startupLocality), digest))
+    }
+    return { ...boot, registers, incomplete }
+  }
+
+  #userspaceEvent(event: UserspaceEvent, index: number): BootEvent {
+    const text = certifiedText(event, this.#bank)
+    const digest = encodeHex(event.digests.get(this.#bank) ?? new Uint8Array(0))
+    return { index, pcr: event.pcr, type: printable(event.eventType), digest, description: printable(text), certified: text !== "" }
   }
 
   /** Every quoted register holds exactly what the log leads to. */
@@ -224,6 +250,7 @@ class BootJudge {
       loadOptions: this.#digestsWhere(({ event }) => event.register === 9 && linuxTagOf(event) === "load-options"),
       images: this.#digestsWhere(({ event, content }) => event.register === 4 && !content.certified),
       initrds: this.#digestsWhere(({ event }) => event.register === 9 && linuxTagOf(event) === "initrd"),
+      ...(this.#userspace.length === 0 ? {} : { userspace: this.#userspace.map((event, index) => this.#userspaceEvent(event, index)) }),
       quirks: [...this.#usedQuirks],
       trailingBytes: this.#log.trailing.length,
     }
@@ -290,6 +317,8 @@ const mustHash: Readonly<Record<string, "always" | FirmwareQuirk>> = {
 }
 
 const lastFirmwarePcr = 7
+/** systemd: kernel and boot phases (11), configuration (12), extensions (13), machine identity and volume keys (15). */
+const userspacePcrs: ReadonlySet<number> = new Set([11, 12, 13, 15])
 const exitPcr = 5
 const secureBootPcr = 7
 /** Firmware code (0), drivers (2) and their configuration (3): nothing of these may follow the separator. Narrower than the specification. */
