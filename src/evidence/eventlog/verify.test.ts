@@ -147,6 +147,11 @@ test("verifyEventLog() refuses an event that lacks a digest of the judged bank",
   assert.throws(() => verifyEventLog(log, { bank: "sha256", quotedPcrs }), { code: "log-incomplete" })
 })
 
+test("verifyEventLog() refuses an event without a digest of the bank, though the register's other events explain its value", () => {
+  const hidden: EventInput = { pcr: 8, type: "EV_IPL", data: encodeUtf8("grub_cmd: hidden"), hashed: encodeUtf8("hidden"), without: ["sha256"] }
+  assert.throws(() => verify(inserted(hidden, isSeparator(0))), { code: "log-incomplete" })
+})
+
 test("verifyEventLog() refuses a cut log", () => {
   const log = makeLog(boot)
   const quotedPcrs = quotedBy(log, "sha256", bootRegisters)

@@ -54,7 +54,7 @@ function materialOf(vector: VectorCase): Material {
   const others = vector.names(/\.(pem|der)$/).filter((other) => other !== name)
   const certificates = others.flatMap((other) => readCertificates(vector, other).map((certificate) => ({ other, certificate })))
   const isRoot = ({ other, certificate }: { other: string; certificate: Certificate }): boolean =>
-    /^root\./.test(other) || encodeHex(certificate.issuer) === encodeHex(certificate.subject)
+    other.startsWith("root.") || encodeHex(certificate.issuer) === encodeHex(certificate.subject)
   return {
     stored: leaf === undefined ? vector.file(name) : leaf.der,
     roots: certificates.filter(isRoot).map(({ certificate }) => certificate),
