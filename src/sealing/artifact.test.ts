@@ -1,5 +1,7 @@
 import assert from "node:assert/strict"
-import { execFileSync } from "node:child_process"
+import { execFileSync, spawn } from "node:child_process"
+import { generateKeyPairSync } from "node:crypto"
+import { once } from "node:events"
 import {
   appendFileSync,
   chmodSync,
@@ -20,6 +22,7 @@ import {
 } from "node:fs"
 import { join } from "node:path"
 import { test } from "node:test"
+import { setTimeout } from "node:timers/promises"
 import { UnavailableError } from "../bytes/error.ts"
 import { openAgeBytes, sealAgeBytes } from "./age-file.ts"
 import { artifactFolder, blobFileName, blobFolder, identityFileName, indexFileName, manifestFileName, shardFileName } from "./blobs.ts"
@@ -412,6 +415,33 @@ test("sealArtifact() goes on after an interrupt, and keeps only shards that are 
   assert.ok(readFileSync(folder.at("sealed", shardFileName(0))).equals(kept))
   assert.equal(readFileSync(folder.at("sealed", identityFileName), "utf8"), identity)
   assert.equal(readdirSync(folder.at("sealed")).length, 6)
+  await openArtifact({ ...(await accessTo(folder, signed)), destination: folder.at("opened"), workers: 0 })
+  assert.deepEqual(readTree(folder.at("opened")), readTree(folder.at("source")))
+})
+
+test("sealArtifact() goes on after its process was killed outright", async () => {
+  using folder = temporaryFolder()
+  const files = Object.fromEntries(Array.from({ length: 30 }, (_, number) => [`${100 + number}.bin`, randomContent(240_000)]))
+  writeTree(folder.at("source"), files)
+  const { privateKey } = generateKeyPairSync("ed25519")
+  const here = (name: string) => JSON.stringify(new URL(name, import.meta.url).href)
+  const program = `
+    import { createPrivateKey } from "node:crypto"
+    import { sealArtifact } from ${here("./seal-artifact.ts")}
+    import { manifestSigner } from ${here("./manifest.ts")}
+    const signer = manifestSigner(createPrivateKey(${JSON.stringify(privateKey.export({ type: "pkcs8", format: "pem" }))}))
+    await sealArtifact({ source: ${JSON.stringify(folder.at("source"))}, output: ${JSON.stringify(folder.at("sealed"))},
+      kind: "dataset", name: "records-a", signer, key: { generate: "x25519" }, shardBytes: 250_000, workers: 0 })`
+  const child = spawn(process.execPath, ["--input-type=module", "--eval", program], { stdio: "inherit" })
+  const ended = once(child, "exit")
+  // Two shards and their records lie there: the next ones are under way.
+  while (child.exitCode === null && !existsSync(folder.at("sealed", "shard-0001.record.age"))) await setTimeout(2)
+  child.kill("SIGKILL")
+  await ended
+  assert.equal(child.signalCode, "SIGKILL")
+  const { signed, resumedShards } = await sealSample(folder)
+  assert.ok(resumedShards >= 2 && resumedShards < 30, `${resumedShards} shards were kept`)
+  assert.equal(readdirSync(folder.at("sealed")).length, 33)
   await openArtifact({ ...(await accessTo(folder, signed)), destination: folder.at("opened"), workers: 0 })
   assert.deepEqual(readTree(folder.at("opened")), readTree(folder.at("source")))
 })
