@@ -211,6 +211,35 @@ test(
   },
 )
 
+test("collectEndorsement() takes a persistent key only if it is of the template's form and named by the certificate", skip, async () => {
+  const profile = endorsementProfiles.find(({ name }) => name === "L-2")
+  const [attestationTemplate] = attestationTemplates
+  assert.ok(profile?.persistentHandle !== undefined && profile.template.type === "ecc" && attestationTemplate?.type === "ecc")
+  const nameless = { ...profile.template, x: nonce }
+  // Of the right form, but another key than the certificate's; and in the certificate's bytes, but of another form.
+  for (const [foreign, inCertificate] of [
+    [nameless, []],
+    [attestationTemplate, [attestationTemplate]],
+  ] as const) {
+    await using software = await startSoftwareTpm()
+    await using connection = await TpmConnection.open(software.location)
+    const own = await endorsementKeyBytes(connection, encodePublicArea(profile.template))
+    const others: Uint8Array[] = []
+    for (const template of inCertificate) others.push(await endorsementKeyBytes(connection, encodePublicArea(template)))
+    await writeNv(connection, profile.certificateIndex, concatBytes(own, ...others))
+    {
+      await using key = await createPrimary(connection, permanentHandles.endorsement, encodePublicArea(foreign))
+      const handles = [handleEntity(permanentHandles.owner), key]
+      const parameters = new ByteWriter().u32be(profile.persistentHandle).take()
+      await connection.execute({ command: "EvictControl", handles, sessions: [passwordUse()], parameters })
+    }
+    await using tpm = HostTpm.over(connection)
+    const area = parseSizedPublicArea((await tpm.collectEndorsement()).ekPublic)
+    assert.ok(area.type === "ecc")
+    assert.deepEqual(concatBytes(area.x, area.y), own)
+  }
+})
+
 test("unseal() gives back what sealToPcrs() took, until a register changes", skip, async () => {
   await using software = await startSoftwareTpm()
   await using tpm = await HostTpm.open(software.location)
