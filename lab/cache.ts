@@ -26,7 +26,10 @@ export async function cachedFolder(name: string, make: (folder: string) => Promi
       const temporary = await mkdtemp(`${final}.tmp-`)
       try {
         await make(temporary)
-        await rename(temporary, final)
+        // Somebody who emptied the cache meanwhile took the lock's file with it; what another maker put there is as good.
+        await rename(temporary, final).catch(async (error: unknown) => {
+          if (!(await exists(final))) throw error
+        })
       } finally {
         await rm(temporary, { recursive: true, force: true })
       }
