@@ -178,6 +178,7 @@ const refusals: readonly (readonly [string, readonly EventInput[], string])[] = 
   ["a separator's digest under another type", inserted({ pcr: 1, type: "EV_NONHOST_CONFIG", data: other, hashed: new Uint8Array(4) }, isSeparator(0)), "log-mismatch"], // prettier-ignore
   ["the other separator's digest under another type", inserted({ pcr: 4, type: "EV_IPL", data: other, hashed: new Uint8Array(4).fill(0xff) }, isSeparator(4)), "log-mismatch"], // prettier-ignore
   ["the error separator's digest under another type", inserted({ pcr: 1, type: "EV_NONHOST_CONFIG", data: other, hashed: Uint8Array.of(1, 0, 0, 0) }, isSeparator(0)), "log-mismatch"], // prettier-ignore
+  ["a separator's digest under another type in PCR 7", inserted({ pcr: 7, type: "EV_EFI_SPDM_DEVICE_POLICY", data: other, hashed: new Uint8Array(4) }, isSeparator(7)), "log-mismatch"], // prettier-ignore
   ["a separator disguised as a boot variable", inserted({ pcr: 1, type: "EV_EFI_VARIABLE_BOOT", data: variableData("global", "X", new Uint8Array(4)), hashed: new Uint8Array(4) }, isSeparator(1)), "log-mismatch"], // prettier-ignore
   ["a separator that marks an error", replaced(isSeparator(2), (event) => ({ ...event, data: Uint8Array.of(1, 0, 0, 0) })), "log-mismatch"],
   ["firmware code behind its separator", inserted({ pcr: 0, type: "EV_POST_CODE", data: other }, isSeparator(0)), "log-order"],
@@ -266,6 +267,11 @@ test("verifyEventLog() accepts ExitBootServices events that the log lacks where 
   assert.throws(() => verifyWith(["unlogged-exit-boot-services"], inPcr4), { code: "pcr-mismatch" })
   const half = new Map(quotedPcrs).set(5, quotedBy(makeLog(without((event) => event === exitSuccess)), "sha256", [5]).get(5) ?? "")
   assert.throws(() => verifyWith(["unlogged-exit-boot-services"], half), { code: "pcr-mismatch" })
+})
+
+test("verifyEventLog() refuses what follows an ExitBootServices that stands first", () => {
+  const log = makeLog([exitSuccess, separator(5)])
+  assert.throws(() => verifyEventLog(log, { bank: "sha256", quotedPcrs: quotedBy(log, "sha256", [5]) }), { code: "log-order" })
 })
 
 test("verifyEventLog() asks nothing of ExitBootServices where PCR 5 is not quoted", () => {
