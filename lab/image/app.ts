@@ -6,12 +6,13 @@ import { digestOf, digestOfJson } from "../../src/bytes/digest.ts"
 import { parseJson } from "../../src/bytes/json.ts"
 import { cachedFolder } from "../cache.ts"
 import { LabError } from "../error.ts"
+import { runProgram } from "../process.ts"
 import { guestFile } from "./initrd.ts"
 import { appUuid, guestPaths, imageEpochSeconds, recipeVersion, veritySalt } from "./recipe.ts"
 import { digestTree, type ImageFile, listTree, setTimes } from "./tree.ts"
 import { formatVerity, makeFileSystem, type VerityDisk } from "./verity.ts"
 
-/** The quick part of an image: Perun's own source, its libraries and the guest's scripts, on a verity disk of their own, so that a change of source rebuilds no packages. */
+/** The quick part of an image: Perun's own source with its types erased, its libraries and the guest's scripts, on a verity disk of their own, so that a change of source rebuilds no packages. */
 export interface App {
   readonly folder: string
   readonly disk: VerityDisk
@@ -31,7 +32,7 @@ export async function buildApp(options: AppOptions = {}): Promise<App> {
   const files = await appFiles(repository)
   for (const [path, text] of Object.entries(options.overlay ?? {})) files.set(path, new TextEncoder().encode(text))
   const content = [...files].map(([path, data]) => [path, digestOf(data)] as const).sort(([a], [b]) => (a < b ? -1 : 1))
-  const key = digestOfJson({ recipeVersion, content, appUuid, veritySalt, imageEpochSeconds })
+  const key = digestOfJson({ recipeVersion, node: process.version, content, appUuid, veritySalt, imageEpochSeconds })
   const name = `app-${key.slice("sha256:".length, "sha256:".length + 16)}`
   const folder = await cachedFolder(name, async (temporary) => {
     const tree = join(temporary, "tree")
@@ -39,6 +40,7 @@ export async function buildApp(options: AppOptions = {}): Promise<App> {
       await mkdir(dirname(join(tree, path)), { recursive: true })
       await writeFile(join(tree, path), data, { mode: path === "guest/init" ? 0o755 : 0o644 })
     }
+    await runProgram(process.execPath, ["--no-warnings", fileURLToPath(new URL("erase-types.ts", import.meta.url)), join(tree, "src")])
     const entries = await listTree(tree)
     await setTimes(tree, entries, imageEpochSeconds)
     const dataBlocks = await makeFileSystem(join(temporary, "app.img"), tree, entries, appUuid)

@@ -1,12 +1,13 @@
 import { chmod, copyFile, mkdir, mkdtemp, readFile, readdir, rename, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
-import { dirname, join } from "node:path"
+import { basename, dirname, join } from "node:path"
 import { digestOfJson } from "../../src/bytes/digest.ts"
 import { cachedFolder, exists } from "../cache.ts"
 import { LabError } from "../error.ts"
 import { runProgram } from "../process.ts"
 import type { OnProgress } from "../progress.ts"
 import { applianceFaults, inspectRoot, type RootFacts } from "./appliance.ts"
+import { modulesInOrder } from "./modules.ts"
 import {
   bootPackages,
   estimatedSeconds,
@@ -14,6 +15,7 @@ import {
   guestPaths,
   imageEpochSeconds,
   initrdLibraries,
+  kernelModules,
   type ImageKind,
   mountPoints,
   recipeVersion,
@@ -33,7 +35,7 @@ export interface Base {
   readonly folder: string
   readonly root: VerityDisk
   readonly kernel: string
-  /** Unpacked packages of the kernel's modules and the initrd's programs. */
+  /** What initrds are made of: `bin/busybox`, `bin/dmsetup`, `lib/*`, `modules/NN-name.ko` in loading order. */
   readonly bootTree: string
   readonly facts: RootFacts
   /** `name version` of each package in root and boot tree, sorted. */
@@ -54,6 +56,8 @@ export async function buildBase(kind: ImageKind, node: string, onProgress: OnPro
     excludedPaths,
     removedPaths,
     mountPoints,
+    initrdLibraries,
+    kernelModules,
     suite,
     rootUuid,
     veritySalt,
@@ -99,13 +103,21 @@ async function makeBase(kind: ImageKind, node: string, folder: string, onProgres
     onProgress({ step: `${kind} image: ${step}`, done: Math.min(Math.max(seconds, Math.round(total * atLeast)), total - 1), total })
   }
   const root = join(folder, "root")
-  const boot = join(folder, "boot")
-  await mkdir(boot)
-  await installPackages(kind, root, boot, (line) => report(line, 0))
+  const unpacked = join(folder, "unpacked")
+  await mkdir(unpacked)
+  let current = "starting"
+  const ticker = setInterval(() => report(current, 0), 1000)
+  try {
+    await installPackages(kind, root, unpacked, (line) => report((current = line), 0))
+  } finally {
+    clearInterval(ticker)
+  }
   report("taking out what is not needed", 0.8)
   const packages = await installedPackages(root, join(folder, "packages"))
   await rm(join(folder, "packages"), { recursive: true, force: true })
-  await takeLibraries(root, boot)
+  await takeBootParts(unpacked, root, join(folder, "boot"))
+  await takeKernel(unpacked, join(folder, "vmlinuz"))
+  await rm(unpacked, { recursive: true })
   await trimRoot(root)
   await mkdir(dirname(join(root, guestPaths.node)), { recursive: true })
   await copyFile(node, join(root, guestPaths.node))
@@ -123,14 +135,13 @@ async function makeBase(kind: ImageKind, node: string, folder: string, onProgres
   report("making the verity tree", 0.95)
   const { rootHash } = await formatVerity(disk, dataBlocks, rootUuid)
   await rm(root, { recursive: true })
-  await takeKernel(boot, folder)
   const record: BaseRecord = { kind, dataBlocks, rootHash, facts, packages, files }
   await writeFile(join(folder, "base.json"), JSON.stringify(record))
   onProgress({ step: `${kind} image: base is ready`, done: total, total })
 }
 
-/** Debian's packages into `root`; kernel and initrd programs unpacked into `boot`, with their package files kept in `<root>/../packages` for their versions. */
-async function installPackages(kind: ImageKind, root: string, boot: string, onLine: (line: string) => void): Promise<void> {
+/** Debian's packages into `root`; kernel and initrd programs unpacked into `unpacked`, with their package files kept in `<root>/../packages` for their versions. */
+async function installPackages(kind: ImageKind, root: string, unpacked: string, onLine: (line: string) => void): Promise<void> {
   const work = await mkdtemp(join(tmpdir(), "perun-image-"))
   try {
     const sources = await hostSources()
@@ -145,7 +156,7 @@ async function installPackages(kind: ImageKind, root: string, boot: string, onLi
     // Runs outside the new root with apt told to work on it. $1 is the new root.
     const hook = [
       `APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get -q -y --download-only --no-install-recommends -o Dir::Cache::archives='${packages}' -o APT::Sandbox::User=root install ${bootPackages.join(" ")}`,
-      `for package in linux-image dmsetup libdevmapper busybox-static; do for file in '${packages}'/"$package"*.deb; do [ ! -e "$file" ] || dpkg-deb -x "$file" '${boot}'; done; done`,
+      `for package in linux-image dmsetup libdevmapper busybox-static; do for file in '${packages}'/"$package"*.deb; do [ ! -e "$file" ] || dpkg-deb -x "$file" '${unpacked}'; done; done`,
     ].join(" && ")
     const options = [
       "--variant=minbase",
@@ -201,26 +212,27 @@ async function trimRoot(root: string): Promise<void> {
   await writeFile(join(root, "etc/hosts"), "127.0.0.1 localhost perun\n")
 }
 
-/** The initrd's libraries, collected beside the unpacked boot packages. */
-async function takeLibraries(root: string, boot: string): Promise<void> {
-  await mkdir(join(boot, "libraries"))
-  const folders = [boot, root].flatMap((tree) => [join(tree, "lib/x86_64-linux-gnu"), join(tree, "usr/lib/x86_64-linux-gnu")])
-  for (const name of initrdLibraries) {
-    let found = false
-    for (const folder of folders) {
-      if (found || !(await exists(join(folder, name)))) continue
-      await copyFile(join(folder, name), join(boot, "libraries", name))
-      found = true
-    }
-    if (!found) throw new LabError("build-failed", `no library ${name} for the initrd`)
+/** Picks what initrds are made of out of the unpacked boot packages and the root. */
+async function takeBootParts(unpacked: string, root: string, boot: string): Promise<void> {
+  for (const folder of ["bin", "lib", "modules"]) await mkdir(join(boot, folder), { recursive: true })
+  await copyFile(join(unpacked, "bin/busybox"), join(boot, "bin/busybox"))
+  await copyFile(join(unpacked, "sbin/dmsetup"), join(boot, "bin/dmsetup"))
+  for (const name of initrdLibraries) await copyFile(await findLibrary(name, [unpacked, root]), join(boot, "lib", name))
+  for (const [index, path] of (await modulesInOrder(unpacked, kernelModules)).entries()) {
+    await copyFile(path, join(boot, "modules", `${String(index).padStart(2, "0")}-${basename(path)}`))
   }
 }
 
-async function takeKernel(boot: string, folder: string): Promise<void> {
-  const names = (await readdir(join(boot, "boot"))).filter((name) => name.startsWith("vmlinuz-"))
+async function findLibrary(name: string, trees: readonly string[]): Promise<string> {
+  for (const path of trees.flatMap((tree) => [join(tree, "lib/x86_64-linux-gnu", name), join(tree, "usr/lib/x86_64-linux-gnu", name)])) {
+    if (await exists(path)) return path
+  }
+  throw new LabError("build-failed", `no library ${name} for the initrd`)
+}
+
+async function takeKernel(unpacked: string, path: string): Promise<void> {
+  const names = (await readdir(join(unpacked, "boot"))).filter((name) => name.startsWith("vmlinuz-"))
   const [name] = names
   if (name === undefined || names.length > 1) throw new LabError("build-failed", `expected one kernel, found ${names.length}`)
-  await rename(join(boot, "boot", name), join(folder, "vmlinuz"))
-  await rm(join(boot, "boot"), { recursive: true })
-  for (const path of ["usr/share", "usr/lib/debug"]) if (await exists(join(boot, path))) await rm(join(boot, path), { recursive: true })
+  await rename(join(unpacked, "boot", name), path)
 }

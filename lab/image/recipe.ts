@@ -8,7 +8,7 @@ export type ImageKind = "small" | "pytorch"
 export type ImageLevel = "sealed" | "administered"
 
 /** Change this to have every cached base built anew. */
-export const recipeVersion = 1
+export const recipeVersion = 2
 
 export const suite = "bookworm"
 
@@ -205,7 +205,7 @@ export const imageEpochSeconds = 1_767_225_600
 export const guestPaths = {
   node: "/usr/lib/perun/node",
   app: "/opt/perun",
-  agent: "/opt/perun/src/agent/main.ts",
+  agent: "/opt/perun/src/agent/main.js",
   init: "/opt/perun/guest/init",
 } as const
 
