@@ -283,3 +283,44 @@ test("retireHost() is for stakeholders of a policy that lists the machine; the n
   await assert.rejects(study.challenge(agent), { code: "not-enrolled" })
   await assert.rejects(study.enrol(await makeAgent()), { code: "already-exists" })
 })
+
+test("requestChallenge() prefers the run that lists the host to an older one that does not", async () => {
+  const study = await TestStudy.create(parts)
+  const policy = study.policy()
+  const host = policy.machines["host"]
+  assert.ok(host)
+  const foreign = { ...policy, study: "other", machines: { host: { ...host, tpm: { ...host.tpm, endorsementKeys: [digestOf(random(32))] } } } }
+  const older = await study.queue(await study.agree(foreign))
+  const run = await study.queue(await study.agree(policy))
+  const agent = await makeAgent()
+  await study.enrol(agent)
+  assert.equal((await study.challenge(agent)).run, run)
+  const second = await makeAgent()
+  await study.enrol(second, "host-2", new LaboratoryMachine(authority))
+  assert.equal((await study.challenge(second, "host-2")).run, older)
+})
+
+test("a used challenge is remembered for a while and then unknown", async () => {
+  const { study, agent } = await ready()
+  const body = { ...study.evidence(await study.challenge(agent), agent), bundle: machine.bundle(random(32)) }
+  await assert.rejects(study.call(routes.claimRun, agent, { body }), { code: "wrong-nonce" })
+  await assert.rejects(study.call(routes.claimRun, agent, { body }), { code: "challenge-used" })
+  study.clock.monotonic += 900_001
+  await study.challenge(agent)
+  await assert.rejects(study.call(routes.claimRun, agent, { body }), { code: "challenge-unknown" })
+})
+
+test("of two machines that enrol under one name at once the first answer counts", async () => {
+  const study = await TestStudy.create(parts)
+  const other = new LaboratoryMachine(authority)
+  const [a, b] = [await makeAgent(), await makeAgent()]
+  const one = await study.call(routes.beginEnrolment, a, { body: machine.enrolmentRequest("host-1") })
+  const two = await study.call(routes.beginEnrolment, b, { body: other.enrolmentRequest("host-1") })
+  const answer = async (agent: AgentKeys, begun: typeof one, by: LaboratoryMachine): Promise<unknown> => {
+    const secret = by.activate(begun.credentialBlob, begun.secret)
+    return study.call(routes.answerEnrolment, agent, { params: { enrolment: begun.enrolment }, body: { secret } })
+  }
+  await answer(a, one, machine)
+  await assert.rejects(answer(b, two, other), { code: "already-exists" })
+  assert.equal(study.store.get("hosts", "host-1")?.identity.endorsementKey, machine.endorsementKey)
+})

@@ -76,6 +76,20 @@ for (const [field, value] of Object.entries({
     assert.equal(study.store.count("deposits"), 0)
   })
 
+test("depositArtifact() refuses when consent goes away while the key is opened", async () => {
+  const study = await TestStudy.create(parts)
+  const digest = await study.submit(study.policy())
+  await study.sign(digest, clinic)
+  const { depositKey, instance } = study.manager.description
+  const context: DepositContext = { purpose: "deposit", policy: digest, artifact: "records", manifest: records.digest, manager: instance }
+  const sealedIdentity = await sealMessage(parseBase64(depositKey), context, encodeUtf8(records.identity))
+  const body = { artifact: "records", manifest: toJson(records.signed), sealedIdentity }
+  const pending = assert.rejects(study.call(routes.depositArtifact, study.as(clinic), { params: { digest }, body }), { code: "policy-withdrawn" })
+  await study.withdraw(digest, clinic)
+  await pending
+  assert.equal(study.store.count("deposits"), 0)
+})
+
 test("depositArtifact() refuses a key that does not open the artifact", async () => {
   const study = await TestStudy.create(parts)
   await assert.rejects(depositRaw(study, {}, records, trainer.identity), { code: "wrong-key" })

@@ -2,6 +2,7 @@ import assert from "node:assert/strict"
 import { test } from "node:test"
 import { encodeUtf8 } from "../bytes/text.ts"
 import { routes } from "../protocol/routes.ts"
+import { LaboratoryMachine } from "./machine.testing.ts"
 import { makeAgent, makeParts, TestStudy } from "./study.testing.ts"
 
 const parts = await makeParts()
@@ -132,17 +133,19 @@ test("after a restart the whole boot is shown once more, and the lease goes on",
   assert.equal((await stateOf(study, run))[0], "running")
 })
 
-test("a reboot during the manager's absence ends the lease", async () => {
-  const own = await makeParts()
-  const study = await TestStudy.create(own)
-  const { agent, grant } = await study.running()
-  study.restart()
-  own.machine.resetCount++
-  await assert.rejects(study.renew(agent, grant.lease.id), (error: { code: string; findings: readonly { code: string }[] }) => {
-    assert.deepEqual([error.code, error.findings[0]?.code], ["not-acceptable", "boot-session-changed"])
-    return true
+for (const change of ["reboot", "clock"] as const)
+  test(`a ${change} that changed during the manager's absence ends the lease`, async () => {
+    const own = await makeParts()
+    const study = await TestStudy.create(own)
+    const { agent, grant } = await study.running()
+    study.restart()
+    if (change === "reboot") own.machine.resetCount++
+    else own.machine.clock -= 500n
+    await assert.rejects(study.renew(agent, grant.lease.id), (error: { code: string; findings: readonly { code: string }[] }) => {
+      assert.deepEqual([error.code, error.findings[0]?.code], ["not-acceptable", "boot-session-changed"])
+      return true
+    })
   })
-})
 
 test("a lease that ran out during the manager's absence is over", async () => {
   const study = await TestStudy.create(parts)
@@ -154,11 +157,13 @@ test("a lease that ran out during the manager's absence is over", async () => {
   assert.equal((await stateOf(study, run))[0], "ended")
 })
 
-test("calls under a lease come from its TLS key only", async () => {
+test("calls under a lease come from its TLS key and host only", async () => {
   const study = await TestStudy.create(parts)
-  const { run } = await study.running()
+  const { run, agent, grant } = await study.running()
   const other = await makeAgent()
   const params = { run }
+  await study.enrol(other, "host-2", new LaboratoryMachine(parts.authority))
+  await assert.rejects(study.challenge(agent, "host-2", grant.lease.id), { code: "not-found" })
   await assert.rejects(study.call(routes.reportMetrics, other, { params, body: { values: { epoch: 1, loss: 1 } } }), { code: "not-found" })
   await assert.rejects(study.call(routes.finishRun, other, { params, body: { status: "failed", exitCode: 1 } }), { code: "not-found" })
   const body = { name: "model", manifest: {} }

@@ -152,6 +152,8 @@ test("reportOutput() refuses undeclared names, other recipients, missing blobs, 
   await assert.rejects(report(study, agent, run, large), { code: "limit-exceeded" })
   const lying = { ...sealed, manifest: { ...sealed.manifest, index: { ...sealed.manifest.index, sizeBytes: 5 } } }
   await assert.rejects(report(study, agent, run, lying), { code: "missing" })
+  const swollen = { ...sealed, manifest: { ...sealed.manifest, index: { ...sealed.manifest.index, sizeBytes: 3_000_000 } } }
+  await assert.rejects(report(study, agent, run, swollen), { code: "limit-exceeded" })
   const output = await report(study, agent, run, sealed)
   assert.equal(await report(study, agent, run, sealed), output)
   const second = await seal(grant.outputRecipient)
@@ -166,4 +168,39 @@ test("a host's uploads end at what the job's outputs may take", async () => {
   const response = await study.fetch("PUT", `/v1/blobs/${digestOf(blob)}`, agent, blob)
   assert.equal(routes.getBlob.path, "/v1/blobs/:digest")
   assert.deepEqual([response.status, ((await response.json()) as { code: string }).code], [403, "limit-exceeded"])
+})
+
+test("consent that goes away while a package is made stops it", async () => {
+  const { study, view, digest } = await finished()
+  await vote(study, view, clinic)
+  const readStart = study.blobs.readStart.bind(study.blobs)
+  study.blobs.readStart = async (blob, maxBytes) => {
+    await study.withdraw(digest, clinic)
+    return readStart(blob, maxBytes)
+  }
+  await assert.rejects(fetchPackage(study, view, consortium), { code: "policy-withdrawn" })
+  const { receipts } = await study.call(routes.listReceipts, study.as(clinic))
+  assert.ok(receipts.every(({ receipt }) => receipt.kind !== "output-released"))
+})
+
+test("a lease that ends while an output is checked takes the output with it", async () => {
+  const study = await TestStudy.create(parts)
+  const { agent, run, grant } = await study.running()
+  const sealed = await seal(grant.outputRecipient)
+  await upload(study, agent, sealed)
+  const size = study.blobs.size.bind(study.blobs)
+  study.blobs.size = async (digest) => {
+    study.clock.advance(60)
+    return size(digest)
+  }
+  await assert.rejects(report(study, agent, run, sealed), { code: "lease-ended" })
+  assert.equal(study.store.count("outputs"), 0)
+})
+
+test("a withdrawal from another policy does not lock what came from this one", async () => {
+  const { study, view } = await finished()
+  await vote(study, view, clinic)
+  const other = await study.submit(study.policy({ study: "other" }))
+  await study.withdraw(other, clinic)
+  assert.equal((await fetchPackage(study, view, consortium)).output.state, "released")
 })

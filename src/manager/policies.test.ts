@@ -110,6 +110,13 @@ test("withdrawPolicy() of a consumer ends a policy that all had to sign", async 
   assert.equal((await study.withdraw(digest, consortium)).state, "withdrawn")
 })
 
+test("who withdrew from a proposal does not sign it again, owner or not", async () => {
+  const study = await newStudy()
+  const digest = await study.submit(study.policy())
+  await study.withdraw(digest, consortium)
+  await assert.rejects(study.sign(digest, consortium), { code: "policy-withdrawn" })
+})
+
 test("a successor takes the place of its predecessor only with the predecessor's parties", async () => {
   const study = await newStudy()
   const first = await study.agree()

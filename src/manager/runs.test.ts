@@ -2,7 +2,7 @@ import assert from "node:assert/strict"
 import { test } from "node:test"
 import type { RunEvent } from "../protocol/messages.ts"
 import { routes } from "../protocol/routes.ts"
-import { makeParts, type Party, TestStudy } from "./study.testing.ts"
+import { makeAgent, makeParts, type Party, TestStudy } from "./study.testing.ts"
 
 const parts = await makeParts()
 const { clinic, vendor, consortium, stranger } = parts
@@ -56,6 +56,7 @@ test("finishRun() ends run and lease; saying it again changes nothing, cancellin
   const report = { status: "succeeded", exitCode: 0, rowsPerInput: { records: 285 }, wallSeconds: 12.5 } as const
   await study.call(routes.finishRun, agent, { params: { run }, body: report })
   await study.call(routes.finishRun, agent, { params: { run }, body: report })
+  await assert.rejects(study.call(routes.finishRun, await makeAgent(), { params: { run }, body: report }), { code: "not-found" })
   const view = await study.call(routes.getRun, study.as(consortium), { params: { run } })
   assert.deepEqual([view.state, view.report], ["succeeded", report])
   await assert.rejects(study.renew(agent, grant.lease.id), { code: "lease-ended" })
