@@ -313,6 +313,8 @@ test("verifyEventLog() counts as images what no certified text explains in PCR 4
 
 test("verifyEventLog() takes load options and ram disks from PCR 9 only", () => {
   const tag = { ...linuxTag("initrd", other), pcr: 14 }
+  const untagged: EventInput = { ...linuxTag("initrd", other), type: "EV_IPL" }
+  assert.equal(verify(inserted(untagged, isSeparator(0))).initrds.length, 1)
   assert.equal(verify(inserted(tag, isSeparator(0))).initrds.length, 1)
   assert.equal(verify(inserted({ ...linuxTag("load-options", other), pcr: 14 }, isSeparator(0))).loadOptions.length, 1)
 })
