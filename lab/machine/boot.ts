@@ -209,14 +209,24 @@ export class Machine implements AsyncDisposable {
 
 /** Stops the machine of a folder, started by whatever process; false if none runs. */
 export async function stopMachineOf(folder: string): Promise<boolean> {
-  const text = await readFile(pidFile(folder), "utf8").catch(() => undefined)
-  if (text === undefined) return false
-  const pids = JSON.parse(text) as { readonly qemu?: number; readonly swtpm?: number }
-  const running = [pids.qemu, pids.swtpm].filter((pid) => pid !== undefined)
   let stopped = false
-  for (const pid of running) if (await isOurs(pid)) stopped = process.kill(pid, "SIGTERM") || stopped
+  for (const pid of await processesOf(folder)) stopped = process.kill(pid, "SIGTERM") || stopped
   await rm(pidFile(folder), { force: true })
   return stopped
+}
+
+/** Whether the machine of a folder runs, started by whatever process. */
+export async function machineRunsIn(folder: string): Promise<boolean> {
+  return (await processesOf(folder)).length > 0
+}
+
+async function processesOf(folder: string): Promise<readonly number[]> {
+  const text = await readFile(pidFile(folder), "utf8").catch(() => undefined)
+  if (text === undefined) return []
+  const pids = JSON.parse(text) as { readonly qemu?: number; readonly swtpm?: number }
+  const running: number[] = []
+  for (const pid of [pids.qemu, pids.swtpm]) if (pid !== undefined && (await isOurs(pid))) running.push(pid)
+  return running
 }
 
 /** Whether a process of this number is one that the laboratory starts: the number may belong to another since. */

@@ -55,6 +55,17 @@ export async function manufactureTpm(folder: string): Promise<LabTpm> {
       join(folder, "manufacture.log"),
     ])
   })
+  return await tpmOf(folder, ca)
+}
+
+/** The TPM that `manufactureTpm` made in this folder, or undefined where there is none. */
+export async function loadTpm(folder: string): Promise<LabTpm | undefined> {
+  if (!(await exists(join(folder, "certificates", "ek-rsa2048.crt")))) return undefined
+  return await tpmOf(folder, await labCa())
+}
+
+async function tpmOf(folder: string, ca: LabCa): Promise<LabTpm> {
+  const certificates = join(folder, "certificates")
   const ekCertificateDer = new Uint8Array(await readFile(join(certificates, "ek-rsa2048.crt")))
   const ekEccCertificateDer = new Uint8Array(await readFile(join(certificates, "ek-secp384r1.crt")))
   return {

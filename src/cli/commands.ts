@@ -45,6 +45,12 @@ export const groups: readonly Group[] = [
     load: async () => (await import("./commands/output.ts")).register,
   },
   {
+    name: "reference",
+    summary: "reference values: what a good machine measures",
+    load: async () => (await import("./commands/reference.ts")).register,
+  },
+  { name: "lab", summary: "machines in QEMU with measured boot and a software TPM", load: async () => (await import("./commands/lab.ts")).register },
+  {
     name: "demo",
     summary: "the main job, end to end, with four parties and real machines in QEMU",
     load: async () => (await import("./commands/demo.ts")).register,
