@@ -188,4 +188,5 @@ test("receipts are linked, signed and complete; a cut or changed list is refused
   ]
   for (const receipts of spoiled) assert.throws(() => verifyReceipts(receipts, expected, noReceipts), { code: "wrong-receipts" })
   await assert.rejects(study.call(routes.listReceipts, study.as(stranger)), { code: "not-permitted" })
+  await assert.rejects(study.call(routes.listHosts, study.as(stranger)), { code: "not-permitted" })
 })
