@@ -40,7 +40,7 @@ export function register(command: Command, output: Output): void {
       const laboratoryRoots = []
       for (const path of options.laboratoryRoot) laboratoryRoots.push(certificateBytes(await readFileBounded(path, 65_536), path))
       await using tpm = await vaultTpm(options)
-      const made = await initManager({ folder, laboratoryRoots, ...(tpm === undefined ? {} : { sealer: hostTpmSealer(tpm) }) })
+      const made = await initManager({ folder, laboratoryRoots, ...(tpm === undefined ? {} : { sealer: hostTpmSealer(tpm, { cap: false }) }) })
       output.result({ ok: true, folder, ...made }, () => {
         output.line(`made ${folder}`, "good")
         output.line(`key       ${made.key} (what policies and perun manager trust name)`)
@@ -53,12 +53,18 @@ export function register(command: Command, output: Output): void {
     .argument("<folder>", "folder that perun manager init made")
     .option("--listen <host:port>", "address to listen on", "127.0.0.1:7443")
     .option("--tpm <where>", "TPM that the vault key is sealed to (default: /dev/tpmrm0)", parseTpmLocation)
+    .option("--cap", "extend PCR 15 once the vault key is out of the TPM: until the next boot nothing opens it again, not even a second start")
     .description("run the manager until Ctrl-C or SIGTERM")
-    .action(async (folder: string, options: { listen: string; tpm?: TpmLocation }) => {
+    .action(async (folder: string, options: { listen: string; tpm?: TpmLocation; cap?: true }) => {
       const { host, port } = parseListen(options.listen)
       await using tpm = await vaultTpm(options)
       using interrupt = interruptSignal()
-      await using running = await serveManager({ folder, host, port, ...(tpm === undefined ? {} : { sealer: hostTpmSealer(tpm) }) })
+      await using running = await serveManager({
+        folder,
+        host,
+        port,
+        ...(tpm === undefined ? {} : { sealer: hostTpmSealer(tpm, { cap: options.cap === true }) }),
+      })
       output.result(
         {
           event: "listening",

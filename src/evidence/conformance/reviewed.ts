@@ -14,6 +14,6 @@ export const reviewedDifferences: readonly ReviewedDifference[] = [
     kind: "ek-certs",
     case: "nuvoton-ecc-non-canonical-der",
     reason:
-      "The file is no endorsement certificate but Nuvoton's own root (CA:TRUE, key usage certificate signing) in a second encoding: it is read, and refused in the role of an endorsement certificate as the TCG EK Credential Profile demands.",
+      "The file is no endorsement certificate but Nuvoton's own root (CA:TRUE, key usage certificate signing): it is read, and refused in the role of an endorsement certificate as the TCG EK Credential Profile demands.",
   },
 ]
