@@ -329,6 +329,21 @@ test("verifyEventLog() reads odd variables as opaque", () => {
   const short = new ByteWriter().bytes(new Uint8Array(16)).u64le(0xffff_ffff_ffff_ffffn).u64le(1n).take()
   const events = inserted({ pcr: 1, type: "EV_EFI_VARIABLE_DRIVER_CONFIG", data: short }, isSeparator(0))
   assert.ok(verify(events).events.some((event) => event.description === "variable of unknown form, 32 bytes" && event.certified))
+  for (const [nameLength, valueLength] of [
+    [0xffff_ffff_ffff_ffffn, 0n],
+    [0n, 0xffff_ffff_ffff_ffffn],
+  ] as const) {
+    // prettier-ignore
+    const huge = new ByteWriter().bytes(new Uint8Array(16)).u64le(nameLength).u64le(valueLength).take()
+    assert.equal(verify(inserted({ pcr: 1, type: "EV_EFI_VARIABLE_DRIVER_CONFIG", data: huge }, isSeparator(0))).secureBoot, "enabled")
+  }
+  const shown = (event: EventInput): readonly string[] => verify(inserted(event, isSeparator(0))).events.map(({ description }) => description)
+  const config = "EV_EFI_VARIABLE_DRIVER_CONFIG"
+  assert.ok(shown({ pcr: 1, type: config, data: variableData("global", "", Uint8Array.of(1, 2)) }).includes(" = 0102"))
+  assert.ok(shown(variable("X", new Uint8Array(32).fill(1), config, 1)).includes(`X = ${"01".repeat(32)}`))
+  assert.ok(shown(variable("X", new Uint8Array(33), config, 1)).includes("X = 33 bytes"))
+  assert.ok(shown(variable("X", new Uint8Array(0), config, 1)).includes("X = (empty)"))
+  assert.ok(shown({ pcr: 14, type: "EV_IPL", data: utf16("A") }).includes("A"))
   const tagged = inserted({ pcr: 1, type: "EV_EVENT_TAG", data: other }, isSeparator(0))
   assert.ok(verify(tagged).events.some((event) => event.description === "tagged event of 5 bytes"))
   const latin = Uint8Array.of(0xe9, 0x41)
