@@ -25,7 +25,7 @@ export interface ImageReferences {
  * image has the same documents, and a policy that names them stays good.
  */
 export async function imageReferences(image: Image, onProgress?: OnProgress): Promise<ImageReferences> {
-  const probe = await probeBoot({ kernel: image.kernel, bootTree: image.bootTree }, onProgress)
+  const probe = await probeBoot({ kernel: image.kernel, bootTree: image.bootTree, memoryMiB: memoryMiB[image.kind] }, onProgress)
   const key = digestOfJson({ version: 1, image: image.digest, disks: image.disks.map(({ rootHash }) => rootHash), level: image.level, probe })
   const folder = await cachedFolder(`references-${key.slice("sha256:".length, "sha256:".length + 16)}`, async (temporary) => {
     const now = Date.now()

@@ -39,10 +39,12 @@ export interface ProbedEvent extends Pick<BootEvent, "pcr" | "type" | "digest" |
 export interface ProbedKernel {
   readonly kernel: string
   readonly bootTree: string
+  /** The firmware measures volumes where it has put them in memory, so that what it measures differs between sizes of memory. */
+  readonly memoryMiB: number
 }
 
 /**
- * Boots a machine once per firmware, QEMU and kernel to see what they measure, and holds our computation of the measured kernel, command line and initrd
+ * Boots a machine once per firmware, QEMU, kernel and size of memory to see what they measure, and holds our computation of the measured kernel, command line and initrd
  * against it.
  * @throws {LabError} `build-failed` where the computation does not fit this QEMU
  */
@@ -51,7 +53,8 @@ export async function probeBoot(probed: ProbedKernel, onProgress?: OnProgress): 
   const script = await readFile(guestFile("probe-init"))
   const policy = await readFile(guestFile("ima-policy.sealed"))
   const key = digestOfJson({
-    version: 1,
+    version: 2,
+    memoryMiB: probed.memoryMiB,
     code: await digestOfFile(firmware.code),
     variables: await digestOfFile(firmware.variables),
     qemu: (await runProgram("qemu-system-x86_64", ["--version"])).split("\n")[0] ?? "",
@@ -70,10 +73,10 @@ export async function probeBoot(probed: ProbedKernel, onProgress?: OnProgress): 
       ]),
     )
     await writeFile(join(temporary, "initrd.img"), initrd)
-    const logs = await bootProbe(temporary, probed.kernel, join(temporary, "initrd.img"))
+    const logs = await bootProbe(temporary, probed, join(temporary, "initrd.img"))
     const kernel = new Uint8Array(await readFile(probed.kernel))
     const expected = {
-      kernel: authenticodeDigest(kernelAsQemuLoadsIt(kernel, { memoryMiB: probeMemoryMiB, initrdBytes: initrd.length })),
+      kernel: authenticodeDigest(kernelAsQemuLoadsIt(kernel, { memoryMiB: probed.memoryMiB, initrdBytes: initrd.length })),
       commandLine: encodeHex(loadOptionsDigest(measuredCommandLine(probeCommandLine), "sha256")),
       initrd: (await digestOfFile(join(temporary, "initrd.img"))).slice("sha256:".length),
     }
@@ -125,14 +128,14 @@ function variesOf(pcr: number, digest: string, tag: ReturnType<typeof linuxTagOf
   return undefined
 }
 
-async function bootProbe(folder: string, kernel: string, initrd: string): Promise<{ readonly events: Uint8Array; readonly ima: Uint8Array }> {
+async function bootProbe(folder: string, { kernel, memoryMiB }: ProbedKernel, initrd: string): Promise<{ readonly events: Uint8Array; readonly ima: Uint8Array }> {
   const tpm = await manufactureTpm(join(folder, "tpm"))
   try {
     await using machine = await bootMachine({
       image: { kind: "small", kernel, initrd, commandLine: probeCommandLine, disks: [] },
       tpm,
       folder: join(folder, "machine"),
-      memoryMiB: probeMemoryMiB,
+      memoryMiB,
       network: "none",
     })
     await machine.waitForConsole("perun-probe: end ima", { timeoutSeconds: probeTimeoutSeconds })
@@ -146,5 +149,4 @@ async function bootProbe(folder: string, kernel: string, initrd: string): Promis
 
 const descriptions = { kernel: "Linux kernel", "command-line": "kernel command line", initrd: "initial ram disk" } as const
 const probeCommandLine = "console=ttyS0 quiet loglevel=1 panic=-1 no_timer_check ima_policy=tcb ima_hash=sha256 ima_template=ima-ng"
-const probeMemoryMiB = 1024
 const probeTimeoutSeconds = 180
