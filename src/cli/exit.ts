@@ -1,5 +1,7 @@
 import { PerunError } from "../bytes/error.ts"
+import { PolicyError } from "../policy/errors.ts"
 import type { Problem, ProblemCode } from "../policy/problem.ts"
+import type { ProblemError } from "../protocol/problem.ts"
 
 /** What a program that calls ours can rely on. */
 export const exitStatuses = {
@@ -63,23 +65,46 @@ const formCodes: ReadonlySet<ProblemCode> = new Set([
  */
 const statusOfCode: ReadonlyMap<string, ExitStatus> = new Map<string, ExitStatus>([
   ["usage", exitStatuses.usage],
+  // The destination of a command is taken: another has to be named.
   ["already-exists", exitStatuses.usage],
+  ["not-empty", exitStatuses.usage],
   ["interrupted", exitStatuses.interrupted],
   ["unsupported", exitStatuses.unsupported],
+  ["build-failed", exitStatuses.unsupported],
   ["truncated", exitStatuses.malformed],
   ["trailing-bytes", exitStatuses.malformed],
+  ["trailing-data", exitStatuses.malformed],
   ["too-large", exitStatuses.malformed],
   ["malformed", exitStatuses.malformed],
   ["duplicate", exitStatuses.malformed],
   ["unknown-field", exitStatuses.malformed],
+  ["invalid-reference", exitStatuses.malformed],
   ["unavailable", exitStatuses.unavailable],
   ["timeout", exitStatuses.unavailable],
+  ["missing", exitStatuses.unavailable],
+  ["source-changed", exitStatuses.unavailable],
+  ["too-many-requests", exitStatuses.unavailable],
+  ["internal", exitStatuses.unavailable],
+  ["lockout", exitStatuses.unavailable],
+  ["no-resources", exitStatuses.unavailable],
+  ["busy", exitStatuses.unavailable],
+  ["not-started", exitStatuses.unavailable],
+  ["failure", exitStatuses.unavailable],
+  ["machine-ended", exitStatuses.unavailable],
+  ["console-timeout", exitStatuses.unavailable],
   ["disk-full", exitStatuses.localResource],
   ["permission-denied", exitStatuses.localResource],
   ["port-in-use", exitStatuses.localResource],
+  ["configuration", exitStatuses.localResource],
+  ["sandbox-unavailable", exitStatuses.localResource],
+  ["scratch-unavailable", exitStatuses.localResource],
+  ["missing-packages", exitStatuses.localResource],
+  ["program-failed", exitStatuses.localResource],
 ])
 
 export function exitStatus(error: unknown): ExitStatus {
+  if (isProblem(error)) return statusOfProblem(error)
+  if (error instanceof PolicyError && error.problems.some(({ code }) => formCodes.has(code))) return exitStatuses.malformed
   if (error instanceof PerunError) return statusOfCode.get(error.code) ?? exitStatuses.refused
   switch (systemCode(error)) {
     case "ENOSPC":
@@ -102,6 +127,20 @@ export function exitStatus(error: unknown): ExitStatus {
     default:
       return exitStatuses.bug
   }
+}
+
+/** What a manager answered: its full disk is not ours, and its words choose no status of ours that says something about this machine. */
+function statusOfProblem({ code, status }: ProblemError): ExitStatus {
+  if (status >= 500) return exitStatuses.unavailable
+  const known = statusOfCode.get(code) ?? exitStatuses.refused
+  return statusesOfAnswers.has(known) ? known : exitStatuses.refused
+}
+
+const statusesOfAnswers: ReadonlySet<ExitStatus> = new Set([exitStatuses.unsupported, exitStatuses.malformed, exitStatuses.unavailable])
+
+/** By name: the class comes with every schema of the protocol, which a command that fails before it talks need not load. */
+function isProblem(error: unknown): error is ProblemError {
+  return error instanceof PerunError && error.name === "ProblemError" && "status" in error
 }
 
 /** One line for people, the stable code, and further lines where an error brings some (findings of a refusal). */
