@@ -128,7 +128,11 @@ function variesOf(pcr: number, digest: string, tag: ReturnType<typeof linuxTagOf
   return undefined
 }
 
-async function bootProbe(folder: string, { kernel, memoryMiB }: ProbedKernel, initrd: string): Promise<{ readonly events: Uint8Array; readonly ima: Uint8Array }> {
+async function bootProbe(
+  folder: string,
+  { kernel, memoryMiB }: ProbedKernel,
+  initrd: string,
+): Promise<{ readonly events: Uint8Array; readonly ima: Uint8Array }> {
   const tpm = await manufactureTpm(join(folder, "tpm"))
   try {
     await using machine = await bootMachine({
