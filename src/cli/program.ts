@@ -11,7 +11,6 @@ export async function buildProgram(args: readonly string[] | undefined, output: 
     .description("Train and serve one model from data and code that none of the parties may see.")
     .version(version, "--version")
     .option("--json", "print JSON lines instead of text")
-    .showHelpAfterError("(add --help for the usage)")
     .enablePositionalOptions()
   const asked = args?.find((arg) => !arg.startsWith("-"))
   const wanted = asked === "help" ? args?.filter((arg) => !arg.startsWith("-"))[1] : asked
@@ -33,7 +32,13 @@ function strictly(command: Command, output: Output): void {
     writeErr: (text) => {
       if (!output.json) process.stderr.write(text)
     },
-    outputError: (text, write) => write(`perun: ${text.replace(/^error: /, "")}`),
+    outputError: (text, write) =>
+      write(
+        `perun: ${text
+          .replace(/^error: /, "")
+          .trim()
+          .replace(/\s*\n\s*/g, " ")} (add --help for the usage)\n`,
+      ),
   })
   for (const child of command.commands) {
     if (child.commands.length === 0) child.option("--json", "print JSON lines instead of text")
