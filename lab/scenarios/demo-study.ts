@@ -18,6 +18,9 @@ import type { ManagerProcess } from "./manager-process.ts"
 import { Party } from "./party.ts"
 import type { ImageReferences } from "./policies.ts"
 
+/** Path of the program in whose image an attacker changes one byte. */
+export const tamperedProgram = "/usr/bin/bwrap"
+
 /** The four of the demo. */
 export interface Parties {
   readonly clinicA: Party

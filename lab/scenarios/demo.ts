@@ -14,7 +14,7 @@ import { tamperImage } from "../image/tamper.ts"
 import { labCa, manufactureTpm } from "../machine/tpm.ts"
 import { imageReferences } from "../reference/image-references.ts"
 import { prepareAttacks } from "./attacks.ts"
-import { agree, allParties, followRun, makeParties, type Parties, releaseModel, sealAll, writePolicy } from "./demo-study.ts"
+import { agree, allParties, followRun, makeParties, type Parties, releaseModel, sealAll, tamperedProgram, writePolicy } from "./demo-study.ts"
 import { startNewManager } from "./manager-process.ts"
 import { type ImageReferences, labMachine, trainingPolicy } from "./policies.ts"
 import { firstRefusal, tryMachine } from "./watch-machines.ts"
@@ -52,7 +52,7 @@ interface DemoRelease {
 /** Least accuracy at which the demo calls itself a success. */
 const wantedAccuracy = 0.93
 const marker = ".perun-demo"
-const epochs = 40
+const epochs = 20
 
 /**
  * The main job, end to end, with four parties and real machines: seal, sign, attest, train, release; and three machines that must be refused, beside their
@@ -214,7 +214,7 @@ async function buildImages(output: Output): Promise<DemoImages> {
     const sealed = await buildImage({ kind: "small", level: "sealed", onProgress })
     const administered = await buildImage({ kind: "small", level: "administered", onProgress })
     const pytorch = await buildImage({ kind: "pytorch", level: "sealed", onProgress })
-    const tampered = await tamperImage(sealed, { path: "/usr/bin/bwrap" })
+    const tampered = await tamperImage(sealed, { path: tamperedProgram })
     const references = {
       pytorch: await imageReferences(pytorch),
       sealed: await imageReferences(sealed),

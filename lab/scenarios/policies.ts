@@ -63,7 +63,7 @@ export function trainingPolicy(parts: StudyParts): Policy {
         runtime: "measured-root",
         run: [
           ...["python3", "/opt/ml/code/train.py", "--data", "/opt/ml/input/data", "--model", "/opt/ml/model"],
-          ...["--metrics", "/opt/ml/output/metrics.jsonl", "--epochs", "40"],
+          ...["--metrics", "/opt/ml/output/metrics.jsonl", "--epochs", "20"],
         ],
         inputs: { "records-a": "/opt/ml/input/data/clinic-a", "records-b": "/opt/ml/input/data/clinic-b", trainer: "/opt/ml/code" },
         outputs: {
