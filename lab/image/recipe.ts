@@ -27,8 +27,8 @@ export const bootPackages = ["linux-image-cloud-amd64", "busybox-static", "dmset
 /** Estimated seconds for a base on two cores, for the progress bar only. */
 export const estimatedSeconds: Readonly<Record<ImageKind, number>> = { small: 40, pytorch: 150 }
 
-/** Memory that a machine with this image gets by default. */
-export const memoryMiB: Readonly<Record<ImageKind, number>> = { small: 1024, pytorch: 2560 }
+/** Memory of a machine with this image. The firmware's measurements depend on it, so one size for all needs one probe boot; QEMU takes only what is used. */
+export const memoryMiB: Readonly<Record<ImageKind, number>> = { small: 2048, pytorch: 2048 }
 
 /** Kernel modules that the initrd loads, dependencies included by the build; afterwards no module can be loaded. */
 export const kernelModules = ["virtio_pci", "virtio_blk", "virtio_net", "dm-verity"] as const
