@@ -143,15 +143,22 @@ async function bootAttacks(setting: AttackSetting, { attacks, controls, tpmOf, r
     ...controls.map((machine) => ({ host: `control-${machine}`, image: image[machine], tpm: tpmOf(`control-${machine}`) })),
   ]
   const results = new Map<string, TrialResult>()
-  for (const trial of trials) {
-    const result = await tryMachine(trial, runs, options)
-    results.set(trial.host, result)
-    setting.onJudged(result, results.size, trials.length)
+  const waiting = [...trials]
+  const lane = async (): Promise<void> => {
+    for (let trial = waiting.shift(); trial !== undefined; trial = waiting.shift()) {
+      const result = await tryMachine(trial, runs, options)
+      results.set(trial.host, result)
+      setting.onJudged(result, results.size, trials.length)
+    }
   }
+  await Promise.all(Array.from({ length: lanes }, lane))
   for (const run of runs) if ((await clinic.run(run)).state === "queued") await clinic.cancel(run)
   for (const machine of controls) demandGranted(results.get(`control-${machine}`))
   return attacks.map((attack) => judge(attack, results.get(attack.attack)))
 }
+
+/** Machines that boot side by side: on two cores a third one only waits. */
+const lanes = 2
 
 function attackTable(images: AttackImages, unknownProgram: string): readonly Attack[] {
   return [

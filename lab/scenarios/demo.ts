@@ -137,7 +137,7 @@ export async function runDemo({ output, signal, ...options }: DemoOptions): Prom
   const releases = (await receiptsOf(parties)).flatMap(releaseOf)
   output.table(
     ["what", "by", "to", "on"],
-    releases.map(({ what, by, to, on }) => [what, by, to, on]),
+    releases.map(({ what, by, to, on }) => [what, by, to, shortDigests(on)]),
   )
   output.line()
   output.table(["what", "where"], whereRows(folder, parties))
@@ -279,4 +279,9 @@ function whereRows(folder: string, parties: Parties): readonly (readonly Cell[])
     ["consoles of the machines", join(folder, "machines", "*", "console")],
     ["manager's state (ciphertext, receipts)", join(folder, "manager")],
   ]
+}
+
+/** Digests as people compare them: the first 16 digits. The whole ones stand in the JSON line and in the receipts. */
+function shortDigests(text: string): string {
+  return text.replace(/\b([0-9a-f]{16})[0-9a-f]{48}\b/g, "$1…")
 }
