@@ -24,10 +24,25 @@ export const labPackages: readonly LabPackage[] = [
   { name: "e2fsprogs", shownBy: ["mke2fs", "debugfs"], purpose: "makes the disks' file systems" },
 ]
 
-/** The packages that this machine lacks, in the order of `labPackages`. */
-export async function missingPackages(): Promise<readonly LabPackage[]> {
+/** What the tests drive besides: second opinions, peers, and the sandbox. Where one is missing its tests are skipped and say so. */
+export const testPackages: readonly LabPackage[] = [
+  { name: "swtpm", shownBy: ["swtpm"], purpose: "a TPM 2.0 for tests" },
+  { name: "swtpm-tools", shownBy: ["swtpm_setup", "swtpm_localca"], purpose: "makes TPMs with endorsement certificates" },
+  { name: "gnutls-bin", shownBy: ["certtool"], purpose: "signs those certificates" },
+  { name: "tpm2-tools", shownBy: ["tpm2_checkquote"], purpose: "a second opinion on quotes and credentials" },
+  { name: "bubblewrap", shownBy: ["bwrap"], purpose: "the sandbox" },
+  { name: "age", shownBy: ["age"], purpose: "a peer for sealed files" },
+  { name: "openssh-client", shownBy: ["ssh-keygen"], purpose: "a peer for signatures" },
+  { name: "openssl", shownBy: ["openssl"], purpose: "a peer for certificates" },
+  { name: "python3", shownBy: ["python3"], purpose: "programs that are run in the sandbox" },
+  { name: "e2fsprogs", shownBy: ["mke2fs", "debugfs"], purpose: "file systems of images" },
+  { name: "cryptsetup-bin", shownBy: ["veritysetup"], purpose: "hash trees of verified disks" },
+]
+
+/** The packages of a list that this machine lacks, in the list's order. */
+export async function missingPackages(packages: readonly LabPackage[] = labPackages): Promise<readonly LabPackage[]> {
   const missing: LabPackage[] = []
-  for (const entry of labPackages) {
+  for (const entry of packages) {
     for (const shown of entry.shownBy) {
       if (await isThere(shown)) continue
       missing.push(entry)
@@ -43,6 +58,8 @@ export function installCommand(missing: readonly LabPackage[]): string {
 }
 
 export interface SetupOptions {
+  /** Default: what the laboratory needs. */
+  readonly packages?: readonly LabPackage[]
   /** Gets what will be done, line by line, before it is done. */
   readonly say: (line: string) => void
   /** Asked once, after everything was said; false ends the setup. */
@@ -54,18 +71,19 @@ export interface SetupOptions {
  * @throws {LabError} `missing-packages` where there is no apt, no root and no sudo, or nobody agreed: the message is the whole list
  */
 export async function setUpLab(options: SetupOptions): Promise<void> {
-  const missing = await missingPackages()
+  const { packages = labPackages } = options
+  const missing = await missingPackages(packages)
   if (missing.length === 0) return
   const list = missing.map(({ name }) => name).join(", ")
   const canInstall = (await isThere("apt-get")) && (isRoot() || (await isThere("sudo")))
   if (!canInstall) throw new LabError("missing-packages", `install these packages first (Debian's names): ${list}`)
-  options.say("The laboratory needs these Debian packages, which this machine lacks:")
+  options.say("These Debian packages are needed, which this machine lacks:")
   for (const { name, purpose } of missing) options.say(`  ${name.padEnd(24)} ${purpose}`)
   options.say(`It will run: ${installCommand(missing)}`)
   if (!(await options.confirm())) throw new LabError("missing-packages", `not installed: ${list}`)
   await apt(["update", "-q"])
   await apt(["install", "-q", "-y", "--no-install-recommends", ...missing.map(({ name }) => name)])
-  const still = await missingPackages()
+  const still = await missingPackages(packages)
   if (still.length > 0) throw new LabError("missing-packages", `still missing after the installation: ${still.map(({ name }) => name).join(", ")}`)
 }
 
