@@ -33,7 +33,9 @@ export function register(command: Command, output: Output): void {
       })
       output.result({ ok: true, ...view }, () =>
         output.line(
-          view.state === "released" ? `voted; ${view.name} is released to ${view.to.join(", ")}` : `voted; still missing: ${view.missing.join(", ")}`,
+          view.missing.length === 0
+            ? `voted; all votes are there: ${view.to.join(", ")} may fetch it`
+            : `voted; still missing: ${view.missing.join(", ")}`,
           "good",
         ),
       )
