@@ -2,7 +2,8 @@
 
 # Prints the Node 24 or newer to use; empty when there is none yet.
 perun_node() {
-  for candidate in "$root/node_modules/.bin/node" node; do
+  # By its package's folder: npm 9 makes no link of this name in .bin.
+  for candidate in "$root"/node_modules/node-linux-*/bin/node node; do
     if "$candidate" -e 'process.exit(Number(process.versions.node.split(".")[0]) >= 24 ? 0 : 1)' >/dev/null 2>&1; then
       command -v "$candidate"
       return 0
