@@ -94,15 +94,14 @@ export async function bootMachine(options: MachineOptions): Promise<Machine> {
       log.fd,
       detached,
     )
-    const machine = new Machine(folder, consolePath, accelerator, qemu, swtpm, socketFolder)
+    const machine = new Machine(folder, consolePath, accelerator, qemu, swtpm)
     await machine.started()
     await writeFile(pidFile(folder), `${JSON.stringify({ qemu: qemu.pid, swtpm: swtpm.pid })}\n`)
     if (detached) machine.letGo()
     return machine
-  } catch (error) {
-    await rm(socketFolder, { recursive: true, force: true })
-    throw error
   } finally {
+    // QEMU has its connection, or there is none: nobody needs the path any more, and no crash can leave it behind.
+    await rm(socketFolder, { recursive: true, force: true })
     await log.close()
   }
 }
@@ -119,7 +118,7 @@ export class Machine implements AsyncDisposable {
   readonly #swtpm: ChildProcess
   #end: MachineEnd | undefined
 
-  constructor(folder: string, consolePath: string, accelerator: "kvm" | "tcg", qemu: ChildProcess, swtpm: ChildProcess, socketFolder: string) {
+  constructor(folder: string, consolePath: string, accelerator: "kvm" | "tcg", qemu: ChildProcess, swtpm: ChildProcess) {
     this.folder = folder
     this.consolePath = consolePath
     this.accelerator = accelerator
@@ -132,7 +131,6 @@ export class Machine implements AsyncDisposable {
     this.ended = promise.then(async (end) => {
       this.#end = end
       swtpm.kill("SIGTERM")
-      await rm(socketFolder, { recursive: true, force: true })
       await rm(pidFile(folder), { force: true })
       return end
     })
