@@ -31,9 +31,14 @@ export function register(command: Command, output: Output): void {
     .action(async (run: string, options: ManagerOption) => {
       using interrupt = interruptSignal()
       const view = await withManager(options, output, async (connection) => {
-        for await (const event of connection.transport.events(routes.watchRun, { params: { run }, signal: interrupt.signal })) {
-          output.event(event)
-          showEvent(event, output)
+        try {
+          for await (const event of connection.transport.events(routes.watchRun, { params: { run }, signal: interrupt.signal })) {
+            output.event(event)
+            showEvent(event, output)
+          }
+        } finally {
+          // Ctrl-C is no fault of the stream that it broke off.
+          interrupt.signal.throwIfAborted()
         }
         return connection.call(routes.getRun, { params: { run } })
       })
