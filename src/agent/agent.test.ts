@@ -1,5 +1,5 @@
 import assert from "node:assert/strict"
-import { existsSync } from "node:fs"
+import { noSandbox } from "./testing/sandbox-possible.testing.ts"
 import { chmod, mkdtemp, rm } from "node:fs/promises"
 import { performance } from "node:perf_hooks"
 import { join } from "node:path"
@@ -12,8 +12,6 @@ import { challengeSession } from "./claim.ts"
 import { logLine, type AgentEvent, type LogFact } from "./log.ts"
 import { FakeManager, testKeyName } from "./testing/fake-manager.ts"
 import { makeChallenge, makeParty, makeStudy } from "./testing/study.ts"
-
-const possible = process.getuid?.() === 0 && existsSync("/usr/bin/bwrap") && existsSync("/usr/bin/python3")
 
 const goodProgram = `
 import json, struct
@@ -80,7 +78,7 @@ class TestAgent {
   }
 }
 
-describe("HostAgent", { skip: possible ? false : "skipped: needs root, bwrap and python3", concurrency: 1 }, () => {
+describe("HostAgent", { skip: noSandbox, concurrency: 1 }, () => {
   let folder: string
   before(async () => {
     folder = await mkdtemp("/tmp/perun-agent-")

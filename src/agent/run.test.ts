@@ -1,5 +1,5 @@
 import assert from "node:assert/strict"
-import { existsSync } from "node:fs"
+import { noSandbox } from "./testing/sandbox-possible.testing.ts"
 import { chmod, copyFile, mkdir, mkdtemp, readFile, readdir, rm, writeFile } from "node:fs/promises"
 import { performance } from "node:perf_hooks"
 import { join } from "node:path"
@@ -18,8 +18,6 @@ import type { AgentEvent } from "./log.ts"
 import { executeRun, type RunExchange } from "./run.ts"
 import { makeChallenge, makeGrant, makeParty, makeStudy, type Study } from "./testing/study.ts"
 
-const possible = process.getuid?.() === 0 && existsSync("/usr/bin/bwrap") && existsSync("/usr/bin/python3")
-
 /** Writes a safetensors file with one tensor. */
 const saveModel = `
 import json, struct
@@ -28,7 +26,7 @@ def save(path, value=1.0):
     open(path, "wb").write(struct.pack("<Q", len(header)) + header + struct.pack("<f", value))
 `
 
-describe("executeRun()", { skip: possible ? false : "skipped: needs root, bwrap and python3", concurrency: 1 }, () => {
+describe("executeRun()", { skip: noSandbox, concurrency: 1 }, () => {
   let folder: string
   before(async () => {
     folder = await mkdtemp("/tmp/perun-run-")

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict"
+import { noSandbox } from "./testing/sandbox-possible.testing.ts"
 import { spawn } from "node:child_process"
-import { existsSync, readdirSync, readFileSync } from "node:fs"
+import { readdirSync, readFileSync } from "node:fs"
 import { mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises"
 import { createServer } from "node:net"
 import { join } from "node:path"
@@ -39,9 +40,7 @@ test("bubblewrapArguments() mounts from the outside in, inputs read-only", () =>
   assert.ok(!args.some((word) => word === "/sys" || word === "/run" || word === "/var" || word === "--dev-bind"))
 })
 
-const possible = process.getuid?.() === 0 && existsSync("/usr/bin/bwrap") && existsSync("/usr/bin/python3")
-
-describe("a job in the sandbox", { skip: possible ? false : "skipped: needs root, bwrap and python3", concurrency: 1 }, () => {
+describe("a job in the sandbox", { skip: noSandbox, concurrency: 1 }, () => {
   let base: string
   let scratch: Scratch
   let input: string
