@@ -65,10 +65,11 @@ export class Output {
     this.#out.write(text)
   }
 
+  /** Columns are wrapped to a terminal's width only; in a pipe or log every cell stays whole, to be searched and copied. */
   table(headers: readonly string[], rows: ReadonlyArray<readonly Cell[]>): void {
     if (this.json) return
     this.#clearBar()
-    for (const line of layoutTable(headers, rows, this.#out.isTTY ? (this.#out.columns ?? 120) : 160, (text, tone) => this.#paint(text, tone)))
+    for (const line of layoutTable(headers, rows, this.#out.isTTY ? (this.#out.columns ?? 120) : Infinity, (text, tone) => this.#paint(text, tone)))
       this.#out.write(`${line}\n`)
   }
 

@@ -38,7 +38,7 @@ export function register(command: Command, output: Output): void {
         { ok: true, manifest: sealed.digest, files: files.count, bytes: files.bytes, ciphertextBytes, shards: shards.length, folder: options.out },
         () => {
           output.line(
-            `sealed ${files.count} files (${formatBytes(files.bytes)}) into ${shards.length} shards${sealed.resumedShards > 0 ? `, ${sealed.resumedShards} kept from before` : ""}`,
+            `sealed ${counted(files.count, "file")} (${formatBytes(files.bytes)}) into ${counted(shards.length, "shard")}${sealed.resumedShards > 0 ? `, ${sealed.resumedShards} kept from before` : ""}`,
             "good",
           )
           output.line(`manifest  ${sealed.digest}`)
@@ -70,4 +70,8 @@ function parseRecipientKind(text: string): "hybrid" | "x25519" {
 function parseCount(text: string): number {
   if (!/^[1-9][0-9]{0,14}$/.test(text)) throw new InvalidArgumentError("must be a positive whole number")
   return Number(text)
+}
+
+function counted(count: number, what: string): string {
+  return `${count} ${what}${count === 1 ? "" : "s"}`
 }
