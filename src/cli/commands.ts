@@ -44,6 +44,7 @@ export const groups: readonly Group[] = [
     summary: "vote on sealed outputs and fetch those that are for you",
     load: async () => (await import("./commands/output.ts")).register,
   },
+  { name: "audit", summary: "what the manager has done, from its signed receipts", load: async () => (await import("./commands/audit.ts")).register },
   {
     name: "reference",
     summary: "reference values: what a good machine measures",

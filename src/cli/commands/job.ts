@@ -65,8 +65,11 @@ export function showEvent(event: RunEvent, output: Output): void {
       )
     case "refused":
       output.line(`${at}  refused ${event.refusal.host}: ${event.refusal.code}`, "bad")
-      for (const { code, subject, found, expected } of event.refusal.findings)
+      for (const { code, subject, found, expected } of event.refusal.findings.slice(0, shownFindings))
         output.line(`          ${code} ${subject}: found ${found}, expected ${expected}`, "bad")
+      if (event.refusal.findings.length > shownFindings) {
+        output.line(`          and ${event.refusal.findings.length - shownFindings} more findings; all of them with --json`, "bad")
+      }
       return
     case "renewed":
       return output.line(`${at}  lease renewed for ${event.seconds} s`, "dim")
@@ -80,6 +83,9 @@ export function showEvent(event: RunEvent, output: Output): void {
       return output.line(`${at}  output ${event.name} is sealed and waits for its votes: ${event.output}`)
   }
 }
+
+/** A machine with another image has hundreds; the first ones tell. */
+const shownFindings = 10
 
 function rowOf(run: RunView): readonly Cell[] {
   const state: Cell = { text: run.laboratory ? `${run.state} (${insecureLaboratory})` : run.state, tone: toneOfState(run.state) }
