@@ -215,7 +215,7 @@ const wrong: readonly (readonly [string, unknown, string?])[] = [
 ]
 
 for (const [path, value, code = "wrong-value"] of wrong)
-  test(`parsePolicy() refuses ${JSON.stringify(value).substring(0, 60)} as ${path}`, () => {
+  test(`parsePolicy() refuses ${shown(value)} as ${path}`, () => {
     assert.deepEqual(spoiled(path, value), [`${code} ${path.replaceAll("/", ".")}`])
   })
 
@@ -249,7 +249,7 @@ const right: readonly (readonly [string, unknown])[] = [
 ]
 
 for (const [path, value] of right)
-  test(`parsePolicy() accepts ${JSON.stringify(value)?.substring(0, 60)} as ${path}`, () => {
+  test(`parsePolicy() accepts ${shown(value)} as ${path}`, () => {
     assert.deepEqual(spoiled(path, value), [])
   })
 
@@ -341,3 +341,9 @@ test("referencedDigests() names both references of every machine, each once", ()
   const digests = referencedDigests({ ...policy, machines: { one: machine, two: machine } })
   assert.deepEqual(digests, [referenceDigest(bootReference), referenceDigest(imaReference)])
 })
+
+/** A value in a test's name: no character that steers a terminal or ends a line for who reads the report. */
+function shown(value: unknown): string {
+  const text = (JSON.stringify(value) ?? "undefined").substring(0, 60)
+  return text.replace(/[^\u0020-\u007e]/g, (character) => `U+${character.charCodeAt(0).toString(16).padStart(4, "0")}`)
+}
