@@ -51,6 +51,36 @@ describe("Scratch", { skip: possible ? false : "skipped: needs root and mounts",
     })
   })
 
+  test("wipe() ends every mount whatever a job left: sparse files, names that are no text, paths that are too long", async () => {
+    await withBase(async (base) => {
+      const scratch = await Scratch.create(base, 1_000_000)
+      await writeFile(join(await scratch.folder("inputs"), "records.csv"), "patient data")
+      const area = await scratch.area("output", 500_000, user)
+      await (await open(join(area, "sparse"), "w")).truncate(2 ** 30)
+      await writeFile(Buffer.concat([Buffer.from(`${area}/`), Buffer.from([0x63, 0xe9])]), "x")
+      const deepen =
+        "import os, sys\nos.chdir(sys.argv[1])\nfor _ in range(30):\n  os.mkdir(sys.argv[2])\n  os.chdir(sys.argv[2])\nopen('file', 'w').write('deep')"
+      execFileSync("python3", ["-c", deepen, area, "d".repeat(200)])
+      await scratch.wipe()
+      assert.deepEqual(await mountsUnder(base), [])
+      const again = await Scratch.create(base, 1_000_000)
+      assert.deepEqual(await readdir(again.path), [])
+    })
+  })
+
+  test("wipe() finds its mounts through a linked base", async () => {
+    await withBase(async (base) => {
+      const link = `${base}-link`
+      await symlink(base, link)
+      try {
+        await (await Scratch.create(link, 1_000_000)).wipe()
+        assert.deepEqual(await mountsUnder(base), [])
+      } finally {
+        await rm(link)
+      }
+    })
+  })
+
   test("the size cap holds", async () => {
     await withBase(async (base) => {
       const scratch = await Scratch.create(base, 100_000)

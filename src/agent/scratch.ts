@@ -1,6 +1,6 @@
 import { execFile } from "node:child_process"
 import { constants } from "node:fs"
-import { chmod, chown, lstat, mkdir, open, readFile, readdir } from "node:fs/promises"
+import { chmod, chown, lstat, mkdir, open, readFile, readdir, realpath } from "node:fs/promises"
 import { join } from "node:path"
 import { promisify } from "node:util"
 import { AgentError } from "./error.ts"
@@ -66,15 +66,43 @@ export class Scratch implements AsyncDisposable {
   }
 }
 
-/** Overwrites every file under the scratch of `base` with zeros and unmounts it; does nothing where there is none. No process of a job may be running. */
+/**
+ * Overwrites what can be overwritten under the scratch of `base` with zeros and unmounts all of it, whatever a job left there; does nothing where there is
+ * none. Unmounting frees the memory; overwriting comes on top, so that no fault of it may keep a mount. No process of a job may be running.
+ * @throws {AgentError} `scratch-unavailable` when a mount stays, after all the others are gone
+ */
 export async function wipeScratch(base: string): Promise<void> {
-  const mounts = (await mountPoints()).filter((path) => path === join(base, "scratch") || path.startsWith(join(base, "scratch") + "/"))
+  // Mount points are listed by their real paths.
+  const real = await realpath(base).catch(() => base)
+  const mounts = (await mountPoints()).filter((path) => path === join(real, "scratch") || path.startsWith(join(real, "scratch") + "/"))
+  const stuck: string[] = []
   // Inner mounts come after outer ones in mountinfo.
   for (const path of mounts.toReversed()) {
-    for (const entry of await walk(path)) if (entry.kind === "file") await overwrite(entry.path, entry.sizeBytes)
-    await run("umount", [path]).catch(() => run("umount", ["--lazy", path]))
+    await overwriteBelow(Buffer.from(path))
+    try {
+      await run("umount", [path]).catch(() => run("umount", ["--lazy", path]))
+    } catch {
+      stuck.push(path)
+    }
+  }
+  if (stuck.length > 0) throw new AgentError("scratch-unavailable", `cannot unmount ${stuck.join(", ")}`)
+}
+
+/** Names as bytes, for a job may choose any; what cannot be reached or written (too deep, too long) is left to the unmounting. */
+async function overwriteBelow(path: Buffer): Promise<void> {
+  try {
+    const status = await lstat(path)
+    if (status.isFile()) return await overwrite(path, status.size, status.blocks * blockBytes)
+    if (!status.isDirectory()) return
+    for (const name of await readdir(path, { encoding: "buffer" })) await overwriteBelow(Buffer.concat([path, separator, name]))
+  } catch {
+    return // Freed with its mount.
   }
 }
+
+const separator = Buffer.from("/")
+/** Unit of st_blocks. */
+const blockBytes = 512
 
 export interface WalkEntry {
   readonly path: string
@@ -97,7 +125,7 @@ async function mountPoints(): Promise<string[]> {
   return table
     .split("\n")
     .filter((line) => line !== "")
-    .map((line) => (line.split(" ")[4] ?? "").replaceAll("\\040", " "))
+    .map((line) => (line.split(" ")[4] ?? "").replaceAll(/\\(040|011|012|134)/g, (_, code: string) => String.fromCharCode(Number.parseInt(code, 8))))
 }
 
 async function mountMemory(path: string, sizeBytes: number, mode: number, user: JobUser = { uid: 0, gid: 0 }): Promise<void> {
@@ -113,7 +141,9 @@ async function mountMemory(path: string, sizeBytes: number, mode: number, user: 
   }
 }
 
-async function overwrite(path: string, sizeBytes: number): Promise<void> {
+async function overwrite(path: Buffer, sizeBytes: number, allocatedBytes: number): Promise<void> {
+  // A sparse file has less than its size says; filling its holes would only exhaust the mount.
+  if (allocatedBytes < sizeBytes) return
   const file = await open(path, constants.O_WRONLY | constants.O_NOFOLLOW)
   try {
     for (let at = 0; at < sizeBytes; at += zeros.length) await file.write(zeros, 0, Math.min(zeros.length, sizeBytes - at), at)

@@ -54,3 +54,12 @@ test("nothing but a digest names a file", async () => {
   const folder = await BlobFolder.create(join(base, "d"))
   await assert.rejects(folder.size("sha256:../../x" as Digest), TypeError)
 })
+
+test("readStart() refuses a blob whose bytes on disk are others, at its start or behind it", async () => {
+  const folder = await BlobFolder.create(join(base, "swapped"))
+  await folder.put(digest, chunks(blob), 100)
+  for (const other of ["ciphertexT", "Ciphertext"]) {
+    await writeFile(join(base, "swapped", digest.replace("sha256:", "")), other)
+    await assert.rejects(folder.readStart(digest, 4), { code: "wrong-digest" })
+  }
+})

@@ -6,6 +6,7 @@ import { fromSystemError, syncFolder } from "../bytes/durable.ts"
 import type { Digest } from "../bytes/digest.ts"
 import { MalformedError } from "../bytes/error.ts"
 import { encodeHex } from "../bytes/text.ts"
+import { viewOf } from "../bytes/view.ts"
 import { ProtocolError } from "../protocol/errors.ts"
 
 /**
@@ -88,21 +89,25 @@ export class BlobFolder {
   }
 
   /**
-   * The first bytes of a blob, at most `maxBytes`.
-   * @throws {ProtocolError} `not-found`
+   * The first bytes of a blob, at most `maxBytes`, out of one read over the whole of it that is held against its digest: who can write the folder must not
+   * choose the header that a release is made of.
+   * @throws {ProtocolError} `not-found`, `wrong-digest`
    */
   async readStart(digest: Digest, maxBytes: number): Promise<Uint8Array> {
     const size = await this.size(digest)
     if (size === undefined) throw new ProtocolError("not-found", `there is no blob ${digest}`)
-    const file = await open(this.#pathOf(digest), "r")
-    try {
-      const buffer = new Uint8Array(Math.min(size, maxBytes))
-      const { bytesRead } = await file.read(buffer, 0, buffer.length, 0)
-      if (bytesRead !== buffer.length) throw new ProtocolError("wrong-digest", `blob ${digest} became shorter`)
-      return buffer
-    } finally {
-      await file.close()
+    const hash = createHash("sha256")
+    const start = new Uint8Array(Math.min(size, maxBytes))
+    let offset = 0
+    for await (const chunk of createReadStream(this.#pathOf(digest))) {
+      const part = chunk as Uint8Array
+      hash.update(part)
+      if (offset < start.length) start.set(viewOf(part, 0, Math.min(part.length, start.length - offset)), offset)
+      offset += part.length
     }
+    const found = `sha256:${encodeHex(new Uint8Array(hash.digest()))}`
+    if (found !== digest) throw new ProtocolError("wrong-digest", `the blob on disk is ${found}, expected ${digest}`)
+    return start
   }
 
   /** The digest's form was checked when its message was parsed; nothing else may name a file. */

@@ -46,7 +46,7 @@ const templates: readonly EntryInput[] = [
     ),
   },
   evm,
-  { template: "n-ng|d-ng|sig", data: fields(nameField("/custom"), digestField("sha256", digest), encodeUtf8("s")) },
+  { template: "d-ng|n-ng|sig", data: fields(digestField("sha256", digest), nameField("/custom"), encodeUtf8("s")) },
   { template: "d|n", data: fields(sha1, nameField("/old")) },
 ]
 
@@ -81,7 +81,7 @@ test("readImaEntry() reads every template", () => {
       ["ima-buf", "sha256", ".ima"],
       ["ima-modsig", "sha256", "/m"],
       ["evm-sig", "sha256", "/f"],
-      ["n-ng|d-ng|sig", "sha256", "/custom"],
+      ["d-ng|n-ng|sig", "sha256", "/custom"],
       ["d|n", "sha1", "/old"],
     ],
   )
@@ -148,7 +148,10 @@ const brokenEntries: readonly (readonly [string, EntryInput, string])[] = [
   ["too few fields", { template: "ima-sig", data: file("/f").data }, "truncated"],
   ["an unknown template", { template: "ima-xyz", data: new Uint8Array(4) }, "malformed"],
   ["an unknown field in a custom template", { template: "d-ng|xyz", data: new Uint8Array(4) }, "malformed"],
-  ["a field twice in a custom template", { template: "n-ng|n-ng", data: fields(nameField("a"), nameField("b")) }, "duplicate"],
+  ["a field twice in a custom template", { template: "d-ng|n-ng|sig|sig", data: new Uint8Array(4) }, "duplicate"],
+  ["a custom template whose digest is a field that root chose", { template: "sig|n-ng|d-ng", data: new Uint8Array(4) }, "malformed"],
+  ["a custom template with a buffer", { template: "d-ng|n-ng|buf", data: new Uint8Array(4) }, "malformed"],
+  ["a custom template that starts with the name", { template: "n-ng|d-ng", data: new Uint8Array(4) }, "malformed"],
 ]
 for (const [what, input, code] of brokenEntries)
   test(`readImaEntry() refuses ${what}`, () => {

@@ -51,6 +51,11 @@ const namedTemplates: ReadonlyMap<string, readonly TemplateField[]> = new Map<st
   ["evm-sig", ["d-ng", "n-ng", "evmsig", "xattrnames", "xattrlengths", "xattrvalues", "iuid", "igid", "imode"]],
 ])
 
+const digestFields: ReadonlySet<TemplateField | undefined> = new Set<TemplateField | undefined>(["d", "d-ng", "d-ngv2"])
+
+/** What may follow digest and name in a custom template. */
+const customFields: ReadonlySet<TemplateField> = new Set<TemplateField>(["sig", "d-modsig", "modsig", "evmsig", "iuid", "igid", "imode"])
+
 const customTemplates = new Map<string, readonly TemplateField[]>()
 
 /**
@@ -67,6 +72,14 @@ function parseCustomTemplate(template: string): readonly TemplateField[] {
     if (field === undefined) throw new MalformedError("malformed", `unknown template "${printableTemplate(template)}"`, { path: "template" })
     return field
   })
+  // The template's name is covered by no hash. Fields in a free order would let root relabel data that it chose itself, a buffer or an extended attribute,
+  // as a file's digest; so digest and name stand where every named template has them, and a buffer or list of attributes stands in its own template only.
+  const [digestField, nameField, ...others] = fields
+  const isOrdered = digestFields.has(digestField) && (nameField === "n" || nameField === "n-ng")
+  if (!isOrdered || others.some((field) => !customFields.has(field)))
+    throw new MalformedError("malformed", `custom template "${printableTemplate(template)}" is not a digest, a name and signatures`, {
+      path: "template",
+    })
   if (new Set(fields).size !== fields.length) throw new MalformedError("duplicate", "a template field stands twice", { path: "template" })
   // The cache is bounded, for the list that names templates is foreign input.
   if (customTemplates.size < maxCachedTemplates) customTemplates.set(template, fields)
