@@ -143,6 +143,11 @@ test("exitStatus() of system errors", () => {
   for (const [code, status] of Object.entries(expected)) assert.equal(exitStatus(Object.assign(new Error("x"), { code })), status, code)
 })
 
+test("messageOf() lets nothing through that steers a terminal", () => {
+  const { message, lines } = messageOf(new RefusedError("a\u001b[2Kb\r\u0007c", ["\u001b]0;x\u0007y"]))
+  for (const text of [message, ...lines]) assert.doesNotMatch(text, /[\u0000-\u001f]/)
+})
+
 test("messageOf() gives one line", () => {
   assert.equal(messageOf(new UsageError("a\n  b")).message.includes("\n"), false)
   assert.equal(messageOf(new Error("a\nb")).code, "bug")

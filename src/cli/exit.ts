@@ -1,6 +1,7 @@
 import { PerunError } from "../bytes/error.ts"
 import { PolicyError } from "../policy/errors.ts"
 import type { Problem, ProblemCode } from "../policy/problem.ts"
+import { printable } from "./output.ts"
 import type { ProblemError } from "../protocol/problem.ts"
 
 /** What a program that calls ours can rely on. */
@@ -145,7 +146,8 @@ function isProblem(error: unknown): error is ProblemError {
 
 /** One line for people, the stable code, and further lines where an error brings some (findings of a refusal). */
 export function messageOf(error: unknown): { readonly code: string; readonly message: string; readonly lines: readonly string[] } {
-  const lines = error instanceof PerunError && "lines" in error && Array.isArray(error.lines) ? error.lines.map(String) : []
+  const lines =
+    error instanceof PerunError && "lines" in error && Array.isArray(error.lines) ? error.lines.map((line) => printable(String(line))) : []
   if (error instanceof PerunError) return { code: error.code, message: oneLine(error.message), lines }
   const system = systemCode(error)
   if (error instanceof Error && system !== undefined) return { code: system.toLowerCase(), message: oneLine(error.message), lines }
@@ -161,5 +163,6 @@ function systemCode(error: unknown): string | undefined {
 }
 
 function oneLine(text: string): string {
-  return text.replace(/\s*\n\s*/g, "; ")
+  // Messages may hold words of whoever answered, before it was known who that is.
+  return printable(text.replace(/\s*\n\s*/g, "; "))
 }

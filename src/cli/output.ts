@@ -33,7 +33,7 @@ export class Output {
   line(text = "", tone: Tone = "plain"): void {
     if (this.json) return
     this.#clearBar()
-    this.#out.write(`${this.#paint(text, tone)}\n`)
+    this.#out.write(`${this.#paint(printable(text), tone)}\n`)
   }
 
   /** A heading with an empty line before it. */
@@ -46,7 +46,7 @@ export class Output {
   warn(text: string): void {
     if (this.json) return this.event({ event: "warning", message: text })
     this.#clearBar()
-    this.#err.write(`${this.#paint(text, "warn")}\n`)
+    this.#err.write(`${this.#paint(printable(text), "warn")}\n`)
   }
 
   /** One JSON object on one line; nothing without `--json`. */
