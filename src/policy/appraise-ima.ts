@@ -59,7 +59,7 @@ function coverageFindings(claims: ImaClaims, progress: ImaProgress | undefined):
 function policyFindings(claims: ImaClaims, reference: ImaReference, progress: ImaProgress | undefined): readonly Finding[] {
   if (progress !== undefined && claims.firstIndex > 0) return []
   const { path, digest } = reference.imaPolicy
-  if (claims.entries.some((entry) => !entry.violation && entryDigest(entry) === digest)) return []
+  if (claims.entries.some((entry) => !entry.violation && entry.buffer === undefined && entryDigest(entry) === digest)) return []
   return [finding("ima-policy-missing", printable(path), "no entry with its digest", digest)]
 }
 

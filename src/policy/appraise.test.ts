@@ -544,6 +544,8 @@ test("appraise() demands that the IMA policy of the reference was loaded, by a c
   assert.deepEqual([found?.subject, found?.expected], ["/p", named("other policy")])
   const violated = claims.ima.entries.map((entry) => (entry.index === 2 ? { ...entry, violation: true } : entry))
   refuses(withIma({ entries: violated }), ["ima-policy-missing", "ima-violation"])
+  const buffered = claims.ima.entries.map((entry) => (entry.index === 2 ? { ...entry, buffer: new Uint8Array(1) } : entry))
+  refuses(withIma({ entries: buffered }), ["ima-policy-missing", "ima-unknown-buffer"])
 })
 
 test("appraise() wants the whole list at a claim", () => {

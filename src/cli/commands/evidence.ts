@@ -63,20 +63,34 @@ async function verify(path: string, options: VerifyOptions, output: Output): Pro
   const facts = [...endorsementFacts(endorsement), ...hostFacts(host, options.insecureAnyNonce === true)]
   const proved = facts.filter(({ proved: held }) => held)
   const open = facts.filter(({ proved: held }) => !held)
-  output.result({ ok: true, genuine: true, at: time.toISOString(), proved: proved.map(plain), notProved: open.map(plain) }, () => {
-    if (endorsement?.rootKind === "laboratory")
-      output.line(`${insecureLaboratory}: the endorsement chains to a root that was given, not to a vendor's`, "warn")
-    output.table(
-      ["what", "", "how we know"],
-      facts.map(({ what, proved: held, how }): readonly Cell[] => [
-        what,
-        held ? { text: "proved", tone: "good" } : { text: "not proved", tone: "warn" },
-        how,
-      ]),
-    )
-    output.line()
-    output.line("genuine. Whether it is also acceptable is for a policy to say.", "good")
-  })
+  output.result(
+    {
+      ok: true,
+      consistent: true,
+      tpmProved: false,
+      fresh: options.insecureAnyNonce !== true,
+      at: time.toISOString(),
+      proved: proved.map(plain),
+      notProved: open.map(plain),
+    },
+    () => {
+      if (endorsement?.rootKind === "laboratory")
+        output.line(`${insecureLaboratory}: the endorsement chains to a root that was given, not to a vendor's`, "warn")
+      output.table(
+        ["what", "", "how we know"],
+        facts.map(({ what, proved: held, how }): readonly Cell[] => [
+          what,
+          held ? { text: "proved", tone: "good" } : { text: "not proved", tone: "warn" },
+          how,
+        ]),
+      )
+      output.line()
+      output.line(
+        "consistent and signed by this key. Nothing here proves that a TPM holds the key (perun host enrol does); whether it is acceptable is for a policy to say.",
+        "warn",
+      )
+    },
+  )
 }
 
 interface Fact {
@@ -114,7 +128,7 @@ function hostFacts({ quote, boot, ima }: HostClaims, anyNonce: boolean): readonl
   const { resetCount, restartCount, safe } = quote.clockInfo
   const lines = boot.commandLines.map(({ text }) => text).join(" | ")
   return [
-    { what: "a TPM quoted its registers", proved: true, how: `${quote.scheme} over ${registers}` },
+    { what: "a key quoted registers", proved: true, how: `${quote.scheme} over ${registers}` },
     { what: "for this challenge", proved: !anyNonce, how: anyNonce ? "any challenge was accepted" : "extraData equals the nonce given" },
     {
       what: "boot count and clock",

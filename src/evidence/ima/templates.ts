@@ -54,7 +54,7 @@ const namedTemplates: ReadonlyMap<string, readonly TemplateField[]> = new Map<st
 const digestFields: ReadonlySet<TemplateField | undefined> = new Set<TemplateField | undefined>(["d", "d-ng", "d-ngv2"])
 
 /** What may follow digest and name in a custom template. */
-const customFields: ReadonlySet<TemplateField> = new Set<TemplateField>(["sig", "d-modsig", "modsig", "evmsig", "iuid", "igid", "imode"])
+const customFields: ReadonlySet<TemplateField> = new Set<TemplateField>(["sig", "modsig", "evmsig"])
 
 const customTemplates = new Map<string, readonly TemplateField[]>()
 

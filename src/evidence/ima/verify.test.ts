@@ -287,6 +287,17 @@ test("verifyIma() goes on with other registers from their state", () => {
   assert.throws(() => verify(makeList(twoRegisters.slice(3)), { quotedPcrs, previous: without }), { code: "pcr-mismatch" })
 })
 
+test("verifyIma() refuses a buffer that passes for a signed file, which leaves register 10 as it is", () => {
+  const buffer = encodeUtf8("measure func=POLICY_CHECK\n")
+  const data = fields(digestField("sha256", hash("sha256", buffer)), nameField("kexec-cmdline"), buffer)
+  const honest = makeList([bootAggregate(), { template: "ima-buf", data }])
+  assert.equal(verify(honest).entries[1]?.buffer?.length, buffer.length)
+  for (const template of ["ima-sig", "d-ng|n-ng|sig", "d-ng|n-ng|modsig", "d-ng|n-ng|evmsig"])
+    assert.throws(() => verify(makeList([bootAggregate(), { template, data }])), { code: "log-mismatch" }, template)
+  for (const template of ["d-ng|n-ng|d-modsig", "d-ng|n-ng|iuid", "d-ng|n-ng|xattrvalues"])
+    assert.throws(() => verify(makeList([bootAggregate(), { template, data }])), { code: "malformed" }, template)
+})
+
 test("verifyIma() chains long entries like short ones", () => {
   const long: EntryInput = {
     template: "ima-buf",

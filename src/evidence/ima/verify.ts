@@ -103,7 +103,23 @@ function judgeEntry(record: ImaRecord, index: number, quoted: ReadonlyMap<number
     throw new EvidenceError("wrong-selection", `the entry extends PCR ${entry.pcr}, which is not quoted`, { path: `ima[${index}]` })
   if (entry.violation && /[^0]/.test(entry.digest))
     throw new EvidenceError("log-mismatch", "a violation with a file digest", { path: `ima[${index}]` })
+  refuseRelabelledBuffer(entry, index)
   return entry
+}
+
+/**
+ * The template's name is covered by no hash, and `ima-buf` has the fields of `ima-sig` but for the last one's name: a buffer whose content root chose would
+ * pass for a file of that digest with a strange signature. No signature hashes to the digest of what it signs.
+ */
+function refuseRelabelledBuffer(entry: ImaEntry, index: number): void {
+  for (const field of [entry.signature, entry.modsig]) {
+    if (field === undefined || !isHashName(entry.hashAlgorithm) || encodeHex(hash(entry.hashAlgorithm, field)) !== entry.digest) continue
+    throw new EvidenceError("log-mismatch", "a buffer under a template of signatures", { path: `ima[${index}]` })
+  }
+}
+
+function isHashName(text: string): text is HashName {
+  return Object.hasOwn(hashSizes, text)
 }
 
 interface Walk {
