@@ -6,7 +6,7 @@ import type { CheckContext } from "./check.ts"
 import { checkPolicy } from "./check.ts"
 import type { Policy } from "./document.ts"
 import { parsePolicy, parsePolicyValue } from "./document.ts"
-import { bootReference, imaReference, keyText, named, now, policy, references } from "./fixtures.testing.ts"
+import { bootReference, commandLine, imaReference, keyText, named, now, policy, references } from "./fixtures.testing.ts"
 import type { BootReference, ImaReference } from "./reference.ts"
 import { referenceDigest, referencesByDigest } from "./reference.ts"
 
@@ -212,11 +212,28 @@ test("checkPolicy() refuses references that are missing, of another kind, expire
   assert.deepEqual(found(policy, { references: referencesByDigest([bootReference, imaReference, old]) }), ["unused-reference machines"])
 })
 
-test("checkPolicy() refuses level sealed without appliance facts", () => {
-  const plain = { ...bootReference, appliance: "none" } as const
-  const given = referencesByDigest([plain, imaReference])
-  assert.deepEqual(found(withReferences(plain, imaReference), { references: given }), ["wrong-reference machines.gpu-host.boot.reference"])
-  assert.deepEqual(found(withReferences(plain, imaReference, "administered"), { references: given }), [])
+test("checkPolicy() refuses references that no machine could meet at its level, before anybody signs", () => {
+  const boot = "wrong-reference machines.gpu-host.boot.reference"
+  const ima = "wrong-reference machines.gpu-host.ima.reference"
+  const line = (text: string): BootReference => ({ ...bootReference, commandLines: [{ pcr: 9, text }] })
+  const policyOf = (change: Partial<ImaReference["imaPolicy"]>): ImaReference => ({
+    ...imaReference,
+    imaPolicy: { ...imaReference.imaPolicy, ...change },
+  })
+  const cases: readonly (readonly [BootReference, ImaReference, readonly string[], readonly string[]])[] = [
+    // The parameter of a root hash is unknown where no facts name it.
+    [{ ...bootReference, appliance: "none" }, imaReference, [boot, boot], []],
+    [line(`${commandLine} init=/bin/sh`), imaReference, [boot], []],
+    [line(commandLine.replace(" ima_policy=tcb", "")), imaReference, [boot], [boot]],
+    [{ ...bootReference, commandLines: [] }, imaReference, [boot, boot], [boot]],
+    [bootReference, policyOf({ replaceable: "yes" }), [ima], [ima]],
+    [bootReference, policyOf({ rules: imaReference.imaPolicy.rules.replace("measure func=KEY_CHECK\n", "") }), [ima], [ima]],
+  ]
+  for (const [bootGiven, imaGiven, sealed, administered] of cases) {
+    const given = referencesByDigest([bootGiven, imaGiven])
+    assert.deepEqual(found(withReferences(bootGiven, imaGiven), { references: given }), sealed)
+    assert.deepEqual(found(withReferences(bootGiven, imaGiven, "administered"), { references: given }), administered)
+  }
 })
 
 test("checkPolicy() refuses a path class that the reference does not have", () => {

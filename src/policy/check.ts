@@ -7,8 +7,11 @@ import type { Derivations } from "./derivation.ts"
 import { noDerivations, originsOfInputs } from "./derivation.ts"
 import type { Approval, ArtifactKind, Job, Machine, Policy, Role } from "./document.ts"
 import { artifactOwners, inputOwners, own, referencedDigests } from "./document.ts"
+import { imaPolicyReferenceFindings, measuredFindings } from "./appraise-ima-policy.ts"
+import { sealedReferenceFindings } from "./appraise-sealed.ts"
 import { isDangerousVariable } from "./environment.ts"
 import { dispensable, isReachable } from "./expression.ts"
+import type { Finding } from "./findings.ts"
 import { isWithin, pathFault } from "./paths.ts"
 import type { Problem, ProblemCode } from "./problem.ts"
 import type { Reference, References } from "./reference.ts"
@@ -305,17 +308,21 @@ class PolicyCheck {
 
   #machineReferences(path: Path, machine: Machine, references: References): void {
     const boot = references.get(machine.boot.reference)
-    if (machine.level === "sealed" && boot?.kind === "boot" && boot.appliance === "none")
-      this.#problem(
-        "wrong-reference",
-        [...path, "boot", "reference"],
-        `reference ${boot.name} states no appliance facts, which level sealed demands`,
-        "use the reference of an appliance image, or level administered",
-      )
+    if (boot?.kind === "boot") {
+      if (machine.level === "sealed") this.#unmeetable([...path, "boot", "reference"], boot, sealedReferenceFindings(boot))
+      this.#unmeetable([...path, "boot", "reference"], boot, measuredFindings({ ...boot, loadOptions: [] }))
+    }
     const ima = references.get(machine.ima.reference)
+    if (ima?.kind === "ima") this.#unmeetable([...path, "ima", "reference"], ima, imaPolicyReferenceFindings(ima.imaPolicy, machine.level))
     if (ima?.kind !== "ima" || machine.ima.violations === "deny") return
     for (const [index, name] of machine.ima.violations.allow.entries())
       if (own(ima.violationClasses, name) === undefined) this.#unknown([...path, "ima", "violations", "allow", index], "path class", name)
+  }
+
+  /** What would refuse every machine of a reference is said before anybody signs. */
+  #unmeetable(path: Path, reference: Reference, findings: readonly Finding[]): void {
+    for (const { code, subject, found, expected, advice } of findings)
+      this.#problem("wrong-reference", path, `reference ${reference.name}: ${code}: ${subject}: found ${found}, expected ${expected}`, advice)
   }
 
   /** A list of stakeholders: each known, each once. */

@@ -27,7 +27,7 @@ export const problemCodes = {
   expired: "the policy or a reference has expired",
   "missing-reference": "the policy names a reference document that was not given",
   "unused-reference": "a reference document was given that the policy does not name",
-  "wrong-reference": "the reference document is of another kind, or lacks what the level demands",
+  "wrong-reference": "the reference document is of another kind, or no machine that fits it could meet what the level demands",
 } as const satisfies Record<string, string>
 
 export type ProblemCode = keyof typeof problemCodes
