@@ -4,6 +4,7 @@ import { encodeUtf8, parseBase64 } from "../bytes/text.ts"
 import { EvidenceError } from "../evidence/errors.ts"
 import { MalformedError } from "../bytes/error.ts"
 import { GrantedDecision } from "../policy/appraise.ts"
+import { laboratoryRootsOfInputs } from "../policy/derivation.ts"
 import { own, type Policy } from "../policy/document.ts"
 import { finding, type Finding } from "../policy/findings.ts"
 import { ProtocolError } from "../protocol/errors.ts"
@@ -30,7 +31,7 @@ import { demandConsent, demandLease, isBusy } from "./leases.ts"
 import { appendReceipt } from "./receipts.ts"
 import type { HostRecord, LeaseRecord, RunRecord } from "./records.ts"
 import { endRun } from "./run-end.ts"
-import { readStanding } from "./standing.ts"
+import { derivationsOf, readStanding } from "./standing.ts"
 import type { Transaction } from "./store.ts"
 
 /** Refusals that a run shows; older ones are in the receipts. */
@@ -304,9 +305,11 @@ interface GrantFacts {
 function grant(context: ManagerContext, tx: Transaction, facts: GrantFacts): LeaseRecord {
   const { issued, host, run, decision, evidence, output, caller, artifacts, bundle } = facts
   if (isBusy(context, host.host)) throw new ProtocolError("wrong-state", `host ${host.host} works on another run`)
-  const job = own(context.documents.policy(tx, issued.policy).jobs, issued.job)
+  const policy = context.documents.policy(tx, issued.policy)
+  const job = own(policy.jobs, issued.job)
   if (job === undefined) throw new TypeError("internal: run of a job that the policy lacks")
-  const laboratory = decision.insecureLaboratory
+  // What a laboratory made taints what is made of it, on whatever machine.
+  const laboratory = decision.insecureLaboratory || laboratoryRootsOfInputs(policy, job, derivationsOf(tx)).length > 0
   const lease: LeaseRecord = {
     lease: issued.lease,
     run: issued.run,

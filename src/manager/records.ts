@@ -134,7 +134,8 @@ const derivationRecord = z.strictObject({
   origins: z.array(z.strictObject({ name: z.string(), keys: z.array(keyTextSchema) })),
   /** Policies under which it came to be: a withdrawal from any of them locks it. */
   policies: z.array(digestSchema),
-  laboratory: z.boolean(),
+  /** INSECURE LABORATORY where there is one. */
+  laboratoryRoots: z.array(digestSchema),
 })
 
 export const recordSchemas = {

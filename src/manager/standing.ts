@@ -113,9 +113,9 @@ function predecessorsMissing(succession: Succession): readonly string[] {
   return succession.problems.flatMap(({ code, names }) => (code === "predecessor-approvals-missing" ? names : []))
 }
 
-/** Everything that jobs of this manager made, with the parties behind it. */
+/** Everything that jobs of this manager made, with the parties, policies and laboratories behind it. */
 export function derivationsOf(reader: Reader): Derivations {
-  return new Map(reader.list("derivations").map(({ manifest, origins }) => [manifest, origins]))
+  return new Map(reader.list("derivations").map((record) => [record.manifest, record]))
 }
 
 /** Keys of those who withdrew from any policy that an artifact came from. */

@@ -6,7 +6,7 @@ import type { CheckContext } from "./check.ts"
 import { checkPolicy } from "./check.ts"
 import type { Policy } from "./document.ts"
 import { parsePolicy, parsePolicyValue } from "./document.ts"
-import { bootReference, commandLine, imaReference, keyText, named, now, policy, references } from "./fixtures.testing.ts"
+import { bootReference, commandLine, derivation, imaReference, keyText, named, now, policy, references } from "./fixtures.testing.ts"
 import type { BootReference, ImaReference } from "./reference.ts"
 import { referenceDigest, referencesByDigest } from "./reference.ts"
 
@@ -243,11 +243,28 @@ test("checkPolicy() refuses a path class that the reference does not have", () =
 })
 
 test("checkPolicy() refuses an input whose origins cannot sign", () => {
-  const origin = (key: string): CheckContext => ({ derivations: new Map([[named("records-a"), [{ name: "old", keys: [key] }]]]) })
+  const origin = (key: string): CheckContext => ({
+    derivations: new Map([[named("records-a"), derivation({ origins: [{ name: "old", keys: [key] }] })]]),
+  })
   assert.deepEqual(found(policy, origin(keyText("stranger"))), ["approval-without-owner jobs.train.inputs"])
   assert.deepEqual(found(policy, origin(keyText("consortium"))), [])
   const two = [{ name: "old", keys: [keyText("stranger"), keyText("vendor")] }]
-  assert.deepEqual(found(policy, { derivations: new Map([[named("records-a"), two]]) }), [])
+  assert.deepEqual(found(policy, { derivations: new Map([[named("records-a"), derivation({ origins: two })]]) }), [])
+})
+
+test("checkPolicy() refuses what a laboratory made, unless the job's machine accepts that laboratory's root", () => {
+  const derivations = new Map([[named("records-a"), derivation({ laboratoryRoots: [named("lab"), named("second lab")] })]])
+  const problem = "laboratory-artifact jobs.train.inputs.records-a"
+  assert.deepEqual(found(policy, { derivations }), [problem, problem])
+  const accepting = (roots: readonly string[]): Policy => changed("machines/gpu-host/tpm/laboratoryRoots", roots)
+  assert.deepEqual(found(accepting([named("lab")]), { derivations }), [problem])
+  assert.deepEqual(found(accepting([named("lab"), named("second lab")]), { derivations }), [])
+  const otherMachine = {
+    ...policy.machines["gpu-host"],
+    tpm: { ...policy.machines["gpu-host"]?.tpm, laboratoryRoots: [named("lab"), named("second lab")] },
+  }
+  assert.deepEqual(found(changed("machines/other", otherMachine), { derivations }), [problem, problem])
+  assert.deepEqual(found(policy, { derivations: new Map([[named("another"), derivation({ laboratoryRoots: [named("lab")] })]]) }), [])
 })
 
 test("checkPolicy() says where in the text, what is wrong and what to do", () => {

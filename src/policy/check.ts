@@ -4,7 +4,7 @@ import { parseSshPublicKey } from "../pki/ssh-key.ts"
 import type { ReleaseTerms } from "./approval.ts"
 import { votingOwners } from "./approval.ts"
 import type { Derivations } from "./derivation.ts"
-import { noDerivations, originsOfInputs } from "./derivation.ts"
+import { foreignLaboratoryRoots, noDerivations, originsOfInputs } from "./derivation.ts"
 import type { Approval, ArtifactKind, Job, Machine, Policy, Role } from "./document.ts"
 import { artifactOwners, inputOwners, own, referencedDigests } from "./document.ts"
 import { imaPolicyReferenceFindings, measuredFindings } from "./appraise-ima-policy.ts"
@@ -25,7 +25,7 @@ export interface CheckContext {
   readonly time?: Date
   /** Reference documents that come with the policy; undefined leaves them unjudged. */
   readonly references?: References
-  /** What is known to be derived, so that the parties behind it must be among the signers. */
+  /** What is known to be derived, so that the parties behind it must be among the signers, and laboratories be accepted. */
   readonly derivations?: Derivations
   /** Places in the text, as `parsePolicy` gives. */
   readonly locate?: Locate
@@ -58,6 +58,7 @@ class PolicyCheck {
     this.#jobs()
     this.#approval(["approval"], this.#policy.approval)
     this.#owners()
+    this.#laboratories()
     this.#expiry()
     this.#references()
     return this.#problems
@@ -259,6 +260,20 @@ class PolicyCheck {
       else if (own(this.#policy.stakeholders, member) === undefined) this.#unknown(at, "stakeholder", member)
       else if ((approval.of ?? []).indexOf(member) < index) this.#problem("duplicate", at, `${member} is named twice`, "keep one of them")
     }
+  }
+
+  /** What came from a laboratory may be used only where the job's machine accepts that laboratory's root. */
+  #laboratories(): void {
+    const derivations = this.#context.derivations ?? noDerivations
+    for (const [name, job] of Object.entries(this.#policy.jobs))
+      for (const artifact of Object.keys(job.inputs))
+        for (const root of foreignLaboratoryRoots(this.#policy, job, artifact, derivations))
+          this.#problem(
+            "laboratory-artifact",
+            ["jobs", name, "inputs", artifact],
+            `INSECURE LABORATORY: it was made on a machine of the laboratory ${root}, which machine ${job.machine} does not accept`,
+            `use what a vendor's TPM vouches for; only for trials, list the root under machines.${job.machine}.tpm.laboratoryRoots`,
+          )
   }
 
   /** Every party behind a derived input must be able to sign: one of its keys must stand in the policy. */

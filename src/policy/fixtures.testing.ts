@@ -7,6 +7,7 @@ import type { BootEvent } from "../evidence/eventlog/claims.ts"
 import type { HostClaims } from "../evidence/host/claims.ts"
 import type { ImaEntry } from "../evidence/ima/claims.ts"
 import { sshPublicKeyText } from "../pki/ssh-key.ts"
+import type { Derivation } from "./derivation.ts"
 import type { Policy } from "./document.ts"
 import type { BootReference, ImaReference, References } from "./reference.ts"
 import { referenceDigest, referencesByDigest } from "./reference.ts"
@@ -194,6 +195,11 @@ export const claims: HostClaims = {
     description: "IFX SLB9670",
     attestationKeyName: hexOf("ak"),
   },
+}
+
+/** Something that a job made, of which only `change` is known. */
+export function derivation(change: Partial<Derivation>): Derivation {
+  return { origins: [], policies: [], laboratoryRoots: [], ...change }
 }
 
 export function imaEntry(index: number, name: string, content: string): ImaEntry {

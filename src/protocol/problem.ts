@@ -79,6 +79,7 @@ const statusByCode = {
   "owner-not-signed": 403,
   "owner-withdrawn": 403,
   "origin-owner-not-signed": 403,
+  "laboratory-not-accepted": 403,
   "origin-owner-withdrawn": 403,
   "unknown-artifact": 400,
   "wrong-manifest": 400,
