@@ -28,6 +28,13 @@ test("claimRun() releases exactly the job's keys to the attested key, and says s
   const { receipts } = await study.call(routes.listReceipts, study.as(clinic))
   const receipt = receipts.at(-1)?.receipt
   assert.deepEqual([receipt?.kind, receipt?.host, receipt?.artifacts, receipt?.laboratory], ["key-released", "host-1", ["records", "trainer"], true])
+  assert.deepEqual(
+    receipt?.findings?.map(({ code, effect }) => [code, effect]),
+    [
+      ["insecure-laboratory", "note"],
+      ["boot-quirk-accepted", "note"],
+    ],
+  )
   assert.ok(receipt?.evidence)
   const other = await makeAgent()
   await assert.rejects(study.openGrant(other, grant), { code: "wrong-message" })

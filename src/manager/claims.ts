@@ -341,6 +341,7 @@ function grant(context: ManagerContext, tx: Transaction, facts: GrantFacts): Lea
     host: host.host,
     evidence,
     artifacts,
+    ...(decision.findings.length === 0 ? {} : { findings: wireFindings(decision.findings) }),
     ...(laboratory ? { laboratory: true } : {}),
   })
   return lease

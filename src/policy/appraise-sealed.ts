@@ -40,8 +40,14 @@ function initrdFindings({ commandLines, initrds }: BootClaims): readonly Finding
   return named.map(({ text }) => finding("initrd-not-measured", "kernel command line", printable(text), "a measured ram disk"))
 }
 
-function statedFindings({ appliance }: BootReference): readonly Finding[] {
-  if (appliance === "none") return [finding("appliance-not-stated", "reference", "none", "appliance facts")]
+function statedFindings({ appliance, quirks }: BootReference): readonly Finding[] {
+  // The log's own word for firmware that lets code and data be changed from outside.
+  const debug = quirks.includes("debug-mode") ? [finding("boot-quirk-not-accepted", "firmware", "debug-mode", "no debug mode at level sealed")] : []
+  if (appliance === "none") return [...debug, finding("appliance-not-stated", "reference", "none", "appliance facts")]
+  return [...debug, ...factFindings(appliance)]
+}
+
+function factFindings(appliance: Appliance): readonly Finding[] {
   return applianceFacts.flatMap(({ code, fact, good }) =>
     appliance[fact] === good ? [] : [finding(code, `appliance fact ${fact}`, appliance[fact], good)],
   )

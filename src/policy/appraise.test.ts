@@ -224,9 +224,21 @@ test("appraise() accepts a firmware fault only where the reference names it", ()
   const faulty = withBoot({ quirks: ["ebs-missing", "other"] })
   const both = refuses(faulty, ["boot-quirk-not-accepted", "boot-quirk-not-accepted"])
   assert.deepEqual([both[0]?.found, both[1]?.found, both[0]?.expected], ["ebs-missing", "other", "none"])
-  const [one] = refuses(faulty, ["boot-quirk-not-accepted"], study({ ...bootReference, quirks: ["ebs-missing"] }, imaReference))
+  const [, one] = refuses(
+    faulty,
+    ["boot-quirk-accepted", "boot-quirk-not-accepted"],
+    study({ ...bootReference, quirks: ["ebs-missing"] }, imaReference),
+  )
   assert.equal(one?.expected, "ebs-missing")
-  grants(faulty, study({ ...bootReference, quirks: ["ebs-missing", "other"] }, imaReference))
+  const decision = judge(faulty, study({ ...bootReference, quirks: ["ebs-missing", "other"] }, imaReference))
+  assert.deepEqual([decision.outcome, codesOf(decision)], ["granted", ["boot-quirk-accepted", "boot-quirk-accepted"]])
+})
+
+test("appraise() refuses firmware in debug mode at level sealed, even where the reference names it", () => {
+  const reference = { ...bootReference, quirks: ["debug-mode"] }
+  const debugged = withBoot({ quirks: ["debug-mode"] })
+  refuses(debugged, ["boot-quirk-accepted", "boot-quirk-not-accepted"], study(reference, imaReference))
+  assert.equal(judge(debugged, study(reference, imaReference, { level: "administered" })).outcome, "granted")
 })
 
 test("appraise() lets a machine differ in an open register only", () => {
@@ -623,9 +635,9 @@ test("finding() takes effect and advice from the table, and findingText() says i
   assert.ok(findingText({ ...found, subject: "" }).startsWith(`ima-unknown-file: ${findingCodes["ima-unknown-file"].meaning}`))
 })
 
-test("only insecure-laboratory is a note: everything else refuses", () => {
+test("only a laboratory and a fault that the reference names are notes: everything else refuses", () => {
   const notes = Object.entries(findingCodes).flatMap(([code, { effect }]) => (effect === "note" ? [code] : []))
-  assert.deepEqual(notes, ["insecure-laboratory"])
+  assert.deepEqual(notes, ["insecure-laboratory", "boot-quirk-accepted"])
   for (const { meaning, advice } of Object.values(findingCodes)) assert.ok(meaning.length > 0 && advice.length > 0)
 })
 

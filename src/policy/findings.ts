@@ -70,6 +70,11 @@ export const findingCodes = {
     meaning: "the boot log was accepted only with a firmware fault that the reference does not name",
     advice: "update the firmware, or name the fault in the reference",
   },
+  "boot-quirk-accepted": {
+    effect: "note",
+    meaning: "the boot log was accepted with a firmware fault that the reference names",
+    advice: "update the firmware when there is one without it",
+  },
   "boot-register-unexpected": {
     effect: "refusal",
     meaning: "the boot extended a register of which the reference says nothing",

@@ -149,7 +149,13 @@ const fileDigest = z
 const everyBootRegister = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9] as const
 /** Host configuration, add-in cards' configuration, boot manager's configuration. TCG PC Client Platform Firmware Profile, table of PCR usage. */
 const machineRegisters: readonly number[] = [1, 3, 5]
-const pcr = z.int().min(0).max(23)
+/** Debug and application registers, which any program may set back to zero: nothing may rest on them. */
+const resettable: readonly number[] = [16, 23]
+const pcr = z
+  .int()
+  .min(0)
+  .max(23)
+  .refine((index) => !resettable.includes(index), "registers 16 and 23 can be reset by any program")
 const onOff = z.enum(["off", "on"])
 
 const register = z.union([
