@@ -36,7 +36,7 @@ test("queueRun() is for stakeholders, known jobs, and as often as the policy all
 test("a run that was started counts for ever", async () => {
   const study = await TestStudy.create(parts)
   const { digest, agent, run } = await study.running()
-  await study.call(routes.finishRun, agent, { params: { run }, body: { status: "failed", exitCode: 1 } })
+  await study.call(routes.finishRun, agent, { params: { run }, body: { status: "failed", reason: "job-failed" } })
   await study.queue(digest)
   await assert.rejects(study.queue(digest), { code: "no-runs-left" })
 })
@@ -53,7 +53,7 @@ test("cancelRun() ends a running job's lease and says who did it", async () => {
 test("finishRun() ends run and lease; saying it again changes nothing, cancelling is too late", async () => {
   const study = await TestStudy.create(parts)
   const { agent, grant, run } = await study.running()
-  const report = { status: "succeeded", exitCode: 0, rowsPerInput: { records: 285 }, wallSeconds: 12.5 } as const
+  const report = { status: "succeeded", rowsPerInput: { records: 285 }, wallSeconds: 20 } as const
   await study.call(routes.finishRun, agent, { params: { run }, body: report })
   await study.call(routes.finishRun, agent, { params: { run }, body: report })
   await assert.rejects(study.call(routes.finishRun, await makeAgent(), { params: { run }, body: report }), { code: "not-found" })
@@ -90,7 +90,7 @@ test("watchRun: metrics go to those whom the policy names, the rest of the story
   const study = await TestStudy.create(parts)
   const { agent, run } = await study.running()
   await metrics(study, agent, run, { epoch: 1, loss: 0.5 })
-  await study.call(routes.finishRun, agent, { params: { run }, body: { status: "succeeded", exitCode: 0 } })
+  await study.call(routes.finishRun, agent, { params: { run }, body: { status: "succeeded" } })
   const seen = await eventsFor(study, vendor, run)
   assert.deepEqual(
     seen.map((event) => (event.kind === "state" ? event.state : event.kind)),
@@ -111,6 +111,6 @@ test("watchRun: events come while the run goes on", async () => {
   const { agent, run } = await study.running()
   const pending = eventsFor(study, vendor, run)
   await metrics(study, agent, run, { epoch: 1, loss: 0.5 })
-  await study.call(routes.finishRun, agent, { params: { run }, body: { status: "succeeded", exitCode: 0 } })
+  await study.call(routes.finishRun, agent, { params: { run }, body: { status: "succeeded" } })
   assert.equal((await pending).length, 4)
 })

@@ -24,7 +24,8 @@ after(() => rm(base, { recursive: true }))
 const parts = await makeParts()
 const { clinic } = parts
 const folder = join(base, "one")
-const initialized = await initManager({ folder, laboratoryRoots: [new LaboratoryAuthority().root] })
+const members = [{ key: clinic.key, comment: "clinic" }]
+const initialized = await initManager({ folder, laboratoryRoots: [new LaboratoryAuthority().root], members })
 
 async function serve(port = 0): Promise<RunningManager> {
   return serveManager({ folder, host: "127.0.0.1", port })
