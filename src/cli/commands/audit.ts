@@ -33,7 +33,7 @@ export function register(command: Command, output: Output): void {
         )
         output.line()
         output.line(`${receipts.length} receipts, each signed by the manager's log key and linked to the one before`, "good")
-        if (others > 0) output.line(`${others} of them are of other parties: of those you see the links alone`)
+        if (others > 0) output.line(`${others} of them do not concern you: their links were verified, what they say is not shown`)
       })
     })
 }
