@@ -209,7 +209,7 @@ test("verifyReceipts() refuses a hole that does not fit: left out, with another 
   await study.agree()
   const { logKey, instance } = study.manager.description
   const { receipts } = await study.call(routes.listReceipts, study.as(clinic))
-  const holes = receipts.map(({ receipt: _, ...rest }, index) => (index % 2 === 0 ? rest : (receipts[index] ?? rest)))
+  const holes = receipts.map((shown, index) => (index % 2 === 0 ? { link: shown.link, signature: shown.signature } : shown))
   const verify = (list: readonly (typeof receipts)[number][]): unknown => verifyReceipts(list, { logKey, manager: instance }, noReceipts)
   assert.deepEqual(verify(holes), verify(receipts))
   const [first, second, third] = holes
