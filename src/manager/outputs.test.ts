@@ -57,7 +57,7 @@ async function finished(): Promise<{ study: TestStudy; digest: Digest; sealed: S
   const sealed = await seal(grant.outputRecipient)
   await upload(study, agent, sealed)
   await report(study, agent, run, sealed)
-  await study.call(routes.finishRun, agent, { params: { run }, body: { status: "succeeded", exitCode: 0 } })
+  await study.call(routes.finishRun, agent, { params: { run }, body: { status: "succeeded" } })
   const { outputs } = await study.call(routes.listOutputs, study.as(clinic), { query: `?run=${run}` })
   const [view] = outputs
   assert.ok(view)
@@ -85,7 +85,7 @@ test("an output waits for its votes, then goes to the named consumer, rewrapped"
   assert.deepEqual(fileKey, sealed.fileKey)
   await assert.rejects(openAgeHeader(parseAgeHeader(parseBase64(header.header)), vendor.recipientIdentity), { code: "wrong-key" })
   assert.equal(released.output.state, "released")
-  const kinds = (await study.call(routes.listReceipts, study.as(clinic))).receipts.map(({ receipt }) => receipt.kind)
+  const kinds = (await study.call(routes.listReceipts, study.as(clinic))).receipts.map(({ receipt }) => receipt?.kind)
   assert.deepEqual(kinds.slice(-4), ["output-received", "run-finished", "vote-cast", "output-released"])
 })
 
@@ -181,7 +181,7 @@ test("consent that goes away while a package is made stops it", async () => {
   }
   await assert.rejects(fetchPackage(study, view, consortium), { code: "policy-withdrawn" })
   const { receipts } = await study.call(routes.listReceipts, study.as(clinic))
-  assert.ok(receipts.every(({ receipt }) => receipt.kind !== "output-released"))
+  assert.ok(receipts.every(({ receipt }) => receipt?.kind !== "output-released"))
 })
 
 test("a lease that ends while an output is checked takes the output with it", async () => {

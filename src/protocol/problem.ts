@@ -32,6 +32,7 @@ const statusByCode = {
   "wrong-digest": 400,
   "wrong-message": 400,
   "wrong-metrics": 400,
+  "wrong-report": 400,
   "limit-exceeded": 403,
   "too-many-requests": 429,
   // evidence and signatures: not genuine
