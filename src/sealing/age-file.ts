@@ -8,7 +8,17 @@ import type { AgeHeader } from "./header.ts"
 import type { OrderedHash } from "./hash-thread.ts"
 import { memoryReader, readRange, readStart } from "./ranges.ts"
 import type { ByteSink, OpenFile, RangeReader } from "./ranges.ts"
-import { chunkBytes, openedStreamBytes, openChunks, payloadNonceBytes, sealedChunkBytes, sealedStreamBytes, tagBytes } from "./stream.ts"
+import {
+  chunkBytes,
+  copyParts,
+  openedStreamBytes,
+  openChunks,
+  payloadNonceBytes,
+  releaseParts,
+  sealedChunkBytes,
+  sealedStreamBytes,
+  tagBytes,
+} from "./stream.ts"
 
 /** Plaintext of a known length, read in order. */
 export interface PlainSource {
@@ -225,7 +235,9 @@ export class AgeFile {
   async #openChunk(number: number): Promise<Uint8Array> {
     const output = new Uint8Array(Math.min(chunkBytes, this.sizeBytes - number * chunkBytes))
     const input = await readRange(this.#reader, this.#payloadStart + number * sealedChunkBytes, output.length + tagBytes)
-    openChunks({ key: this.#key, firstChunk: number, endsPayload: number === this.#lastChunk }, input, output)
+    const parts = openChunks({ key: this.#key, firstChunk: number, endsPayload: number === this.#lastChunk }, input)
+    copyParts(parts, output)
+    releaseParts(parts)
     return output
   }
 }

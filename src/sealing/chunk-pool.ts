@@ -18,7 +18,7 @@ export interface BatchSlot {
 
 /**
  * Worker threads that seal and open chunks, and the shared buffers for it. Threads start with the first large file, so that a pool for small files costs
- * nothing; until they are ready the calling thread works itself. Close it (`await using`): open threads keep the process alive, and closing wipes the buffers.
+ * nothing. The calling thread works too, on what the threads have no hands for. Close it (`await using`): open threads keep the process alive, and closing wipes the buffers.
  */
 export class ChunkPool implements AsyncDisposable {
   readonly #size: number
@@ -26,9 +26,10 @@ export class ChunkPool implements AsyncDisposable {
   readonly #queue: Pending[] = []
   readonly #slots: BatchSlot[] = []
   #closed = false
+  #helping = false
 
-  /** `workers`: number of threads, 0 for none (all work on the calling thread). Default: one per processor, none where there is only one. */
-  constructor(workers: number = defaultWorkers()) {
+  /** `workers`: number of threads beside the calling one. Default: so many that there is one thread per processor. */
+  constructor(workers: number = Math.min(availableParallelism() - 1, maxWorkers)) {
     if (!Number.isInteger(workers) || workers < 0 || workers > maxWorkers) throw new TypeError(`workers must be an integer from 0 to ${maxWorkers}`)
     this.#size = workers
   }
@@ -53,7 +54,7 @@ export class ChunkPool implements AsyncDisposable {
     else this.#slots.push(slot)
   }
 
-  /** Starts the threads when so much work is worth it; without them `run` works on the calling thread. */
+  /** Starts the threads when so much work is worth it. */
   prepare(plaintextBytes: number): void {
     if (this.#closed || plaintextBytes < threadBytes) return
     while (this.#workers.length < this.#size) this.#start()
@@ -66,14 +67,10 @@ export class ChunkPool implements AsyncDisposable {
   async run(task: ChunkTask): Promise<void> {
     if (this.#closed) throw new TypeError("the pool is closed")
     if (task.plainBytes <= smallBytes) return runChunkTask(task)
-    if (!this.#workers.some(({ ready }) => ready)) {
-      // Lets others on this thread have their turn between two batches.
-      await setImmediate()
-      return runChunkTask(task)
-    }
     return new Promise((resolve, reject) => {
       this.#queue.push({ task, resolve, reject })
       this.#feed()
+      void this.#help()
     })
   }
 
@@ -94,6 +91,24 @@ export class ChunkPool implements AsyncDisposable {
       worker.tasks.push(next)
       worker.thread.postMessage(next.task)
     }
+  }
+
+  /** Works on the calling thread on what the threads have no hands for; others on this thread have their turn between two batches. */
+  async #help(): Promise<void> {
+    if (this.#helping) return
+    this.#helping = true
+    for (;;) {
+      await setImmediate()
+      const next = this.#queue.shift()
+      if (next === undefined) break
+      try {
+        runChunkTask(next.task)
+        next.resolve()
+      } catch (error) {
+        next.reject(error)
+      }
+    }
+    this.#helping = false
   }
 
   #leastBusy(): BusyWorker | undefined {
@@ -139,11 +154,6 @@ interface BusyWorker {
   /** Sent and not yet answered, oldest first. */
   readonly tasks: Pending[]
   ready: boolean
-}
-
-function defaultWorkers(): number {
-  const processors = availableParallelism()
-  return processors === 1 ? 0 : Math.min(processors, maxWorkers)
 }
 
 function wipe(slot: BatchSlot): void {

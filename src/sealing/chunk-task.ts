@@ -1,7 +1,7 @@
-import { readSync, writeSync } from "node:fs"
+import { readSync, writevSync } from "node:fs"
 import { viewOf } from "../bytes/view.ts"
 import { onDiskSync, SealingError } from "./errors.ts"
-import { chunkBytes, openChunks, sealChunks, sealedChunkBytes, sealedStreamBytes } from "./stream.ts"
+import { chunkBytes, copyParts, openChunks, releaseParts, sealChunks, sealedChunkBytes, sealedStreamBytes } from "./stream.ts"
 import type { ChunkRun } from "./stream.ts"
 
 /** A place in an open file. Descriptors are those of the whole process, so that any thread may use them; the opener keeps the file open meanwhile. */
@@ -41,10 +41,10 @@ export function runChunkTask(task: ChunkTask): void {
     const run: ChunkRun = { key: task.key, firstChunk: task.firstChunk + first, endsPayload }
     switch (task.action) {
       case "seal":
-        runStep(task, plain, sealed, (input, output) => sealChunks(run, input, output))
+        putStep(task, sealed, sealChunks(run, takeStep(task, plain)))
         break
       case "open":
-        runStep(task, sealed, plain, (input, output) => openChunks(run, input, output))
+        putStep(task, plain, openChunks(run, takeStep(task, sealed)))
         break
     }
   }
@@ -55,21 +55,25 @@ interface Stretch {
   readonly length: number
 }
 
-function runStep(task: ChunkTask, from: Stretch, to: Stretch, work: (input: Uint8Array, output: Uint8Array) => void): void {
-  const input = task.input === undefined ? scratch("input", from.length) : viewOf(task.input, from.offset, from.length)
-  const output = task.output === undefined ? scratch("output", to.length) : viewOf(task.output, to.offset, to.length)
-  if (task.readFrom !== undefined) readPlace({ ...task.readFrom, offset: task.readFrom.offset + from.offset }, input)
-  work(input, output)
-  if (task.writeTo !== undefined) writePlace({ ...task.writeTo, offset: task.writeTo.offset + to.offset }, output)
+function takeStep(task: ChunkTask, { offset, length }: Stretch): Uint8Array {
+  const input = task.input === undefined ? scratch(length) : viewOf(task.input, offset, length)
+  if (task.readFrom !== undefined) readPlace({ ...task.readFrom, offset: task.readFrom.offset + offset }, input)
+  return input
+}
+
+function putStep(task: ChunkTask, { offset, length }: Stretch, parts: readonly Uint8Array[]): void {
+  if (task.output !== undefined) copyParts(parts, viewOf(task.output, offset, length))
+  if (task.writeTo !== undefined) writePlace({ ...task.writeTo, offset: task.writeTo.offset + offset }, parts)
+  releaseParts(parts)
 }
 
 /** Memory of this thread, used by one step at a time. Not shared, which makes copying into it faster. */
-function scratch(which: "input" | "output", length: number): Uint8Array {
-  scratchBuffers[which] ??= new Uint8Array(stepChunks * sealedChunkBytes)
-  return viewOf(scratchBuffers[which], 0, length)
+function scratch(length: number): Uint8Array {
+  scratchBuffer ??= new Uint8Array(stepChunks * sealedChunkBytes)
+  return viewOf(scratchBuffer, 0, length)
 }
 
-const scratchBuffers: { input?: Uint8Array; output?: Uint8Array } = {}
+let scratchBuffer: Uint8Array | undefined
 /** 256 KiB in and as much out. */
 const stepChunks = 4
 
@@ -81,9 +85,24 @@ function readPlace({ fd, path, offset }: FilePlace, into: Uint8Array): void {
   }
 }
 
-/** Writes all of `bytes` to a place in a file. @throws {UnavailableError} `disk-full` */
-export function writePlace({ fd, path, offset }: FilePlace, bytes: Uint8Array): void {
-  for (let done = 0; done < bytes.length;) {
-    done += onDiskSync(path, () => writeSync(fd, bytes, done, bytes.length - done, offset + done))
+/** Writes parts, one behind the other, to a place in a file. @throws {UnavailableError} `disk-full` */
+export function writePlace({ fd, path, offset }: FilePlace, parts: readonly Uint8Array[]): void {
+  let left = parts
+  for (let at = offset; left.length > 0;) {
+    const written = onDiskSync(path, () => writevSync(fd, left, at))
+    at += written
+    left = partsBehind(left, written)
   }
+}
+
+function partsBehind(parts: readonly Uint8Array[], written: number): readonly Uint8Array[] {
+  let number = 0
+  let rest = written
+  for (; number < parts.length; number++) {
+    const part = parts[number]
+    if (part === undefined || rest < part.length) break
+    rest -= part.length
+  }
+  const [cut, ...behind] = parts.slice(number)
+  return cut === undefined ? [] : [viewOf(cut, rest, cut.length - rest), ...behind]
 }

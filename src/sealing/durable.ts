@@ -33,6 +33,35 @@ export async function writeDurably<T>(path: string, mode: number, write: (file: 
   }
 }
 
+/**
+ * Has a long file written to the disk while it grows, so that the disk works beside the processor and the fsync at the end is short. Dispose of it before the
+ * file is closed. What fails here fails again in that fsync, which reports it.
+ */
+export class EarlySync implements AsyncDisposable {
+  readonly #file: FileHandle
+  #newBytes = 0
+  #under: Promise<void> | undefined
+
+  constructor(file: FileHandle) {
+    this.#file = file
+  }
+
+  /** So many bytes were written. */
+  wrote(bytes: number): void {
+    this.#newBytes += bytes
+    if (this.#newBytes < earlySyncBytes || this.#under !== undefined) return
+    this.#newBytes = 0
+    this.#under = this.#file
+      .datasync()
+      .catch(() => undefined)
+      .finally(() => (this.#under = undefined))
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#under
+  }
+}
+
 /** `writeDurably` for bytes in memory. */
 export async function writeBytesDurably(path: string, mode: number, bytes: Uint8Array): Promise<void> {
   await writeDurably(path, mode, (file) => new FileSink(file, path).write(bytes))
@@ -50,3 +79,5 @@ export async function syncFolder(path: string): Promise<void> {
 
 /** Names of temporary files that `writeDurably` makes; an interrupted process may leave one. */
 export const temporaryName = /^\..+\.[0-9a-f]{12}\.tmp$/
+/** Enough for a disk to be busy with; smaller files are written at their end. */
+const earlySyncBytes = 16_000_000

@@ -10,7 +10,7 @@ import { encodeBase64, encodeUtf8, parseUtf8 } from "../bytes/text.ts"
 import { openAgeBytes, sealAgeBytes, sealAgeFile } from "./age-file.ts"
 import { digestOfReader, identityFileName, indexFileName, manifestFileName, shardFileName } from "./blobs.ts"
 import { ChunkPool } from "./chunk-pool.ts"
-import { syncFolder, temporaryName, writeBytesDurably, writeDurably } from "./durable.ts"
+import { EarlySync, syncFolder, temporaryName, writeBytesDurably, writeDurably } from "./durable.ts"
 import { onDisk, SealingError, systemCode } from "./errors.ts"
 import { encodeFileIndex, maxIndexBytes, planShards } from "./file-index.ts"
 import type { IndexedFile } from "./file-index.ts"
@@ -137,6 +137,7 @@ async function sealShard(
   const path = join(options.output, shardFileName(shard))
   const sealed = await writeDurably(path, 0o644, async (file) => {
     const sink = new FileSink(file, path)
+    await using disk = new EarlySync(file)
     await sealAgeFile({
       pool,
       recipients: [key.recipient],
@@ -144,7 +145,10 @@ async function sealShard(
       sink,
       signal: options.signal,
       hash,
-      onBytes: progress,
+      onBytes: (bytes) => {
+        progress(bytes)
+        disk.wrote(bytes)
+      },
     })
     return { digest: await hash.digest(), sizeBytes: sink.sizeBytes }
   })

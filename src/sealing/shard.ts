@@ -161,7 +161,7 @@ function refuseOtherFile(file: SourceFile, fd: number): void {
 
 /** Writes a new small file at once; see `readSmallFile`. */
 function writeSmallFile(path: string, mode: number, content: Uint8Array): void {
-  withSmallFile(path, newFileFlags, (fd) => void writePlace({ fd, path, offset: 0 }, content), mode)
+  withSmallFile(path, newFileFlags, (fd) => writePlace({ fd, path, offset: 0 }, [content]), mode)
 }
 
 function withSmallFile<T>(path: string, flags: number, work: (fd: number) => T, mode?: number): T {
