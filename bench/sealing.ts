@@ -1,5 +1,5 @@
 import { execFile } from "node:child_process"
-import { generateKeyPairSync, randomFillSync } from "node:crypto"
+import { createSecretKey, generateKeyPairSync, randomFillSync } from "node:crypto"
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { availableParallelism, tmpdir } from "node:os"
 import { join } from "node:path"
@@ -45,7 +45,7 @@ async function benchOpenSsl(): Promise<BenchRow[]> {
 function chunkSpeed(action: "seal" | "open"): number {
   const plain = randomFillSync(new Uint8Array(4 * chunkBytes))
   const sealed = new Uint8Array(sealedStreamBytes(plain.length))
-  const run = { key: new Uint8Array(32), firstChunk: 0, endsPayload: true }
+  const run = { key: createSecretKey(new Uint8Array(32)), firstChunk: 0, endsPayload: true }
   copyParts(sealChunks(run, plain), sealed)
   const times = 2000
   const started = process.threadCpuUsage()

@@ -1,4 +1,4 @@
-import { randomBytes } from "node:crypto"
+import { createSecretKey, randomBytes } from "node:crypto"
 import { viewOf } from "../bytes/view.ts"
 import { runBatches } from "./batches.ts"
 import { batchChunks, ChunkPool } from "./chunk-pool.ts"
@@ -235,7 +235,8 @@ export class AgeFile {
   async #openChunk(number: number): Promise<Uint8Array> {
     const output = new Uint8Array(Math.min(chunkBytes, this.sizeBytes - number * chunkBytes))
     const input = await readRange(this.#reader, this.#payloadStart + number * sealedChunkBytes, output.length + tagBytes)
-    const parts = openChunks({ key: this.#key, firstChunk: number, endsPayload: number === this.#lastChunk }, input)
+    const run = { key: createSecretKey(this.#key), firstChunk: number, endsPayload: number === this.#lastChunk }
+    const parts = openChunks(run, input)
     copyParts(parts, output)
     releaseParts(parts)
     return output

@@ -1,3 +1,4 @@
+import { createSecretKey } from "node:crypto"
 import { readSync, writevSync } from "node:fs"
 import { viewOf } from "../bytes/view.ts"
 import { onDiskSync, SealingError } from "./errors.ts"
@@ -16,7 +17,9 @@ export interface FilePlace {
  * One run of chunks to seal or open. Buffers that travel to another thread lie in shared memory, so that nothing is copied. Reading the input from a file
  * and writing the output to one can be part of the task: then the calling thread need not touch the bytes, and a buffer is given only for what it wants to see.
  */
-export interface ChunkTask extends ChunkRun {
+export interface ChunkTask extends Omit<ChunkRun, "key"> {
+  /** From `derivePayloadKey`, 32 bytes. */
+  readonly key: Uint8Array
   readonly action: "seal" | "open"
   readonly plainBytes: number
   /** The input, or where to put it on the way from `readFrom`. */
@@ -33,12 +36,13 @@ export interface ChunkTask extends ChunkRun {
  * @throws {UnavailableError} `disk-full`, `permission-denied`
  */
 export function runChunkTask(task: ChunkTask): void {
+  const key = createSecretKey(task.key)
   // In steps that stay in a processor's own cache between reading, sealing and writing.
   for (let first = 0; first === 0 || first * chunkBytes < task.plainBytes; first += stepChunks) {
     const plain = { offset: first * chunkBytes, length: Math.min(stepChunks * chunkBytes, task.plainBytes - first * chunkBytes) }
     const sealed = { offset: first * sealedChunkBytes, length: sealedStreamBytes(plain.length) }
     const endsPayload = task.endsPayload && plain.offset + plain.length === task.plainBytes
-    const run: ChunkRun = { key: task.key, firstChunk: task.firstChunk + first, endsPayload }
+    const run: ChunkRun = { key, firstChunk: task.firstChunk + first, endsPayload }
     switch (task.action) {
       case "seal":
         putStep(task, sealed, sealChunks(run, takeStep(task, plain)))
