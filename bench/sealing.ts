@@ -5,7 +5,7 @@ import { availableParallelism, tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { promisify } from "node:util"
-import { artifactFolder, identityFileName } from "../src/sealing/blobs.ts"
+import { artifactFolder, identityPath } from "../src/sealing/blobs.ts"
 import { generateAgeIdentity, recipientOf } from "../src/sealing/keys.ts"
 import { manifestSigner } from "../src/sealing/manifest.ts"
 import { openArtifact } from "../src/sealing/open-artifact.ts"
@@ -122,11 +122,11 @@ async function benchArtifacts(): Promise<BenchRow[]> {
       let started = performance.now()
       const { signed } = await sealArtifact({ source, output, kind: "dataset", name: "bench", signer })
       rows.push(row(`seal artifact, ${name}`, (count * sizeBytes) / ((performance.now() - started) / 1000)))
-      const identity = (await loadIdentity(join(output, identityFileName))) ?? ""
+      const identity = (await loadIdentity(identityPath(output))) ?? ""
       started = performance.now()
       await openArtifact({ signed, identity, blobs: artifactFolder(output, signed.manifest), destination: opened })
       rows.push(row(`open artifact, ${name}`, (count * sizeBytes) / ((performance.now() - started) / 1000)))
-      for (const each of [source, output, opened]) rmSync(each, { recursive: true })
+      for (const each of [source, output, identityPath(output), opened]) rmSync(each, { recursive: true })
     }
     return rows
   } finally {

@@ -171,6 +171,7 @@ describe("sealed artifacts", () => {
     test(`open: ${name}; nothing is left`, async () => {
       const folder = join(base, `sealed-${name.replaceAll(" ", "-")}`)
       await cp(sealed, folder, { recursive: true })
+      await cp(`${sealed}.identity.age`, `${folder}.identity.age`)
       await spoil(folder)
       const out = join(base, `out-${name.replaceAll(" ", "-")}`)
       await untouched(folder, () => fails(["open", folder, "--out", out], status))
@@ -497,7 +498,7 @@ async function replaceKey(folder: string): Promise<void> {
   const other = join(base, "other-sealed")
   const { status, stderr } = await run(["seal", join(base, "records"), "--out", other, "--kind", "dataset", "--name", "other"])
   assert.equal(status, 0, stderr)
-  await cp(join(other, "identity.age"), join(folder, "identity.age"))
+  await cp(`${other}.identity.age`, `${folder}.identity.age`)
 }
 
 async function cut(folder: string, name: string, bytes: number): Promise<void> {

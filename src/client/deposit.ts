@@ -8,7 +8,7 @@ import { ProtocolError } from "../protocol/errors.ts"
 import { sealMessage } from "../protocol/hpke.ts"
 import type { ArtifactView } from "../protocol/messages.ts"
 import { routes } from "../protocol/routes.ts"
-import { identityFileName, indexFileName, manifestFileName, shardFileName } from "../sealing/blobs.ts"
+import { identityPath, indexFileName, manifestFileName, shardFileName } from "../sealing/blobs.ts"
 import { maxManifestBytes, parseSignedManifest, type SignedManifest, verifyManifest } from "../sealing/manifest.ts"
 import type { ManagerConnection } from "./connection.ts"
 
@@ -16,7 +16,7 @@ export interface DepositOptions {
   readonly policy: Policy
   /** Name of the artifact in the policy. */
   readonly artifact: string
-  /** Folder as `sealArtifact` leaves it. */
+  /** Folder as `sealArtifact` leaves it, its key beside it. */
   readonly folder: string
   readonly onProgress?: (doneBytes: number, totalBytes: number) => void
   readonly signal?: AbortSignal
@@ -36,7 +36,7 @@ export async function depositArtifact(connection: ManagerConnection, options: De
   if (named === undefined) throw new ProtocolError("not-found", `the policy has no artifact ${artifact}`)
   const signed = await loadManifest(folder)
   verifyManifest(signed, { digest: named.manifest, owners: own(policy.stakeholders, named.owner)?.keys ?? [] })
-  const identity = parseUtf8(await readFileBounded(join(folder, identityFileName), 65_536))
+  const identity = parseUtf8(await readFileBounded(identityPath(folder), 65_536))
   await uploadArtifact(connection, signed, folder, options)
   const { instance, depositKey } = connection.description
   const digest = policyDigest(policy)

@@ -25,7 +25,7 @@ import { test } from "node:test"
 import { setTimeout } from "node:timers/promises"
 import { UnavailableError } from "../bytes/error.ts"
 import { openAgeBytes, sealAgeBytes } from "./age-file.ts"
-import { artifactFolder, blobFileName, blobFolder, identityFileName, indexFileName, manifestFileName, shardFileName } from "./blobs.ts"
+import { artifactFolder, blobFileName, blobFolder, identityPath, indexFileName, manifestFileName, shardFileName } from "./blobs.ts"
 import { generateAgeIdentity, recipientOf } from "./keys.ts"
 import { manifestDigest, parseSignedManifest } from "./manifest.ts"
 import type { ArtifactManifest, SignedManifest } from "./manifest.ts"
@@ -69,7 +69,7 @@ async function sealSample(folder: Folder, more: Partial<SealArtifactOptions> = {
 }
 
 async function accessTo(folder: Folder, signed: SignedManifest): Promise<ArtifactAccess> {
-  const identity = await loadIdentity(folder.at("sealed", identityFileName))
+  const identity = await loadIdentity(identityPath(folder.at("sealed")))
   assert.ok(identity !== undefined)
   return { signed, identity, blobs: artifactFolder(folder.at("sealed"), signed.manifest) }
 }
@@ -98,8 +98,8 @@ for (const generate of ["hybrid", "x25519"] as const) {
     assert.equal(signed.manifest.shards.length, 3)
     assert.deepEqual(signed.manifest.files, { count: 6, bytes: 9 + 70_000 + 200_000 + 512 + 1_300_000 })
     assert.deepEqual(parseSignedManifest(new Uint8Array(readFileSync(folder.at("sealed", manifestFileName)))), signed)
-    assert.deepEqual(readdirSync(folder.at("sealed")).sort(), [identityFileName, indexFileName, manifestFileName, ...[0, 1, 2].map(shardFileName)])
-    assert.equal(statSync(folder.at("sealed", identityFileName)).mode & 0o777, 0o600)
+    assert.deepEqual(readdirSync(folder.at("sealed")).sort(), [indexFileName, manifestFileName, ...[0, 1, 2].map(shardFileName)])
+    assert.equal(statSync(identityPath(folder.at("sealed"))).mode & 0o777, 0o600)
     assert.ok(!JSON.stringify(signed).includes("a.csv"))
 
     const access = await accessTo(folder, signed)
@@ -127,14 +127,7 @@ test(
     const { signed } = await sealSample(folder)
     mkdirSync(folder.at("plain"))
     for (const shard of signed.manifest.shards.keys()) {
-      await runProgram("age", [
-        "-d",
-        "-i",
-        folder.at("sealed", identityFileName),
-        "-o",
-        folder.at("t.tar"),
-        folder.at("sealed", shardFileName(shard)),
-      ])
+      await runProgram("age", ["-d", "-i", identityPath(folder.at("sealed")), "-o", folder.at("t.tar"), folder.at("sealed", shardFileName(shard))])
       await runProgram("tar", ["-x", "-C", folder.at("plain"), "-f", folder.at("t.tar")])
     }
     assert.deepEqual(readTree(folder.at("plain")), readTree(folder.at("source")))
@@ -403,7 +396,7 @@ test("sealArtifact() goes on after an interrupt, and keeps only shards that are 
     [],
   )
   const kept = readFileSync(folder.at("sealed", shardFileName(0)))
-  const identity = readFileSync(folder.at("sealed", identityFileName), "utf8")
+  const identity = readFileSync(identityPath(folder.at("sealed")), "utf8")
   for (const name of left.filter((each) => each.includes(".record."))) assert.ok(!readFileSync(folder.at("sealed", name)).includes("a.csv"))
 
   // One kept shard gets damaged: it is sealed again.
@@ -413,8 +406,8 @@ test("sealArtifact() goes on after an interrupt, and keeps only shards that are 
   const { signed, resumedShards } = await sealSample(folder)
   assert.equal(resumedShards, 1)
   assert.ok(readFileSync(folder.at("sealed", shardFileName(0))).equals(kept))
-  assert.equal(readFileSync(folder.at("sealed", identityFileName), "utf8"), identity)
-  assert.equal(readdirSync(folder.at("sealed")).length, 6)
+  assert.equal(readFileSync(identityPath(folder.at("sealed")), "utf8"), identity)
+  assert.equal(readdirSync(folder.at("sealed")).length, 5)
   await openArtifact({ ...(await accessTo(folder, signed)), destination: folder.at("opened"), workers: 0 })
   assert.deepEqual(readTree(folder.at("opened")), readTree(folder.at("source")))
 })
@@ -441,7 +434,7 @@ test("sealArtifact() goes on after its process was killed outright", async () =>
   assert.equal(child.signalCode, "SIGKILL")
   const { signed, resumedShards } = await sealSample(folder)
   assert.ok(resumedShards >= 2 && resumedShards < 30, `${resumedShards} shards were kept`)
-  assert.equal(readdirSync(folder.at("sealed")).length, 33)
+  assert.equal(readdirSync(folder.at("sealed")).length, 32)
   await openArtifact({ ...(await accessTo(folder, signed)), destination: folder.at("opened"), workers: 0 })
   assert.deepEqual(readTree(folder.at("opened")), readTree(folder.at("source")))
 })
@@ -465,12 +458,22 @@ test("sealArtifact() seals again what changed between an interrupt and the next 
   assert.deepEqual(readTree(folder.at("opened")), readTree(folder.at("source")))
 })
 
-test("sealArtifact() refuses to replace a finished artifact, or to mix kinds of keys", async () => {
+test("sealArtifact() refuses to replace a finished artifact", async () => {
   using folder = temporaryFolder()
   await sealSample(folder)
   await assert.rejects(sealSample(folder), withCode("not-empty"))
-  rmSync(folder.at("sealed", manifestFileName))
+})
+
+test("sealArtifact() goes on with the key of an interrupted run, takes no other kind for it, and never the key of a finished artifact", async () => {
+  using folder = temporaryFolder()
+  const stopped = AbortSignal.abort(new UnavailableError("unavailable", "interrupted by the test"))
+  await assert.rejects(sealSample(folder, { signal: stopped }), withCode("unavailable"))
+  const key = readFileSync(identityPath(folder.at("sealed")), "utf8")
   await assert.rejects(sealSample(folder, { key: { generate: "hybrid" } }), withCode("not-empty"))
+  await sealSample(folder)
+  rmSync(folder.at("sealed"), { recursive: true })
+  await assert.rejects(sealSample(folder), withCode("not-empty"))
+  assert.equal(readFileSync(identityPath(folder.at("sealed")), "utf8"), key)
 })
 
 test("sealArtifact() refuses what the manifest could not say, before it writes anything", async () => {

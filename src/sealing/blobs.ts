@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto"
-import { join } from "node:path"
+import { join, resolve } from "node:path"
 import type { Digest } from "../bytes/digest.ts"
 import { viewOf } from "../bytes/view.ts"
 import { SealingError } from "./errors.ts"
@@ -22,8 +22,10 @@ export function shardFileName(shard: number): string {
 export const indexFileName = "index.json.age"
 /** File name of the signed manifest in an artifact's folder. */
 export const manifestFileName = "manifest.json"
-/** File name of the artifact's age identity in the folder where it was sealed; secret, mode 0600, not to be uploaded. */
-export const identityFileName = "identity.age"
+/** The file of the age identity of the artifact in `folder`, `FOLDER.identity.age`: secret, mode 0600, and beside the folder, which may be handed on whole. */
+export function identityPath(folder: string): string {
+  return `${resolve(folder)}.identity.age`
+}
 
 /** The blobs in a folder as `sealArtifact` leaves it. */
 export function artifactFolder(folder: string, manifest: ArtifactManifest): BlobSource {

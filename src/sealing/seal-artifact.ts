@@ -8,7 +8,7 @@ import { PerunError } from "../bytes/error.ts"
 import { canonicalJsonBytes, parseJson } from "../bytes/json.ts"
 import { encodeBase64, encodeUtf8, parseUtf8 } from "../bytes/text.ts"
 import { openAgeBytes, sealAgeBytes, sealAgeFile } from "./age-file.ts"
-import { digestOfReader, identityFileName, indexFileName, manifestFileName, shardFileName } from "./blobs.ts"
+import { digestOfReader, identityPath, indexFileName, manifestFileName, shardFileName } from "./blobs.ts"
 import { ChunkPool } from "./chunk-pool.ts"
 import { EarlySync, syncFolder, temporaryName, writeBytesDurably, writeDurably } from "./durable.ts"
 import { onDisk, SealingError, systemCode } from "./errors.ts"
@@ -46,7 +46,7 @@ export interface SealArtifactOptions {
   readonly name: string
   readonly signer: ManifestSigner
   /**
-   * What to seal to. A kind of recipient: the artifact gets a fresh identity, kept in `output/identity.age` (0600). A recipient: the identity is elsewhere,
+   * What to seal to. A kind of recipient: the artifact gets a fresh identity, kept in `identityPath(output)` (0600). A recipient: the identity is elsewhere,
    * and nothing secret is written; such a sealing starts over after an interrupt.
    */
   readonly key?: { readonly generate: RecipientKind } | { readonly recipient: string } | undefined
@@ -204,7 +204,7 @@ async function finish(
   if (!checked.success) throw malformedBy(checked.error)
   const signed: SignedManifest = { manifest, signature: await signer.sign(manifestDigest(manifest)) }
   await writeBytesDurably(join(output, manifestFileName), 0o644, encodeUtf8(`${JSON.stringify(signed, null, 2)}\n`))
-  for (const shard of records.keys()) await rm(join(output, recordFileName(shard)), { force: true })
+  for (const name of [unfinishedFileName, ...records.map((_, shard) => recordFileName(shard))]) await rm(join(output, name), { force: true })
   await syncFolder(output)
   return signed
 }
@@ -229,8 +229,14 @@ async function artifactKey(options: SealArtifactOptions): Promise<ArtifactKey> {
     recipientKind(choice.recipient)
     return { recipient: choice.recipient, identity: undefined }
   }
-  const path = join(options.output, identityFileName)
-  const identity = (await loadIdentity(path)) ?? (await createIdentity(path, choice.generate))
+  const path = identityPath(options.output)
+  const unfinished = join(options.output, unfinishedFileName)
+  const found = await loadIdentity(path)
+  if (found !== undefined && !(await onDisk(options.output, () => readdir(options.output))).includes(unfinishedFileName)) {
+    throw new SealingError("not-empty", `${path} is the key of another sealing: move it to where that artifact is, or choose another output`)
+  }
+  if (found === undefined) await writeBytesDurably(unfinished, 0o644, new Uint8Array(0))
+  const identity = found ?? (await createIdentity(path, choice.generate))
   if (identityKind(identity) !== choice.generate) {
     throw new SealingError("not-empty", `${path} is a ${identityKind(identity)} identity of an earlier run, asked for is ${choice.generate}`)
   }
@@ -312,6 +318,9 @@ function recordFileName(shard: number): string {
   return `shard-${String(shard).padStart(4, "0")}.record.age`
 }
 
+/** Stands in the output while an artifact with a key of its own is being sealed, so that the key beside it is known to be for this one. */
+const unfinishedFileName = "unfinished"
+
 /** A counter that reports the sum after each step. */
 export function progressMeter(
   phase: SealingProgress["phase"],
@@ -325,4 +334,4 @@ export function progressMeter(
   }
 }
 
-const ourName = /^\.(?:shard-|index\.json|identity|manifest)/
+const ourName = /^\.(?:shard-|index\.json|manifest|unfinished)/

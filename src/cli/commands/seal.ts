@@ -1,4 +1,5 @@
 import { InvalidArgumentError, type Command } from "commander"
+import { identityPath } from "../../sealing/blobs.ts"
 import { manifestSigner, type ArtifactKind } from "../../sealing/manifest.ts"
 import { sealArtifact } from "../../sealing/seal-artifact.ts"
 import { homeIdentity } from "../home.ts"
@@ -15,7 +16,10 @@ export function register(command: Command, output: Output): void {
     .requiredOption("--name <name>", "its name, which is public")
     .option("--recipient <kind>", "hybrid (post-quantum, default) or x25519 (for age older than 1.3)", parseRecipientKind, "hybrid")
     .option("--shard-bytes <count>", "size of a shard that packing aims at", parseCount)
-    .addHelpText("after", "\nThe folder gets manifest.json (public), shards and index (ciphertext, public), and identity.age (the key: keep it).")
+    .addHelpText(
+      "after",
+      "\nThe folder gets manifest.json, shards and index (ciphertext): all public. The key goes beside it, to <folder>.identity.age: keep it.",
+    )
     .action(async (source: string, options: SealOptions) => {
       const identity = await homeIdentity()
       const progress = output.progress()
@@ -42,7 +46,7 @@ export function register(command: Command, output: Output): void {
             "good",
           )
           output.line(`manifest  ${sealed.digest}`)
-          output.line(`key       ${options.out}/identity.age (who has it can open the artifact)`)
+          output.line(`key       ${identityPath(options.out)} (who has it can open the artifact)`)
         },
       )
     })
