@@ -1,9 +1,9 @@
 import assert from "node:assert/strict"
-import { mkdtemp, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises"
+import { mkdtemp, mkdir, readdir, readFile, rm, utimes, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { after, before, test } from "node:test"
-import { cachedFolder, cacheFolder, withLock } from "./cache.ts"
+import { cachedFolder, cacheFolder, pruneUnused, withLock } from "./cache.ts"
 
 const given = process.env.PERUN_CACHE
 before(async () => {
@@ -40,6 +40,18 @@ test("cachedFolder() leaves nothing of a maker that failed, and clears what a ki
   const folder = await cachedFolder("fails", (temporary) => writeFile(join(temporary, "content"), "y"))
   assert.deepEqual(await readdir(folder), ["content"])
   assert.ok(!(await readdir(cacheFolder())).includes("fails.tmp-abc"))
+})
+
+test("pruneUnused() removes what was not asked for in time, and nothing else", async () => {
+  const old = new Date(Date.now() - 15 * 86_400_000)
+  for (const name of ["app-used", "app-unused", "other-unused"]) await utimes(await cachedFolder(name, async () => {}), old, old)
+  await cachedFolder("app-used", () => Promise.reject(new Error("made twice")))
+  await mkdir(join(cacheFolder(), "app-making.tmp-abc"))
+  await utimes(join(cacheFolder(), "app-making.tmp-abc"), old, old)
+  await pruneUnused("app-", 14)
+  const left = (await readdir(cacheFolder())).filter((name) => !name.endsWith(".lock"))
+  assert.ok(!left.includes("app-unused"))
+  for (const name of ["app-used", "other-unused", "app-making.tmp-abc"]) assert.ok(left.includes(name), name)
 })
 
 test("withLock() lets one in at a time", async () => {

@@ -1,4 +1,4 @@
-import { mkdir, mkdtemp, readdir, rename, rm, stat } from "node:fs/promises"
+import { mkdir, mkdtemp, readdir, rename, rm, stat, utimes } from "node:fs/promises"
 import { homedir } from "node:os"
 import { join } from "node:path"
 import { DatabaseSync } from "node:sqlite"
@@ -17,11 +17,10 @@ export function cacheFolder(): string {
  */
 export async function cachedFolder(name: string, make: (folder: string) => Promise<void>, onWait?: () => void): Promise<string> {
   const final = join(cacheFolder(), name)
-  if (await exists(final)) return final
   await withLock(
     name,
     async () => {
-      if (await exists(final)) return
+      if (await exists(final)) return markUsed(final)
       await removeLeftovers(name)
       const temporary = await mkdtemp(`${final}.tmp-`)
       try {
@@ -37,6 +36,37 @@ export async function cachedFolder(name: string, make: (folder: string) => Promi
     onWait,
   )
   return final
+}
+
+/**
+ * Removes the folders whose names start with `prefix` that no `cachedFolder` gave out for so long. Both hold the folder's lock, so that what is given out is
+ * there. Lock files stay: somebody may wait at one.
+ */
+export async function pruneUnused(prefix: string, unusedDays: number): Promise<void> {
+  const limit = Date.now() - unusedDays * 86_400_000
+  for (const entry of await readdir(cacheFolder(), { withFileTypes: true })) {
+    // A maker's temporary folder is its own, and its lock may be held for minutes.
+    if (!entry.isDirectory() || !entry.name.startsWith(prefix) || entry.name.includes(".tmp-")) continue
+    const folder = join(cacheFolder(), entry.name)
+    if (await usedSince(folder, limit)) continue
+    await withLock(entry.name, async () => {
+      if (!(await usedSince(folder, limit))) await rm(folder, { recursive: true, force: true })
+    })
+  }
+}
+
+/** The time of the last use is the folder's own. */
+async function markUsed(folder: string): Promise<void> {
+  const now = new Date()
+  await utimes(folder, now, now)
+}
+
+/** True also for a folder that is gone. */
+async function usedSince(folder: string, limitMs: number): Promise<boolean> {
+  return await stat(folder).then(
+    ({ mtimeMs }) => mtimeMs >= limitMs,
+    () => true,
+  )
 }
 
 /**

@@ -4,7 +4,7 @@ import { fileURLToPath } from "node:url"
 import * as z from "zod"
 import { digestOf, digestOfJson } from "../../src/bytes/digest.ts"
 import { parseJson } from "../../src/bytes/json.ts"
-import { cachedFolder } from "../cache.ts"
+import { cachedFolder, pruneUnused } from "../cache.ts"
 import { LabError } from "../error.ts"
 import { runProgram } from "../process.ts"
 import { guestFile } from "./initrd.ts"
@@ -49,6 +49,7 @@ export async function buildApp(options: AppOptions = {}): Promise<App> {
     await rm(tree, { recursive: true })
     await writeFile(join(temporary, "app.json"), JSON.stringify(record))
   })
+  await pruneUnused("app-", unusedDays)
   // Written above into a folder that was moved into place as a whole.
   const record = JSON.parse(await readFile(join(folder, "app.json"), "utf8")) as AppRecord
   return { folder, disk: { path: join(folder, "app.img"), dataBlocks: record.dataBlocks, rootHash: record.rootHash }, files: record.files }
@@ -109,6 +110,9 @@ export function productionPackages(lockFile: Uint8Array): readonly string[] {
 const lockSchema = z.object({
   packages: z.record(z.string(), z.object({ dev: z.boolean().optional(), optional: z.boolean().optional(), devOptional: z.boolean().optional() })),
 })
+
+/** Each change of source makes another folder of 13 MB; older ones than this are not asked for again. */
+const unusedDays = 14
 
 /** Rooms that the agent may import, by the table of arrows. */
 const agentRooms = ["bytes", "pki", "evidence", "sealing", "policy", "log", "protocol", "agent"] as const
