@@ -1,6 +1,7 @@
 import { readFileBounded } from "../bytes/durable.ts"
 import { isDigest, type Digest } from "../bytes/digest.ts"
-import { parsePolicy, maxPolicyBytes, type ParsedPolicy } from "../policy/document.ts"
+import { maxPolicyBytes } from "../policy/document.ts"
+import { parsePolicy, type ParsedPolicy } from "../policy/parse.ts"
 import { PolicyError } from "../policy/errors.ts"
 import { checkPolicy } from "../policy/check.ts"
 import { maxReferenceBytes, parseReference, referencesByDigest, type Reference, type References } from "../policy/reference.ts"

@@ -15,8 +15,8 @@ import type { Finding } from "./findings.ts"
 import { isWithin, pathFault } from "./paths.ts"
 import type { Problem, ProblemCode } from "./problem.ts"
 import type { Reference, References } from "./reference.ts"
-import type { Locate } from "./source.ts"
-import { nowhere } from "./source.ts"
+import type { Locate } from "./locate.ts"
+import { nowhere } from "./locate.ts"
 import { isOver } from "./time.ts"
 
 /** What a check may rest on besides the policy. */

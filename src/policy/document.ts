@@ -4,8 +4,8 @@ import { digestOfJson, isDigest } from "../bytes/digest.ts"
 import { PolicyError } from "./errors.ts"
 import type { Problem } from "./problem.ts"
 import { problemsOfIssues } from "./issues.ts"
-import type { Locate, TextFormat } from "./source.ts"
-import { nowhere, parseSource } from "./source.ts"
+import type { Locate } from "./locate.ts"
+import { nowhere } from "./locate.ts"
 import { utcTime } from "./time.ts"
 
 /** The contract: what may happen to whose artifact on what kind of machine. Identified by `policyDigest`. design.md section 4. */
@@ -149,27 +149,8 @@ export type Approval =
 
 export type ApprovalMember = string | Approval
 
-/** A policy with its name and, for later problems, the way back to its text. */
-export interface ParsedPolicy {
-  readonly policy: Policy
-  readonly digest: Digest
-  readonly locate: Locate
-}
-
 /**
- * Parses a policy that a person wrote. Strict: unknown or duplicate fields, anything left out, YAML beyond plain maps, lists and scalars are problems.
- * Only the form is judged here; `checkPolicy` judges what it says.
- * @throws {PolicyError} `invalid-policy` with every problem found, each with line and column
- */
-export function parsePolicy(bytes: Uint8Array, format: TextFormat): ParsedPolicy {
-  const source = parseSource(bytes, format, { maxBytes: maxPolicyBytes })
-  if (source.problems.length > 0) throw new PolicyError("invalid-policy", source.problems)
-  const policy = readPolicy(source.value, source.locate)
-  return { policy, digest: policyDigest(policy), locate: source.locate }
-}
-
-/**
- * The same for a value that a strict parser has already read, as in a request to the manager. The caller has capped its size.
+ * `parsePolicy` for a value that a strict parser has already read, as in a request to the manager. The caller has capped its size.
  * @throws {PolicyError} `invalid-policy`
  */
 export function parsePolicyValue(value: unknown): Policy {
@@ -202,7 +183,8 @@ export function referencedDigests(policy: Policy): readonly Digest[] {
   return [...new Set(Object.values(policy.machines).flatMap((machine) => [machine.boot.reference, machine.ima.reference]))]
 }
 
-function readPolicy(value: unknown, locate: Locate): Policy {
+/** `parsePolicyValue` for a value that has a text. @throws {PolicyError} `invalid-policy` */
+export function readPolicy(value: unknown, locate: Locate): Policy {
   const unsupported = unsupportedLevels(value, locate)
   const result = policySchema.safeParse(value, { reportInput: true })
   if (result.success && unsupported.length === 0) return result.data

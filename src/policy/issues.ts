@@ -1,6 +1,6 @@
 import type { z } from "zod"
 import type { Problem, ProblemCode } from "./problem.ts"
-import type { Locate } from "./source.ts"
+import type { Locate } from "./locate.ts"
 
 type Issue = z.core.$ZodIssue
 

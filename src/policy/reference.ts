@@ -4,7 +4,7 @@ import { digestOfJson } from "../bytes/digest.ts"
 import { parseJson } from "../bytes/json.ts"
 import { PolicyError } from "./errors.ts"
 import { problemsOfIssues } from "./issues.ts"
-import { nowhere } from "./source.ts"
+import { nowhere } from "./locate.ts"
 import { utcTime } from "./time.ts"
 
 /** What a good machine looks like. A policy names such a document by its digest; it is submitted with the policy. */

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict"
 import { test } from "node:test"
 import { encodeUtf8 } from "../bytes/text.ts"
-import { nowhere, parseSource } from "./source.ts"
+import { nowhere } from "./locate.ts"
+import { parseSource } from "./source.ts"
 import type { Source, TextFormat } from "./source.ts"
 
 function parse(text: string, format: TextFormat = "yaml"): Source {

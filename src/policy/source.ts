@@ -4,23 +4,17 @@ import { MalformedError } from "../bytes/error.ts"
 import type { JsonValue } from "../bytes/json.ts"
 import { parseJson } from "../bytes/json.ts"
 import { parseUtf8 } from "../bytes/text.ts"
+import type { Locate } from "./locate.ts"
+import { nowhere } from "./locate.ts"
 import type { Problem, ProblemCode } from "./problem.ts"
 
 export type TextFormat = "json" | "yaml"
-
-/** Line and column, from 1, of the field at a path; of its nearest parent where it is not there; zeros where there is no text. */
-export type Locate = (path: readonly PropertyKey[]) => { readonly line: number; readonly column: number }
 
 /** What a text says, as plain JSON, and where it says it. `value` counts only when `problems` is empty. */
 export interface Source {
   readonly value: JsonValue
   readonly problems: readonly Problem[]
   readonly locate: Locate
-}
-
-/** For documents that did not come as text. */
-export function nowhere(): { readonly line: number; readonly column: number } {
-  return { line: 0, column: 0 }
 }
 
 /**
