@@ -14,7 +14,7 @@ perun_node() {
 # Settings for speed only, see docs/performance.md. Compiled code is kept beside the packages: who can write there can change the program anyway.
 perun_node_settings() {
   export NODE_COMPILE_CACHE="$root/node_modules/.cache/node"
-  # glibc: copy without `rep movsb`, which is several times slower on AMD Zen 3 at some distances (sourceware bug 30994); keep freed memory.
+  # glibc: copy without `rep movsb`, which is several times slower on AMD Zen 3 at some distances; keep freed memory.
   export GLIBC_TUNABLES="${GLIBC_TUNABLES-glibc.cpu.x86_rep_movsb_threshold=100000000:glibc.malloc.trim_threshold=134217728:glibc.malloc.top_pad=4194304}"
 }
 
