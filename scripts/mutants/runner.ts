@@ -1,0 +1,186 @@
+/**
+ * A test runner for Stryker that runs our `node:test` files inside one process. For every mutant it loads the test files that reach it, and all of our modules
+ * with them, afresh and with the mutant switched on: so mutants in tables and constants are tried as well, and no state goes from one mutant to the next.
+ * Stryker ends the process when a mutant runs too long or eats too much memory.
+ */
+import { existsSync, readFileSync, writeFileSync } from "node:fs"
+import { registerHooks, stripTypeScriptTypes } from "node:module"
+import { join } from "node:path"
+import { fileURLToPath, pathToFileURL } from "node:url"
+import { takeTests } from "./node-test.ts"
+import type { RegisteredTest } from "./node-test.ts"
+
+/** What Stryker's instrumented code reads and writes. */
+interface Namespace {
+  activeMutant?: string | undefined
+  currentTestId?: string | undefined
+  hitCount?: number | undefined
+  hitLimit?: number | undefined
+  mutantCoverage?: unknown
+}
+
+interface Options {
+  readonly perun: { readonly testFiles: readonly string[] }
+}
+
+interface MutantRun {
+  readonly activeMutant: { readonly id: string }
+  readonly testFilter?: readonly string[]
+  readonly hitLimit?: number
+}
+
+interface TestResult {
+  readonly id: string
+  readonly name: string
+  readonly fileName: string
+  readonly timeSpentMs: number
+  /** TestStatus: success, failed, skipped. */
+  readonly status: 0 | 1 | 2
+  readonly failureMessage?: string
+}
+
+type RunResult = { readonly status: string } & Readonly<Record<string, unknown>>
+
+/** Milliseconds of each test without mutants, kept for the next process: quick tests go first. */
+const durationsFile = ".mutants-durations.json"
+const nodeTestUrl = new URL("./node-test.ts", import.meta.url).href
+const namespace: Namespace = ((globalThis as { __stryker__?: Namespace }).__stryker__ ??= {})
+
+let generation = 0
+let stray: Error | undefined
+
+class InProcessRunner {
+  static readonly inject = ["options"] as const
+  readonly #testFiles: readonly string[]
+
+  constructor(options: Options) {
+    this.#testFiles = options.perun.testFiles
+  }
+
+  capabilities(): { readonly reloadEnvironment: boolean } {
+    return { reloadEnvironment: true }
+  }
+
+  init(): void {
+    const base = `${pathToFileURL(process.cwd()).href}/`
+    const sources = new Map<string, string>()
+    registerHooks({
+      resolve(specifier, context, next) {
+        const parent = context.parentURL ?? ""
+        if (specifier === "node:test" && parent.startsWith(base)) return { url: nodeTestUrl, format: "module-typescript", shortCircuit: true }
+        const result = next(specifier, context)
+        const isOurs = result.url.startsWith(base) && !result.url.includes("/node_modules/") && !result.url.includes("?")
+        return isOurs ? { ...result, url: result.url + new URL(parent).search } : result
+      },
+      load(url, context, next) {
+        if (!url.startsWith(base) || !/\.ts\?/.test(url)) return next(url, context)
+        const path = fileURLToPath(url)
+        let source = sources.get(path)
+        if (source === undefined) sources.set(path, (source = stripTypeScriptTypes(readFileSync(path, "utf8"))))
+        return { format: "module", source, shortCircuit: true }
+      },
+    })
+    process.on("uncaughtException", (error) => (stray ??= error))
+    process.on("unhandledRejection", (reason) => (stray ??= reason instanceof Error ? reason : new Error(String(reason))))
+  }
+
+  async dryRun(): Promise<RunResult> {
+    switchTo({})
+    namespace.mutantCoverage = { static: {}, perTest: {} }
+    generation++
+    const tests: TestResult[] = []
+    for (const file of this.#testFiles) {
+      for (const [id, test] of await load(file)) tests.push(await run(file, id, test))
+    }
+    writeFileSync(durationsFile, JSON.stringify(tests.map(({ id, timeSpentMs }) => [id, timeSpentMs])))
+    return { status: "complete", tests, mutantCoverage: namespace.mutantCoverage }
+  }
+
+  async mutantRun({ activeMutant, testFilter, hitLimit }: MutantRun): Promise<RunResult> {
+    switchTo({ activeMutant: activeMutant.id, ...(hitLimit === undefined ? {} : { hitCount: 0, hitLimit }) })
+    generation++
+    const wanted = testFilter === undefined ? undefined : new Set(testFilter)
+    const durations = loadDurations()
+    const filesByDuration = sortBy(this.#testFiles, (file) => sumOf(durations, (id) => id.startsWith(`${file}#`) && (wanted?.has(id) ?? true)))
+    let nrOfTests = 0
+    for (const file of filesByDuration) {
+      if (wanted !== undefined && !testFilter?.some((id) => id.startsWith(`${file}#`))) continue
+      let tests: [string, RegisteredTest][]
+      try {
+        tests = await load(file)
+      } catch (error) {
+        return killed(file, error, nrOfTests)
+      }
+      const chosen = tests.filter(([id, test]) => !test.isSkipped && (wanted?.has(id) ?? true))
+      for (const [id, test] of sortBy(chosen, ([id]) => durations.get(id) ?? 0)) {
+        nrOfTests++
+        const { status, failureMessage } = await run(file, id, test)
+        if (hitLimit !== undefined && (namespace.hitCount ?? 0) > hitLimit) return { status: "timeout", reason: "hit limit" }
+        if (status === 1) return killed(id, failureMessage, nrOfTests)
+      }
+    }
+    return { status: "survived", nrOfTests }
+  }
+}
+
+/** @throws what the file throws while it is loaded */
+async function load(file: string): Promise<[id: string, test: RegisteredTest][]> {
+  takeTests()
+  await import(`${pathToFileURL(join(process.cwd(), file)).href}?generation=${generation}`)
+  // Tests of one name in one file are told apart by their place.
+  return takeTests().map((test, index) => [`${file}#${index} ${test.name}`, test])
+}
+
+async function run(fileName: string, id: string, test: RegisteredTest): Promise<TestResult> {
+  const about = { id, name: test.name, fileName }
+  if (test.isSkipped) return { ...about, timeSpentMs: 0, status: 2 }
+  const started = performance.now()
+  let isSkipped = false
+  stray = undefined
+  namespace.currentTestId = id
+  try {
+    const result = test.run({ skip: () => (isSkipped = true) })
+    if (result instanceof Promise) {
+      await result
+      // A rejection that nobody handles is told of after the microtasks.
+      await new Promise(setImmediate)
+    }
+    if (stray !== undefined) throw stray
+  } catch (error) {
+    return { ...about, timeSpentMs: performance.now() - started, status: 1, failureMessage: messageOf(error) }
+  } finally {
+    namespace.currentTestId = undefined
+  }
+  return { ...about, timeSpentMs: performance.now() - started, status: isSkipped ? 2 : 0 }
+}
+
+function switchTo({ activeMutant, hitCount, hitLimit }: Namespace): void {
+  Object.assign(namespace, { activeMutant, hitCount, hitLimit, currentTestId: undefined })
+}
+
+function killed(by: string, failure: unknown, nrOfTests: number): RunResult {
+  return { status: "killed", killedBy: [by], failureMessage: messageOf(failure), nrOfTests }
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? `${error.name}: ${error.message}`.slice(0, 500) : String(error)
+}
+
+function loadDurations(): Map<string, number> {
+  return existsSync(durationsFile) ? new Map(JSON.parse(readFileSync(durationsFile, "utf8")) as [string, number][]) : new Map()
+}
+
+function sumOf(durations: ReadonlyMap<string, number>, counts: (id: string) => boolean): number {
+  let sum = 0
+  for (const [id, duration] of durations) if (counts(id)) sum += duration
+  return sum
+}
+
+function sortBy<T>(items: readonly T[], keyOf: (item: T) => number): T[] {
+  return items
+    .map((item) => [keyOf(item), item] as const)
+    .sort(([a], [b]) => a - b)
+    .map(([, item]) => item)
+}
+
+export const strykerPlugins = [{ kind: "TestRunner", name: "perun", injectableClass: InProcessRunner }]
