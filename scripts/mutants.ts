@@ -50,9 +50,11 @@ for (const [room, mutate] of rooms) {
   // V8 reserves address space in plenty; what goes far beyond it is a runaway, and it ends instead of the machine.
   const command = `ulimit -v 40000000; exec "${process.execPath}" "${stryker}" run "${configuration}"`
   const vectors = resolve(root, process.env["PERUN_VECTORS"] ?? "../shared/vectors")
-  spawnSync("sh", ["-c", command], { cwd: root, stdio: "inherit", env: { ...process.env, PERUN_VECTORS: vectors } })
+  spawnSync("sh", ["-c", command], { cwd: root, stdio: "inherit", env: { ...process.env, PERUN_VECTORS: vectors, PERUN_MUTANTS: "1" } })
   if (existsSync(report)) count(room, JSON.parse(readFileSync(report, "utf8")) as Report)
   else failed++
+  const leftOut = join(folder, "left-out.txt")
+  if (existsSync(leftOut)) for (const test of readFileSync(leftOut, "utf8").split("\n")) if (test !== "") console.log(`left out, too slow: ${test}`)
 }
 writeFileSync(join(reports, "survived.txt"), survivors.join("\n"))
 printTable()
@@ -62,8 +64,8 @@ function settingsOf(mutate: readonly string[], testFiles: readonly string[], fol
   return {
     mutate,
     testRunner: "perun",
-    perun: { testFiles },
-    plugins: [join(tools, "runner.ts"), join(tools, "texts.ts")],
+    perun: { testFiles, leftOutFile: join(folder, "left-out.txt") },
+    plugins: [join(tools, "runner.ts"), join(tools, "texts.ts"), join(tools, "numbers.ts")],
     ignorers: ["texts"],
     testRunnerNodeArgs: ["--max-old-space-size=1500", "--disable-warning=ExperimentalWarning"],
     coverageAnalysis: "perTest",
@@ -75,6 +77,7 @@ function settingsOf(mutate: readonly string[], testFiles: readonly string[], fol
     timeoutMS: 4000,
     maxTestRunnerReuse: 200,
     warnings: { slow: false },
+    allowConsoleColors: false,
     tempDirName: ".stryker-tmp",
     ignorePatterns: ["/reports", "/demo", "/docs"],
     reporters: ["progress-append-only", "json", "html"],

@@ -16,11 +16,15 @@ interface Namespace {
   currentTestId?: string | undefined
   hitCount?: number | undefined
   hitLimit?: number | undefined
-  mutantCoverage?: unknown
+  mutantCoverage?: { readonly static: unknown; readonly perTest: Record<string, unknown> }
 }
 
 interface Options {
-  readonly perun: { readonly testFiles: readonly string[] }
+  readonly perun: {
+    readonly testFiles: readonly string[]
+    /** Where the names of tests go that take too long. */
+    readonly leftOutFile: string
+  }
 }
 
 interface MutantRun {
@@ -41,8 +45,10 @@ interface TestResult {
 
 type RunResult = { readonly status: string } & Readonly<Record<string, unknown>>
 
-/** Milliseconds of each test without mutants, kept for the next process: quick tests go first. */
+/** Milliseconds of each test without mutants, kept for the next process: quick tests go first. Null for tests that are left out. */
 const durationsFile = ".mutants-durations.json"
+/** Tests that take more are left out: those that fill a bound of a million records would take most of the time. */
+const maxTestMicroseconds = 2_000_000
 const nodeTestUrl = new URL("./node-test.ts", import.meta.url).href
 const namespace: Namespace = ((globalThis as { __stryker__?: Namespace }).__stryker__ ??= {})
 
@@ -52,9 +58,11 @@ let stray: Error | undefined
 class InProcessRunner {
   static readonly inject = ["options"] as const
   readonly #testFiles: readonly string[]
+  readonly #leftOutFile: string
 
-  constructor(options: Options) {
-    this.#testFiles = options.perun.testFiles
+  constructor({ perun }: Options) {
+    this.#testFiles = perun.testFiles
+    this.#leftOutFile = perun.leftOutFile
   }
 
   capabilities(): { readonly reloadEnvironment: boolean } {
@@ -86,17 +94,29 @@ class InProcessRunner {
 
   async dryRun(): Promise<RunResult> {
     switchTo({})
-    namespace.mutantCoverage = { static: {}, perTest: {} }
+    const coverage = (namespace.mutantCoverage = { static: {}, perTest: {} as Record<string, unknown> })
     generation++
     const tests: TestResult[] = []
+    const leftOut: string[] = []
     for (const file of this.#testFiles) {
-      for (const [id, test] of await load(file)) tests.push(await run(file, id, test))
+      for (const [id, test] of await load(file)) {
+        const before = process.cpuUsage()
+        const result = await run(file, id, test)
+        const isSlow = result.status === 0 && process.cpuUsage(before).user > maxTestMicroseconds
+        // Without coverage Stryker asks for it no more.
+        if (isSlow) delete coverage.perTest[id]
+        if (isSlow) leftOut.push(id)
+        tests.push(isSlow ? { ...result, status: 2 } : result)
+      }
     }
-    writeFileSync(durationsFile, JSON.stringify(tests.map(({ id, timeSpentMs }) => [id, timeSpentMs])))
-    return { status: "complete", tests, mutantCoverage: namespace.mutantCoverage }
+    writeFileSync(this.#leftOutFile, leftOut.map((id) => `${id}\n`).join(""))
+    writeFileSync(durationsFile, JSON.stringify(tests.map(({ id, timeSpentMs, status }) => [id, status === 2 ? null : timeSpentMs])))
+    return { status: "complete", tests, mutantCoverage: coverage }
   }
 
-  async mutantRun({ activeMutant, testFilter, hitLimit }: MutantRun): Promise<RunResult> {
+  async mutantRun({ activeMutant, testFilter, hitLimit: generousLimit }: MutantRun): Promise<RunResult> {
+    // Stryker allows a hundred times the hits of a run without mutants: an endless loop would take its time to get there.
+    const hitLimit = generousLimit === undefined ? undefined : Math.max(10_000, generousLimit / 20)
     switchTo({ activeMutant: activeMutant.id, ...(hitLimit === undefined ? {} : { hitCount: 0, hitLimit }) })
     generation++
     const wanted = testFilter === undefined ? undefined : new Set(testFilter)
@@ -111,7 +131,7 @@ class InProcessRunner {
       } catch (error) {
         return killed(file, error, nrOfTests)
       }
-      const chosen = tests.filter(([id, test]) => !test.isSkipped && (wanted?.has(id) ?? true))
+      const chosen = tests.filter(([id, test]) => !test.isSkipped && durations.get(id) !== null && (wanted?.has(id) ?? true))
       for (const [id, test] of sortBy(chosen, ([id]) => durations.get(id) ?? 0)) {
         nrOfTests++
         const { status, failureMessage } = await run(file, id, test)
@@ -166,13 +186,15 @@ function messageOf(error: unknown): string {
   return error instanceof Error ? `${error.name}: ${error.message}`.slice(0, 500) : String(error)
 }
 
-function loadDurations(): Map<string, number> {
-  return existsSync(durationsFile) ? new Map(JSON.parse(readFileSync(durationsFile, "utf8")) as [string, number][]) : new Map()
+type Durations = ReadonlyMap<string, number | null>
+
+function loadDurations(): Durations {
+  return existsSync(durationsFile) ? new Map(JSON.parse(readFileSync(durationsFile, "utf8")) as [string, number | null][]) : new Map()
 }
 
-function sumOf(durations: ReadonlyMap<string, number>, counts: (id: string) => boolean): number {
+function sumOf(durations: Durations, counts: (id: string) => boolean): number {
   let sum = 0
-  for (const [id, duration] of durations) if (counts(id)) sum += duration
+  for (const [id, duration] of durations) if (counts(id)) sum += duration ?? 0
   return sum
 }
 
