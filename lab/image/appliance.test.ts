@@ -46,9 +46,9 @@ for (const [name, files, modes, fact] of [
 
 test("applianceOf() states what level sealed asks for", () => {
   const none: RootFacts = { loginPrograms: [], openAccounts: [], setuidPrograms: [], swap: [], kernelModules: [], services: [] }
-  const hash = "ab".repeat(32)
-  assert.deepEqual(applianceOf(none, hash), {
-    verityRootHash: hash,
+  const verity = [{ parameter: "perun.root", rootHash: "ab".repeat(32) }]
+  assert.deepEqual(applianceOf(none, verity), {
+    verity,
     ...{
       login: "none",
       tpmAccess: "agent",
@@ -60,7 +60,7 @@ test("applianceOf() states what level sealed asks for", () => {
       programs: "verity-root-only",
     },
   })
-  assert.equal(applianceOf({ ...none, openAccounts: ["root"] }, hash).login, "possible")
-  assert.equal(applianceOf({ ...none, setuidPrograms: ["/usr/bin/su"] }, hash).tpmAccess, "others")
-  assert.equal(applianceOf({ ...none, swap: ["/etc/fstab"] }, hash).swap, "on")
+  assert.equal(applianceOf({ ...none, openAccounts: ["root"] }, verity).login, "possible")
+  assert.equal(applianceOf({ ...none, setuidPrograms: ["/usr/bin/su"] }, verity).tpmAccess, "others")
+  assert.equal(applianceOf({ ...none, swap: ["/etc/fstab"] }, verity).swap, "on")
 })

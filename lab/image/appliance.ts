@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises"
 import { join } from "node:path"
 import { exists } from "../cache.ts"
-import type { Appliance } from "../../src/policy/reference.ts"
+import type { Appliance, VerityDisk } from "../../src/policy/reference.ts"
 import { kernelSettings } from "./recipe.ts"
 import type { TreeEntry } from "./tree.ts"
 
@@ -43,10 +43,10 @@ export function applianceFaults(facts: RootFacts): readonly string[] {
  * The facts that level `sealed` asks for, for a root without faults. The kernel settings are those of the recipe, which the initrd writes; the rest follows
  * from what `inspectRoot` found not to be there.
  */
-export function applianceOf(facts: RootFacts, verityRootHash: string): Appliance {
+export function applianceOf(facts: RootFacts, verity: readonly VerityDisk[]): Appliance {
   const set = (name: string, value: string) => kernelSettings[name] === value
   return {
-    verityRootHash,
+    verity,
     login: facts.loginPrograms.length === 0 && facts.openAccounts.length === 0 && facts.services.length === 0 ? "none" : "possible",
     // The kernel gives /dev/tpm* to root alone (mode 0600), the agent is root's only program, and no program may change its user to root.
     tpmAccess: facts.setuidPrograms.length === 0 ? "agent" : "others",

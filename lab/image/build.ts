@@ -1,14 +1,15 @@
 import { readFile, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { digestOf, digestOfJson, type Digest } from "../../src/bytes/digest.ts"
-import type { Appliance } from "../../src/policy/reference.ts"
+import { encodeUtf8 } from "../../src/bytes/text.ts"
+import type { Appliance, ImaPolicyReference } from "../../src/policy/reference.ts"
 import { cachedFolder } from "../cache.ts"
 import type { OnProgress } from "../progress.ts"
 import { type AppOptions, buildApp } from "./app.ts"
 import { applianceOf } from "./appliance.ts"
 import { buildBase } from "./base.ts"
-import { commandLine } from "./command-line.ts"
-import { encodeInitrd, initrdEntries } from "./initrd.ts"
+import { commandLine, rootHashParameters } from "./command-line.ts"
+import { encodeInitrd, guestFile, initrdEntries } from "./initrd.ts"
 import { diskSerials, guestPaths, type ImageKind, type ImageLevel, recipeVersion } from "./recipe.ts"
 import type { ImageFile } from "./tree.ts"
 import type { VerityDisk } from "./verity.ts"
@@ -26,7 +27,8 @@ export interface Image {
   readonly disks: readonly ImageDisk[]
   /** Digest over kernel, initrd and command line, and by the command line's root hashes over the disks of a sealed image. */
   readonly digest: Digest
-  readonly imaPolicy: { readonly path: string; readonly digest: Digest }
+  /** Path as the initrd sees it, which is the name under which the kernel lists the policy, and its text. */
+  readonly imaPolicy: Pick<ImaPolicyReference, "path" | "rules">
   readonly appliance: "none" | Appliance
   readonly packages: readonly string[]
   /** Every regular file of disks and initrd. */
@@ -69,9 +71,14 @@ export async function buildImage(options: ImageOptions): Promise<Image> {
     { ...base.root, serial: diskSerials.root },
     { ...app.disk, serial: diskSerials.app },
   ]
+  const verity = [
+    { parameter: rootHashParameters.root, rootHash: base.root.rootHash },
+    { parameter: rootHashParameters.app, rootHash: app.disk.rootHash },
+  ]
   const policyPath = `${guestPaths.app}/guest/ima-policy.${level}`
-  const policyFile = app.files.find(({ path }) => path === policyPath)
-  if (policyFile === undefined) throw new Error(`internal: the app disk lacks ${policyPath}`)
+  const rules = await readFile(guestFile(`ima-policy.${level}`), "utf8")
+  if (app.files.find(({ path }) => path === policyPath)?.digest !== digestOf(encodeUtf8(rules)))
+    throw new Error(`internal: the app disk lacks ${policyPath}`)
   const initrdFiles = entries.flatMap((entry): ImageFile[] =>
     entry.kind === "file"
       ? [{ path: `/${entry.path}`, digest: digestOf(entry.data), program: (entry.mode & 0o111) !== 0 || entry.path.endsWith(".ko") }]
@@ -87,9 +94,12 @@ export async function buildImage(options: ImageOptions): Promise<Image> {
     commandLine: line,
     disks,
     digest: digestOfJson({ kernel: digestOf(await readFile(base.kernel)), initrd: digestOf(await readFile(initrd)), commandLine: line }),
-    imaPolicy: { path: policyPath, digest: policyFile.digest },
-    appliance: level === "sealed" ? applianceOf(base.facts, base.root.rootHash) : "none",
+    imaPolicy: { path: `${initrdRoot}${policyPath}`, rules },
+    appliance: level === "sealed" ? applianceOf(base.facts, verity) : "none",
     packages: base.packages,
     files: [...base.files, ...app.files, ...initrdFiles],
   }
 }
+
+/** Where guest/initrd-init mounts the root before it loads the IMA policy. */
+const initrdRoot = "/root"

@@ -10,9 +10,12 @@ export interface CommandLineParts {
 /** The kernel command line of an image. For a sealed one it names the disks' root hashes, so that measuring it measures them. */
 export function commandLine({ level, root, app }: CommandLineParts): string {
   const disk = ({ dataBlocks, rootHash }: CommandLineParts["root"]): string => `${dataBlocks},${rootHash}`
-  const sealed = [...lockedDown, `perun.root=${disk(root)}`, `perun.app=${disk(app)}`]
+  const sealed = [...lockedDown, `${rootHashParameters.root}=${disk(root)}`, `${rootHashParameters.app}=${disk(app)}`]
   return [...common, ...(level === "sealed" ? sealed : []), `perun.level=${level}`].join(" ")
 }
+
+/** Where the initrd finds the disks' sizes and root hashes. */
+export const rootHashParameters = { root: "perun.root", app: "perun.app" } as const
 
 /**
  * What the firmware's loader hands to the kernel, and the kernel's EFI stub measures into PCR 9 as UTF-16LE with its terminating NUL: OVMF adds the name by
@@ -38,13 +41,14 @@ const common = [
   "no_timer_check",
 ]
 
-/** Level `sealed`, design.md §2. */
+/** What level `sealed` demands, and more of its kind: src/policy/appraise-command-line.ts. */
 const lockedDown = [
   "lockdown=confidentiality",
   "module.sig_enforce=1",
   "intel_iommu=on",
   "amd_iommu=force_isolation",
   "iommu=force",
+  "iommu.passthrough=0",
   "iommu.strict=1",
   "efi=disable_early_pci_dma",
   "nohibernate",

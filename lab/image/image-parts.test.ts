@@ -1,26 +1,33 @@
 import assert from "node:assert/strict"
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises"
+import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { test } from "node:test"
-import { kernelParameters } from "../../src/policy/kernel-parameters.ts"
+import { commandLineFindings } from "../../src/policy/appraise-command-line.ts"
+import { imaRuleFaults } from "../../src/policy/ima-rules.ts"
 import { productionPackages } from "./app.ts"
 import { commandLine, measuredCommandLine } from "./command-line.ts"
+import { guestFile } from "./initrd.ts"
 import { moduleNeeds, modulesInOrder } from "./modules.ts"
 import { digestTree, listTree } from "./tree.ts"
 
 const disk = (digit: string) => ({ dataBlocks: 5, rootHash: digit.repeat(64) })
 
-test("commandLine() of a sealed image names both root hashes, lockdown and strict IOMMU", () => {
-  const line = commandLine({ level: "sealed", root: disk("a"), app: disk("b") })
-  const parameters = new Map(kernelParameters(line).map(({ name, value }) => [name, value]))
-  assert.equal(parameters.get("perun.root"), `5,${"a".repeat(64)}`)
-  assert.equal(parameters.get("perun.app"), `5,${"b".repeat(64)}`)
-  assert.equal(parameters.get("lockdown"), "confidentiality")
-  assert.equal(parameters.get("module.sig_enforce"), "1")
-  assert.equal(parameters.get("iommu.strict"), "1")
-  assert.equal(parameters.get("perun.level"), "sealed")
+test("commandLine() of a sealed image is one that level sealed accepts, with the root hashes of both disks", () => {
+  const text = measuredCommandLine(commandLine({ level: "sealed", root: disk("a"), app: disk("b") }))
+  const verity = [
+    { parameter: "perun.root", rootHash: "a".repeat(64) },
+    { parameter: "perun.app", rootHash: "b".repeat(64) },
+  ]
+  assert.deepEqual(commandLineFindings({ pcr: 9, text }, verity), [])
+  for (const wrong of [verity.toReversed().map(({ parameter }, index) => ({ parameter, rootHash: verity[index]?.rootHash ?? "" })), verity.slice(1)])
+    assert.notDeepEqual(commandLineFindings({ pcr: 9, text }, wrong), [])
 })
+
+for (const level of ["sealed", "administered"] as const)
+  test(`the IMA policy of a ${level} image leaves nothing out`, async () => {
+    assert.deepEqual(imaRuleFaults(await readFile(guestFile(`ima-policy.${level}`), "utf8"), level), [])
+  })
 
 test("commandLine() of an administered image locks nothing down", () => {
   const line = commandLine({ level: "administered", root: disk("a"), app: disk("b") })

@@ -26,7 +26,7 @@ export interface ImageReferences {
  */
 export async function imageReferences(image: Image, onProgress?: OnProgress): Promise<ImageReferences> {
   const probe = await probeBoot({ kernel: image.kernel, bootTree: image.bootTree, memoryMiB: memoryMiB[image.kind] }, onProgress)
-  const key = digestOfJson({ version: 1, image: image.digest, disks: image.disks.map(({ rootHash }) => rootHash), level: image.level, probe })
+  const key = digestOfJson({ version: 2, image: image.digest, disks: image.disks.map(({ rootHash }) => rootHash), level: image.level, probe })
   const folder = await cachedFolder(`references-${key.slice("sha256:".length, "sha256:".length + 16)}`, async (temporary) => {
     const now = Date.now()
     const times = {
@@ -87,7 +87,8 @@ export function imaReference(image: Image, probe: BootProbe, times: ReferenceTim
     created: times.created,
     expires: times.expires,
     files: image.files.filter((file) => image.level === "administered" || file.program),
-    imaPolicy: image.imaPolicy,
+    // The measured initrd runs nothing that the kernel lists before it loads the policy.
+    imaPolicy: { ...image.imaPolicy, before: [], replaceable: probe.replaceable },
     buffers: probe.buffers,
   })
 }

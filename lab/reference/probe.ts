@@ -29,6 +29,8 @@ export interface BootProbe {
   readonly secureBoot: BootClaims["secureBoot"]
   /** Measured keys: IMA buffer name to digests `sha256:…`. */
   readonly buffers: Readonly<Record<string, readonly string[]>>
+  /** Whether the kernel took a second IMA policy. */
+  readonly replaceable: "no" | "yes"
 }
 
 export interface ProbedEvent extends Pick<BootEvent, "pcr" | "type" | "digest" | "description"> {
@@ -53,7 +55,7 @@ export async function probeBoot(probed: ProbedKernel, onProgress?: OnProgress): 
   const script = await readFile(guestFile("probe-init"))
   const policy = await readFile(guestFile("ima-policy.sealed"))
   const key = digestOfJson({
-    version: 2,
+    version: 3,
     memoryMiB: probed.memoryMiB,
     code: await digestOfFile(firmware.code),
     variables: await digestOfFile(firmware.variables),
@@ -80,7 +82,7 @@ export async function probeBoot(probed: ProbedKernel, onProgress?: OnProgress): 
       commandLine: encodeHex(loadOptionsDigest(measuredCommandLine(probeCommandLine), "sha256")),
       initrd: (await digestOfFile(join(temporary, "initrd.img"))).slice("sha256:".length),
     }
-    await writeFile(join(temporary, "probe.json"), JSON.stringify(judgeProbe(logs.events, logs.ima, expected)))
+    await writeFile(join(temporary, "probe.json"), JSON.stringify({ ...judgeProbe(logs.events, logs.ima, expected), replaceable: logs.replaceable }))
     await writeFile(join(temporary, "events.bin"), logs.events)
     onProgress?.({ step: "the firmware's measurements are known", done: 1, total: 1 })
   })
@@ -96,7 +98,7 @@ export interface ExpectedDigests {
 }
 
 /** @throws {LabError} `build-failed` where an expected digest is not in the log, or not in its place */
-export function judgeProbe(eventLog: Uint8Array, imaList: Uint8Array, expected: ExpectedDigests): BootProbe {
+export function judgeProbe(eventLog: Uint8Array, imaList: Uint8Array, expected: ExpectedDigests): Omit<BootProbe, "replaceable"> {
   const log = parseEventLog(eventLog)
   const registers = replayEventLog(log, "sha256").registers
   // The probe has no quote: what it would say is what the log leads to.
@@ -132,7 +134,7 @@ async function bootProbe(
   folder: string,
   { kernel, memoryMiB }: ProbedKernel,
   initrd: string,
-): Promise<{ readonly events: Uint8Array; readonly ima: Uint8Array }> {
+): Promise<{ readonly events: Uint8Array; readonly ima: Uint8Array; readonly replaceable: BootProbe["replaceable"] }> {
   const tpm = await manufactureTpm(join(folder, "tpm"))
   try {
     await using machine = await bootMachine({
@@ -142,9 +144,10 @@ async function bootProbe(
       memoryMiB,
       network: "none",
     })
-    await machine.waitForConsole("perun-probe: end ima", { timeoutSeconds: probeTimeoutSeconds })
+    await machine.waitForConsole("perun-probe: end replaceable", { timeoutSeconds: probeTimeoutSeconds })
     const text = await machine.consoleText()
-    return { events: shownBytes(text, "events"), ima: shownBytes(text, "ima") }
+    const replaceable = new TextDecoder().decode(shownBytes(text, "replaceable")).trim() === "no" ? "no" : "yes"
+    return { events: shownBytes(text, "events"), ima: shownBytes(text, "ima"), replaceable }
   } finally {
     await rm(join(folder, "tpm"), { recursive: true, force: true })
     await rm(join(folder, "machine"), { recursive: true, force: true })

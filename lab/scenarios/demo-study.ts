@@ -29,13 +29,22 @@ export interface Parties {
   readonly consortium: Party
 }
 
+/** Makes the parties; the manager's operator admits those who will propose a policy. */
 export async function makeParties(folder: string, manager: ManagerProcess): Promise<Parties> {
   const make = async (name: string): Promise<Party> => {
     const party = await Party.create(name, folder)
     await party.meet(manager)
     return party
   }
-  return { clinicA: await make("clinic-a"), clinicB: await make("clinic-b"), vendor: await make("vendor"), consortium: await make("consortium") }
+  const parties = {
+    clinicA: await make("clinic-a"),
+    clinicB: await make("clinic-b"),
+    vendor: await make("vendor"),
+    consortium: await make("consortium"),
+  }
+  // These two propose; the others are invited by being named.
+  for (const { name, identity } of [parties.clinicA, parties.consortium]) await manager.admit({ key: identity.key, comment: name })
+  return parties
 }
 
 export function allParties({ clinicA, clinicB, vendor, consortium }: Parties): readonly Party[] {

@@ -1,7 +1,8 @@
 import { spawn } from "node:child_process"
 import { createInterface } from "node:readline"
 import { fileURLToPath } from "node:url"
-import { initManager } from "../../src/manager/state.ts"
+import { admitMembers, type Member } from "../../src/manager/members.ts"
+import { initManager, membersPath } from "../../src/manager/state.ts"
 import { LabError } from "../error.ts"
 import { dyingWithUs } from "../process.ts"
 
@@ -14,6 +15,8 @@ export interface ManagerProcess extends AsyncDisposable {
   /** SSH text of the manager's key, which the policies pin. */
   readonly key: string
   readonly pid: number
+  /** Lets a key propose policies, as its operator does while it runs. */
+  admit(member: Member): Promise<void>
   /** Ends it as SIGKILL does. */
   kill(): Promise<void>
 }
@@ -53,6 +56,9 @@ export async function startManager(folder: string, port = 0): Promise<ManagerPro
     key,
     urlForGuests: url.replace("127.0.0.1", "10.0.2.2"),
     pid: child.pid ?? 0,
+    admit: async (member) => {
+      await admitMembers(membersPath(folder), [member])
+    },
     kill: () => end("SIGKILL"),
     [Symbol.asyncDispose]: () => end("SIGTERM"),
   }

@@ -108,7 +108,7 @@ describe("HostAgent", { skip: noSandbox, concurrency: 1 }, () => {
       const expected = ["manager-verified", "enrolled", "claim-granted", "input-opened", "input-opened", "job-started", "job-ended", "output-sealed"]
       assert.deepEqual(agent.names(), [...expected, "scratch-wiped", "run-finished"])
       const [report] = manager.bodies.get("POST /v1/runs/*/finish") ?? []
-      assert.partialDeepStrictEqual(report, { status: "succeeded", exitCode: 0, rowsPerInput: { records: 3 } })
+      assert.partialDeepStrictEqual(report, { status: "succeeded", rowsPerInput: { records: 3 } })
       assert.equal(manager.count("POST /v1/runs/*/outputs"), 1)
     })
   })
@@ -150,7 +150,7 @@ describe("HostAgent", { skip: noSandbox, concurrency: 1 }, () => {
   })
 
   test("asks again when another host was faster or the challenge grew old", async () => {
-    for (const code of ["wrong-state", "challenge-expired", "challenge-unknown"]) {
+    for (const code of ["wrong-state", "challenge-expired", "challenge-unknown", "lease-ended"]) {
       await scene(`late-${code}`, goodProgram, async (manager, agent) => {
         let claims = 0
         manager.misbehave = (call) => (call === "POST /v1/claims" && claims++ === 0 ? { status: 409, code } : undefined)
@@ -158,6 +158,16 @@ describe("HostAgent", { skip: noSandbox, concurrency: 1 }, () => {
         assert.ok(!agent.names().includes("claim-refused"))
       })
     }
+  })
+
+  test("sends a claim whose answer was lost again, under the same challenge", async () => {
+    await scene("lost-grant", goodProgram, async (manager, agent) => {
+      manager.enrolled = true
+      let claims = 0
+      manager.misbehave = (call) => (call === "POST /v1/claims" && claims++ < 2 ? { status: 503, code: "unavailable" } : undefined)
+      assert.equal(await agent.work(), "succeeded")
+      assert.deepEqual([manager.count("POST /v1/claims"), manager.count("POST /v1/challenges"), agent.quoted.length], [3, 1, 1])
+    })
   })
 
   test("takes a refused report for the end of the run", async () => {

@@ -138,7 +138,8 @@ export class HostAgent {
     const bundle = await attester.collectBundle({ extraData: session, imaFrom: challenge.imaFrom, withBootLog: true })
     const startedAt = clock.now()
     const body = { challenge: challenge.challenge, hpkeKey: keys.hpkeKey, bundle }
-    const answer = await transport.call(routes.claimRun, { body, signal: this.#stop })
+    // The same claim again gives the same answer, so one that was lost on its way costs no run.
+    const answer = await this.#persist(() => transport.call(routes.claimRun, { body, signal: this.#stop }), this.#stop, claimAttempts)
     const grant = verifyGrant(answer, challenge, { session, managerKey: this.#config.manager.key })
     const identities = await openReleasedKeys(grant, hpke.privateKey)
     log("claim-granted", { run: grant.run, job: grant.jobName, policy: grant.policyDigest, leaseSeconds: grant.lease.seconds })
@@ -176,7 +177,7 @@ export class HostAgent {
       const { scratch: scratchBase = defaultScratch } = this.#config
       const report = await executeRun(grant, identities, { exchange, log, scratchBase, signer: this.#signer, now: () => clock.now() }, end)
       await this.#persist(() => transport.call(routes.finishRun, { params: { run: grant.run }, body: report, signal: end }), end)
-      log("run-finished", { run: grant.run, status: report.status, ...(report.reason === undefined ? {} : { reason: report.reason }) })
+      log("run-finished", { run: grant.run, status: report.status, ...(report.status === "failed" ? { reason: report.reason } : {}) })
       return report.status
     } catch (error) {
       // A refused report means that the manager has ended the run by itself.
@@ -230,14 +231,14 @@ export class HostAgent {
     }
   }
 
-  /** Tries again until the lease ends. */
-  #persist<T>(attempt: () => Promise<T>, signal: AbortSignal): Promise<T> {
+  /** Tries again until the lease ends, or so many times. */
+  #persist<T>(attempt: () => Promise<T>, signal: AbortSignal, attempts = Infinity): Promise<T> {
     const { clock, random } = this.#world
     const sleep = async (milliseconds: number): Promise<void> => {
       await clock.sleep(milliseconds / 1000, signal)
       signal.throwIfAborted()
     }
-    return withRetry(attempt, { attempts: Infinity, baseMilliseconds: 500, maxMilliseconds: 5000, signal, random, sleep })
+    return withRetry(attempt, { attempts, baseMilliseconds: 500, maxMilliseconds: 5000, signal, random, sleep })
   }
 }
 
@@ -247,10 +248,12 @@ function mayPass(error: unknown): boolean {
   return error instanceof UnavailableError && (error.code === "unavailable" || error.code === "timeout")
 }
 
-/** Somebody else was faster, or the challenge grew old: nothing was judged, and the next claim may go well. */
+/** Somebody else was faster, the challenge grew old or the lease ran out on its way here: nothing was judged, and the next claim may go well. */
 function isTooLate(error: unknown): boolean {
-  return error instanceof ProblemError && (error.code === "wrong-state" || error.code === "challenge-expired" || error.code === "challenge-unknown")
+  return error instanceof ProblemError && tooLateCodes.has(error.code)
 }
+
+const tooLateCodes: ReadonlySet<string> = new Set(["wrong-state", "challenge-expired", "challenge-unknown", "lease-ended"])
 
 /** The manager judged this machine, or this machine judged the grant, and the answer is no. */
 function isRefusal(error: unknown): boolean {
@@ -278,5 +281,6 @@ function backOffSeconds(failures: number, random: number): number {
 }
 
 const idleSeconds = 5
+const claimAttempts = 4
 const refusedSeconds = 30
 const defaultScratch = "/run/perun"

@@ -1,10 +1,10 @@
-import { readFile, rm, writeFile } from "node:fs/promises"
+import { rm, writeFile } from "node:fs/promises"
 import { dirname, join } from "node:path"
 import type { Digest } from "../bytes/digest.ts"
 import { PerunError } from "../bytes/error.ts"
 import { viewOf } from "../bytes/view.ts"
 import { own, type Output } from "../policy/document.ts"
-import type { MetricValues, OutputRequest, RunReport } from "../protocol/messages.ts"
+import { type MetricValues, type OutputRequest, type RunReason, type RunReport, runReasons, wallSecondsGrain } from "../protocol/messages.ts"
 import { documentSchema, parseShape } from "../protocol/wire.ts"
 import { blobFileName, blobFolder, indexFileName, shardFileName } from "../sealing/blobs.ts"
 import type { ArtifactKind, ManifestSigner, SignedManifest } from "../sealing/manifest.ts"
@@ -12,13 +12,12 @@ import { openArtifact } from "../sealing/open-artifact.ts"
 import { sealArtifact } from "../sealing/seal-artifact.ts"
 import type { VerifiedGrant } from "./claim.ts"
 import { AgentError } from "./error.ts"
-import { describeFailure, failureText } from "./failure.ts"
 import type { AgentLog } from "./log.ts"
 import { MetricsFilter, MetricsFollower } from "./metrics.ts"
 import { checkOutputFiles } from "./output-files.ts"
 import { countRows } from "./rows.ts"
 import { startSandbox, type JobEnd, type RunningJob } from "./sandbox.ts"
-import { Scratch, walk } from "./scratch.ts"
+import { Scratch } from "./scratch.ts"
 import { seccompFilter } from "./seccomp.ts"
 import { conventionFiles, jobUser, metricsTarget, planWorkload } from "./workload.ts"
 
@@ -61,7 +60,7 @@ export async function executeRun(
     const code = error instanceof PerunError ? error.code : "internal"
     const message = error instanceof AgentError ? error.message : "while the inputs were opened or the outputs sealed"
     world.log("trouble", { code, message, ...(code === "internal" ? { at: placeOf(error) } : {}) })
-    return { status: "failed", exitCode: null, reason: cut(`${code}: ${message}`) }
+    return { status: "failed", reason: error instanceof AgentError || run.hasStarted ? "machine" : "inputs" }
   } finally {
     await run.wipe()
     world.log("scratch-wiped")
@@ -81,6 +80,10 @@ class Run {
     this.#lease = lease
   }
 
+  get hasStarted(): boolean {
+    return this.#job !== undefined
+  }
+
   async execute(identities: ReadonlyMap<string, string>): Promise<RunReport> {
     const scratch = await Scratch.create(this.#world.scratchBase, scratchBytes(this.#grant))
     this.#scratch = scratch
@@ -88,16 +91,18 @@ class Run {
     const rowsPerInput = await this.#countRows(inputs)
     const outputs = await this.#outputAreas(scratch)
     const end = await this.#runJob(scratch, inputs, outputs)
-    this.#world.log("job-ended", { reason: end.reason, exitCode: end.exitCode ?? "none", seconds: Math.round(end.wallSeconds) })
+    // What the program can choose is told in a few words and large steps: reports and the console are read by those who may not see its data.
+    const wallSeconds = Math.ceil(end.wallSeconds / wallSecondsGrain) * wallSecondsGrain
+    this.#world.log("job-ended", { reason: end.reason, seconds: wallSeconds })
     await this.#sealLogs(scratch, end)
-    const facts = { exitCode: end.exitCode, rowsPerInput, wallSeconds: end.wallSeconds }
-    if (end.reason !== "exit" || end.exitCode !== 0) return { status: "failed", reason: await this.#whyFailed(end, inputs), ...facts }
+    const facts = { rowsPerInput, wallSeconds }
+    if (end.reason !== "exit" || end.exitCode !== 0) return { status: "failed", reason: this.#whyFailed(end), ...this.#exitOf(end), ...facts }
     try {
       await this.#sealOutputs(scratch, outputs)
     } catch (error) {
       this.#lease.throwIfAborted()
       if (!(error instanceof AgentError)) throw error
-      return { status: "failed", reason: cut(`output ${error.code}: ${error.message}`), ...facts }
+      return { status: "failed", reason: isReason(error.code) ? error.code : "machine", ...facts }
     }
     return { status: "succeeded", ...facts }
   }
@@ -201,33 +206,24 @@ class Run {
     return end
   }
 
-  async #whyFailed(end: JobEnd, inputs: Readonly<Record<string, string>>): Promise<string> {
-    const { wallSeconds, memoryBytes } = this.#grant.job.resources
+  #whyFailed(end: JobEnd): RunReason {
     switch (end.reason) {
       case "wall-clock":
-        return `the job did not end within ${wallSeconds} seconds`
       case "memory":
-        return `the job took more than ${memoryBytes} bytes of memory`
+        return end.reason
       case "sandbox":
         this.#world.log("trouble", { code: "sandbox-unavailable", message: sandboxComplaint(end) })
-        return "the job's program could not be started in the sandbox"
+        return "sandbox"
       case "stopped":
       case "exit":
-        return failureText(end.exitCode, describeFailure(end.stderrTail, await this.#codeLines(inputs)))
+        return "job-failed"
     }
   }
 
-  /** Lines of each source file of the code artifacts, by its path inside the sandbox. */
-  async #codeLines(inputs: Readonly<Record<string, string>>): Promise<ReadonlyMap<string, number>> {
-    const lines = new Map<string, number>()
-    for (const [name, folder] of Object.entries(inputs)) {
-      const target = own(this.#grant.job.inputs, name)
-      if (target === undefined || own(this.#grant.policy.artifacts, name)?.kind !== "code") continue
-      for (const { path, kind, sizeBytes } of await walk(folder))
-        if (kind === "file" && path.endsWith(".py") && sizeBytes <= mebibyte)
-          lines.set(target + path.substring(folder.length), (await readFile(path, "latin1")).split("\n").length)
-    }
-    return lines
+  /** How a program ended is for the readers of its logs; where there are none it is not told. */
+  #exitOf({ reason, exitCode }: JobEnd): { exit?: "error" | "signal" } {
+    if (reason !== "exit" || this.#grant.job.logs === "none") return {}
+    return { exit: exitCode === null || exitCode > shellSignalBase ? "signal" : "error" }
   }
 
   async #sealLogs(scratch: Scratch, end: JobEnd): Promise<void> {
@@ -309,9 +305,12 @@ export function placeOf(error: unknown): string {
   return frame?.trim() ?? "an unknown place"
 }
 
-function cut(text: string): string {
-  return text.substring(0, 500)
+function isReason(code: string): code is RunReason {
+  return Object.hasOwn(runReasons, code)
 }
+
+/** Exit codes above it tell of a signal, as the sandbox's first process passes them on. */
+const shellSignalBase = 128
 
 function pauseMilliseconds(milliseconds: number): Promise<undefined> {
   return new Promise((resolve) => setTimeout(() => resolve(undefined), milliseconds))

@@ -299,7 +299,7 @@ describe("a manager", () => {
   let submitted = ""
 
   before(async () => {
-    ;({ key } = await initManager({ folder, laboratoryRoots: [authority.root] }))
+    ;({ key } = await initManager({ folder, laboratoryRoots: [authority.root], members: [{ key: identity.key, comment: "" }] }))
     ;({ server, url } = await serve())
     own = await homeWith(identity, { url, key })
     const ours: Policy = { ...policy, manager: { insecureUnattested: { key } } }

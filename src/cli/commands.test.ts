@@ -15,7 +15,19 @@ const leaves = leavesOf(program, [])
 const promised = [
   ...["identity create", "identity show", "seal", "open"],
   ...["policy init", "policy check", "policy explain", "policy diff", "policy sign", "policy submit", "policy status", "policy withdraw"],
-  ...["artifact deposit", "artifact list", "manager init", "manager serve", "manager status", "host enrol", "host list", "host retire", "agent run"],
+  ...[
+    "artifact deposit",
+    "artifact list",
+    "manager init",
+    "manager serve",
+    "manager admit",
+    "manager members",
+    "manager status",
+    "host enrol",
+    "host list",
+    "host retire",
+    "agent run",
+  ],
   ...["job list", "job watch", "job cancel", "output list", "output vote", "output fetch", "evidence verify", "evidence conformance"],
   ...["reference build", "reference show", "reference diff", "lab setup", "lab build", "lab boot", "lab console", "lab stop", "demo", "completion"],
 ]

@@ -19,21 +19,24 @@ import {
 } from "../protocol/routes.ts"
 import { sessionHeader, verifySessionHeader } from "../protocol/session.ts"
 import { maxBlobBytes, parseMessage, parseShape } from "../protocol/wire.ts"
+import { demandKnown, hostSight } from "./admission.ts"
 import { readBlob, storeBlob } from "./blob-routes.ts"
 import { claimRun, renewLease, requestChallenge } from "./claims.ts"
 import type { HostCaller, ManagerContext, StakeholderCaller } from "./context.ts"
 import { depositArtifact, listArtifacts } from "./deposits.ts"
 import { answerEnrolment, beginEnrolment, retireHost, viewHost } from "./enrolments.ts"
 import { watchRun } from "./events.ts"
+import { demandHolder } from "./leases.ts"
 import { listOutputs, packageOutput, reportOutput, voteOutput } from "./outputs.ts"
 import { approvePolicy, listPolicies, submitPolicy, viewPolicy, withdrawPolicy } from "./policies.ts"
 import { listReceipts } from "./receipts.ts"
 import { cancelRun, demandRun, finishRun, listRuns, queueRun, reportMetrics, viewRun } from "./runs.ts"
-import { demandStakeholder, isKnown } from "./standing.ts"
+import { demandStakeholder } from "./standing.ts"
 
-/** What the server says about a connection: the peer's TLS key, where it showed one. */
+/** What the server says about a connection: the peer's TLS key, where it showed one, and its IP address. */
 export interface PeerBindings {
   readonly peerTlsKey: Digest | undefined
+  readonly peerAddress: string | undefined
 }
 
 type Env = { Bindings: PeerBindings }
@@ -67,7 +70,7 @@ const receiptsPerPage = 500
 const handlers: { readonly [Name in JsonRouteName]: Handler<Routes[Name]> } = {
   describeManager: (context) => context.signedDescription,
   openApi: () => openApiDocument,
-  health: () => ({ ok: true }),
+  health: (context) => ({ ok: true, members: context.members.size }),
 
   submitPolicy: (context, { caller, body }) => submitPolicy(context, caller, body),
   listPolicies: (context, { caller }) => listPolicies(context, caller),
@@ -79,7 +82,7 @@ const handlers: { readonly [Name in JsonRouteName]: Handler<Routes[Name]> } = {
 
   queueRun: (context, { caller, params }) => queueRun(context, caller, digestOf(params.digest), params.job),
   listRuns: (context, { caller, query }) => listRuns(context, caller, query.policy),
-  getRun: (context, { caller, params }) => viewRun(context.store, demandRun(context, context.store, caller, params.run)),
+  getRun: (context, { caller, params }) => viewRun(context, context.store, caller, demandRun(context, context.store, caller, params.run)),
   cancelRun: (context, { caller, params }) => cancelRun(context, caller, params.run),
 
   listOutputs: (context, { caller, query }) => listOutputs(context, caller, query.run),
@@ -87,13 +90,18 @@ const handlers: { readonly [Name in JsonRouteName]: Handler<Routes[Name]> } = {
   getOutputPackage: (context, { caller, params }) => packageOutput(context, caller, params.output),
 
   listHosts: (context, { caller }) => {
-    demandKnown(context, caller)
-    return { hosts: context.store.list("hosts").map(viewHost) }
+    demandKnown(context, context.store, caller)
+    return {
+      hosts: context.store
+        .list("hosts")
+        .filter(hostSight(context, context.store, caller))
+        .map(viewHost),
+    }
   },
   retireHost: (context, { caller, params }) => retireHost(context, caller, params.host),
   listReceipts: (context, { caller, query }) => {
-    demandKnown(context, caller)
-    return listReceipts(context.store, Number(query.from ?? "0"), receiptsPerPage)
+    demandKnown(context, context.store, caller)
+    return listReceipts(context, caller, Number(query.from ?? "0"), receiptsPerPage)
   },
 
   beginEnrolment: (context, { caller, body }) => beginEnrolment(context, caller, body),
@@ -110,6 +118,15 @@ const handlers: { readonly [Name in JsonRouteName]: Handler<Routes[Name]> } = {
     finishRun(context, caller, params.run, body)
     return {}
   },
+}
+
+/** Who may send a large body at all; asked before it is read, for what is read lies in memory. */
+const gates: { readonly [Name in JsonRouteName]?: (context: ManagerContext, caller: CallerOf<Routes[Name]["access"]>) => void } = {
+  submitPolicy: (context, caller) => demandKnown(context, context.store, caller),
+  depositArtifact: (context, caller) => demandKnown(context, context.store, caller),
+  claimRun: (context, caller) => context.challenges.demandAsked(caller.tlsKey),
+  renewLease: (context, caller) => demandHolder(context, caller),
+  reportOutput: (context, caller) => demandHolder(context, caller),
 }
 
 const openApiDocument = makeOpenApiDocument()
@@ -150,6 +167,7 @@ function addJsonRoute<Name extends JsonRouteName>(app: ManagerApp, context: Mana
   app.on(route.method, route.path, async (c) => {
     // The caller is known before anything that it sent is read.
     const caller = authenticate(context, route, c) as CallerOf<Routes[Name]["access"]>
+    gates[name]?.(context, caller)
     const params = parseParams<Routes[Name]>(c.req.param())
     const query = parseShape(route.query, c.req.query()) as RequestQuery<Routes[Name]>
     const body = (await readBody(route, c.req.raw)) as RequestBody<Routes[Name]>
@@ -176,14 +194,9 @@ function authenticateAs(context: ManagerContext, access: Route["access"], c: Con
   const tlsKey = c.env.peerTlsKey
   if (tlsKey === undefined) throw new ProtocolError("unauthenticated", "the connection shows no client certificate")
   const header = c.req.header(sessionHeader)
-  if (access === "host" || (access === "either" && header === undefined)) return { kind: "host", tlsKey }
+  if (access === "host" || (access === "either" && header === undefined)) return { kind: "host", tlsKey, address: c.env.peerAddress }
   const expected = { manager: context.description.instance, peerTlsKey: tlsKey, now: context.time.now() }
   return { kind: "stakeholder", key: verifySessionHeader(header, expected), tlsKey }
-}
-
-/** @throws {ProtocolError} `not-permitted` */
-function demandKnown(context: ManagerContext, caller: StakeholderCaller): void {
-  if (!isKnown(context, context.store, caller)) throw new ProtocolError("not-permitted", "no policy of this manager names the caller")
 }
 
 function parseParams<R extends Route>(given: Readonly<Record<string, string>>): Call<R>["params"] {

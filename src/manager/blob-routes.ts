@@ -1,14 +1,16 @@
 import { Readable } from "node:stream"
 import type { Digest } from "../bytes/digest.ts"
+import { stakeholderOfKey } from "../policy/approval.ts"
 import { ProtocolError } from "../protocol/errors.ts"
 import { maxBlobBytes } from "../protocol/wire.ts"
+import { demandKnown, policiesOf } from "./admission.ts"
 import type { HostCaller, ManagerContext, StakeholderCaller } from "./context.ts"
 import { leaseOfKey } from "./leases.ts"
 import { maxUploadBytes } from "./outputs.ts"
-import { isKnown } from "./standing.ts"
+import { readStanding } from "./standing.ts"
 
-/** Bytes that a host has uploaded under a lease; forgotten with the process, which costs disk and no secret. */
-const uploadedByLease = new WeakMap<ManagerContext, Map<string, number>>()
+/** What hosts may upload under their leases; forgotten with the process, which costs disk and no secret. */
+const allowances = new WeakMap<ManagerContext, Map<string, UploadAllowance>>()
 
 /**
  * A blob, or the part of it that `Range` asks for (RFC 9110, one range from a first byte on).
@@ -40,7 +42,7 @@ function parseRange(header: string | null): { readonly start: number; readonly e
 }
 
 /**
- * Stores a blob: stakeholders of any policy may, and a host up to what its job's outputs may take.
+ * Stores a blob: who owns an artifact of a policy that is proposed or active may, and a host up to what its job's outputs may take.
  * @throws {ProtocolError} `not-permitted`, `limit-exceeded`, `wrong-digest`; {MalformedError} `too-large`; {UnavailableError} `disk-full`
  */
 export async function storeBlob(
@@ -52,29 +54,69 @@ export async function storeBlob(
   demandAccess(context, caller)
   if ((await context.blobs.size(digest)) !== undefined) return
   if (caller.kind === "stakeholder") {
+    demandOwner(context, caller)
     await context.blobs.put(digest, body, maxBlobBytes)
     return
   }
   const lease = leaseOfKey(context, caller)
   const run = lease === undefined ? undefined : context.store.get("runs", lease.run)
   if (lease === undefined || run === undefined) throw new ProtocolError("not-permitted", "only a host with a lease stores blobs")
-  const limit = maxUploadBytes(context.documents.policy(context.store, run.policy), run.job)
-  const uploaded = uploadedByLease.get(context) ?? new Map<string, number>()
-  uploadedByLease.set(context, uploaded)
-  await context.blobs.put(digest, counted(body, lease.lease, uploaded, limit), maxBlobBytes)
+  const allowance = allowanceOf(context, lease.lease, maxUploadBytes(context.documents.policy(context.store, run.policy), run.job))
+  await allowance.take(body, (counted) => context.blobs.put(digest, counted, maxBlobBytes))
 }
 
-async function* counted(body: AsyncIterable<Uint8Array>, lease: string, uploaded: Map<string, number>, limit: number): AsyncGenerator<Uint8Array> {
+function allowanceOf(context: ManagerContext, lease: string, limit: number): UploadAllowance {
+  const ofManager = allowances.get(context) ?? new Map<string, UploadAllowance>()
+  allowances.set(context, ofManager)
+  const allowance = ofManager.get(lease) ?? new UploadAllowance(limit)
+  ofManager.set(lease, allowance)
+  return allowance
+}
+
+/** Uploads count while they run, so that several at once stay under the limit together; what was not stored in the end takes no place. */
+class UploadAllowance {
+  readonly #limit: number
+  #used = 0
+
+  constructor(limit: number) {
+    this.#limit = limit
+  }
+
+  async take<R>(body: AsyncIterable<Uint8Array>, store: (counted: AsyncIterable<Uint8Array>) => Promise<R>): Promise<R> {
+    let own = 0
+    const count = (bytes: number): void => {
+      if (this.#used + bytes > this.#limit) throw new ProtocolError("limit-exceeded", `uploads of this run exceed ${this.#limit} bytes`)
+      this.#used += bytes
+      own += bytes
+    }
+    try {
+      return await store(countedChunks(body, count))
+    } catch (error) {
+      this.#used -= own
+      throw error
+    }
+  }
+}
+
+async function* countedChunks(body: AsyncIterable<Uint8Array>, count: (bytes: number) => void): AsyncGenerator<Uint8Array> {
   for await (const chunk of body) {
-    const total = (uploaded.get(lease) ?? 0) + chunk.length
-    if (total > limit) throw new ProtocolError("limit-exceeded", `uploads of this run exceed ${limit} bytes`)
-    uploaded.set(lease, total)
+    count(chunk.length)
     yield chunk
   }
 }
 
-/** Ciphertext is for stakeholders of some policy and for hosts that hold a lease. @throws {ProtocolError} `not-permitted` */
+/** Ciphertext is for whom the manager knows and for hosts that hold a lease. @throws {ProtocolError} `not-permitted` */
 function demandAccess(context: ManagerContext, caller: StakeholderCaller | HostCaller): void {
-  const isAllowed = caller.kind === "stakeholder" ? isKnown(context, context.store, caller) : leaseOfKey(context, caller) !== undefined
-  if (!isAllowed) throw new ProtocolError("not-permitted", "blobs are for stakeholders of a policy and for hosts with a lease")
+  if (caller.kind === "stakeholder") return demandKnown(context, context.store, caller)
+  if (leaseOfKey(context, caller) === undefined) throw new ProtocolError("not-permitted", "blobs are for hosts with a lease only")
+}
+
+/** @throws {ProtocolError} `not-permitted` */
+function demandOwner(context: ManagerContext, caller: StakeholderCaller): void {
+  const isOwner = policiesOf(context, context.store, caller).some(({ digest }) => {
+    const { state, policy } = readStanding(context, context.store, digest)
+    const name = stakeholderOfKey(policy, caller.key)
+    return (state === "proposed" || state === "active") && Object.values(policy.artifacts).some(({ owner }) => owner === name)
+  })
+  if (!isOwner) throw new ProtocolError("not-permitted", "only owners of an artifact of a policy that is proposed or active store blobs")
 }

@@ -28,16 +28,49 @@ test("claimRun() releases exactly the job's keys to the attested key, and says s
   const { receipts } = await study.call(routes.listReceipts, study.as(clinic))
   const receipt = receipts.at(-1)?.receipt
   assert.deepEqual([receipt?.kind, receipt?.host, receipt?.artifacts, receipt?.laboratory], ["key-released", "host-1", ["records", "trainer"], true])
+  assert.deepEqual(
+    receipt?.findings?.map(({ code, effect }) => [code, effect]),
+    [
+      ["insecure-laboratory", "note"],
+      ["boot-quirk-accepted", "note"],
+    ],
+  )
   assert.ok(receipt?.evidence)
   const other = await makeAgent()
   await assert.rejects(study.openGrant(other, grant), { code: "wrong-message" })
 })
 
-test("claimRun() refuses a replayed challenge", async () => {
+test("claimRun() refuses a replayed challenge with anything else than the same request", async () => {
   const { study, agent } = await ready()
-  const body = study.evidence(await study.challenge(agent), agent)
+  const challenge = await study.challenge(agent)
+  const body = study.evidence(challenge, agent)
   await study.call(routes.claimRun, agent, { body })
-  await assert.rejects(study.call(routes.claimRun, agent, { body }), { code: "challenge-used", status: 403 })
+  const other = study.evidence(challenge, { ...agent, hpke: await generateHpkeKeyPair() })
+  await assert.rejects(study.call(routes.claimRun, agent, { body: other }), { code: "challenge-used", status: 403 })
+  await assert.rejects(study.call(routes.claimRun, agent, { body: { ...other, bundle: body.bundle } }), { code: "challenge-used" })
+  await assert.rejects(study.call(routes.claimRun, agent, { body: { ...body, bundle: other.bundle } }), { code: "challenge-used" })
+})
+
+test("claimRun() gives the same grant to the same request while its lease runs: the first answer may have been lost", async () => {
+  const { study, agent, run } = await ready()
+  const body = study.evidence(await study.challenge(agent), agent)
+  // The second comes while the first is still judged, the third afterwards.
+  const [first, second] = await Promise.all([study.call(routes.claimRun, agent, { body }), study.call(routes.claimRun, agent, { body })])
+  const third = await study.call(routes.claimRun, agent, { body })
+  assert.deepEqual([second, third], [first, first])
+  assert.deepEqual([study.store.count("leases"), study.store.list("runs").filter(({ startedAt }) => startedAt !== undefined).length], [1, 1])
+  const released = study.store.list("receipts").filter(({ receipt }) => receipt.kind === "key-released")
+  assert.equal(released.length, 1)
+  // Whoever has another TLS key gets nothing of it, and nobody does once the lease is over or the challenge old.
+  const thief = await makeAgent()
+  await study.enrol(thief, "host-2", new LaboratoryMachine(authority))
+  await study.queue(study.store.get("runs", run)?.policy ?? digestOf(random(1)))
+  await study.challenge(thief, "host-2")
+  await assert.rejects(study.call(routes.claimRun, thief, { body }), { code: "challenge-binding" })
+  await study.call(routes.cancelRun, study.as(clinic), { params: { run }, body: {} })
+  await assert.rejects(study.call(routes.claimRun, agent, { body }), { code: "lease-ended" })
+  study.clock.advance(120)
+  await assert.rejects(study.call(routes.claimRun, agent, { body }), { code: "challenge-used" })
 })
 
 test("a challenge is used up by a wrong answer", async () => {
@@ -53,7 +86,10 @@ test("claimRun() refuses an expired, an unknown and a foreign challenge", async 
   const { study, agent } = await ready()
   const challenge = await study.challenge(agent)
   const body = study.evidence(challenge, agent)
-  await assert.rejects(study.call(routes.claimRun, await makeAgent(), { body }), { code: "challenge-binding" })
+  const foreign = await makeAgent()
+  await assert.rejects(study.call(routes.claimRun, foreign, { body }), { code: "challenge-unknown" })
+  await study.challenge(foreign)
+  await assert.rejects(study.call(routes.claimRun, foreign, { body }), { code: "challenge-binding" })
   await assert.rejects(study.call(routes.claimRun, agent, { body: { ...body, challenge: "0".repeat(32) } }), { code: "challenge-unknown" })
   study.clock.advance(120)
   await assert.rejects(study.call(routes.claimRun, agent, { body }), { code: "challenge-expired" })
@@ -103,7 +139,7 @@ test("claimRun() refuses a genuine machine that the policy does not list, and na
   const view = await study.call(routes.getRun, study.as(clinic), { params: { run } })
   assert.deepEqual([view.state, view.refusals.map(({ host, code }) => [host, code])], ["queued", [["host-2", "not-acceptable"]]])
   const { receipts } = await study.call(routes.listReceipts, study.as(clinic))
-  assert.deepEqual([receipts.at(-1)?.receipt.kind, receipts.at(-1)?.receipt.findings?.[0]?.code], ["release-refused", "endorsement-key-not-listed"])
+  assert.deepEqual([receipts.at(-1)?.receipt?.kind, receipts.at(-1)?.receipt?.findings?.[0]?.code], ["release-refused", "endorsement-key-not-listed"])
 })
 
 test("claimRun() refuses an unknown program by its name, and a changed boot by its event", async () => {
@@ -273,15 +309,126 @@ test("enrolment refuses a TPM of another authority and a certificate of another 
   await assert.rejects(study.call(routes.beginEnrolment, await makeAgent(), { body: request }), { code: "wrong-binding" })
 })
 
-test("retireHost() is for stakeholders of a policy that lists the machine; the name does not come back", async () => {
+test("retireHost() is for parties of a policy that lists the machine; neither its name nor its TPM comes back", async () => {
   const { study, agent, run } = await ready()
   await study.claim(agent)
-  await assert.rejects(study.call(routes.retireHost, study.as(stranger), { params: { host: "host-1" }, body: {} }), { code: "not-permitted" })
+  await assert.rejects(study.call(routes.retireHost, study.as(stranger), { params: { host: "host-1" }, body: {} }), { code: "not-found" })
   const view = await study.call(routes.retireHost, study.as(vendor), { params: { host: "host-1" }, body: {} })
   assert.equal(view.retired, true)
   assert.equal((await study.call(routes.getRun, study.as(clinic), { params: { run } })).state, "ended")
   await assert.rejects(study.challenge(agent), { code: "not-enrolled" })
   await assert.rejects(study.enrol(await makeAgent()), { code: "already-exists" })
+  await assert.rejects(study.enrol(await makeAgent(), "host-2"), { code: "already-exists" })
+  assert.equal(study.store.count("hosts"), 1)
+})
+
+test("retireHost() asks for an active policy, not a proposed, expired or withdrawn one", async () => {
+  const study = await TestStudy.create(parts)
+  await study.enrol(await makeAgent())
+  const retire = async (): Promise<unknown> => study.call(routes.retireHost, study.as(vendor), { params: { host: "host-1" }, body: {} })
+  const digest = await study.submit(study.policy({ expires: "2026-11-22T13:00:00Z" }))
+  await study.sign(digest, clinic)
+  await assert.rejects(retire(), { code: "not-permitted" })
+  const withdrawn = await study.agree(study.policy({ study: "other" }))
+  await study.withdraw(withdrawn, clinic)
+  await assert.rejects(retire(), { code: "not-permitted" })
+  for (const party of [vendor, parts.consortium]) await study.sign(digest, party)
+  study.clock.advance(3600)
+  await assert.rejects(retire(), { code: "not-permitted" })
+  assert.equal(study.store.get("hosts", "host-1")?.retired, false)
+})
+
+test("claimRun() grants nothing to a host that is retired while it is judged", async () => {
+  const { study, agent, run } = await ready()
+  const body = study.evidence(await study.challenge(agent), agent)
+  study.whileJudging = async () => void (await study.call(routes.retireHost, study.as(vendor), { params: { host: "host-1" }, body: {} }))
+  await assert.rejects(study.call(routes.claimRun, agent, { body }), { code: "not-enrolled" })
+  assert.deepEqual([study.store.count("leases"), study.store.get("runs", run)?.state], [0, "queued"])
+})
+
+test("a flood of claims' challenges from one network stops there, and takes no renewal away", async () => {
+  const { study, agent, run } = await ready()
+  const { lease } = await study.claim(agent)
+  await study.queue(study.store.get("runs", run)?.policy ?? digestOf(random(1)))
+  await study.enrol(agent, "host-2", new LaboratoryMachine(authority))
+  const flood = async (): Promise<number> => {
+    for (let count = 0; ; count++) {
+      const tlsKey = digestOf(random(32))
+      const response = await study.fetch("POST", "/v1/challenges", { tlsKey }, JSON.stringify({ purpose: "claim", host: "host-2" }))
+      if (response.status === 429) return count
+      assert.ok(response.status === 200 && count < 1000)
+    }
+  }
+  study.address = "2001:db8::1"
+  assert.equal(await flood(), 128)
+  study.address = "2001:db8::ffff:2"
+  assert.equal(await flood(), 0)
+  study.clock.advance(30)
+  await study.renew(agent, lease.id)
+  study.address = "2001:db8:0:1::1"
+  assert.equal((await study.challenge(await makeAgent(), "host-2")).purpose, "claim")
+})
+
+test("a flood of enrolments from one network stops there", async () => {
+  const study = await TestStudy.create(parts)
+  const begin = async (): Promise<unknown> => study.call(routes.beginEnrolment, await makeAgent(), { body: machine.enrolmentRequest("host-1") })
+  for (let count = 0; count < 32; count++) await begin()
+  await assert.rejects(begin(), { code: "too-many-requests", status: 429 })
+  study.address = "192.0.2.2"
+  await study.enrol(await makeAgent())
+  study.address = "192.0.2.1"
+  study.clock.advance(120)
+  await begin()
+})
+
+test("a refusal keeps the first finding of each code, 16 in all with short texts, and says how many more there were", async () => {
+  const spoiled = await makeParts()
+  const study = await TestStudy.create(spoiled)
+  const digest = await study.agree()
+  const agent = await makeAgent()
+  await study.enrol(agent)
+  const run = await study.queue(digest)
+  for (let count = 0; count < 40; count++) spoiled.machine.measure(`/tmp/${"x".repeat(600)}${count}`, encodeUtf8(String(count)))
+  const foreign = new LaboratoryMachine(spoiled.authority, "init=/bin/sh")
+  let found = 0
+  await assert.rejects(study.claim(agent), (error: { findings: readonly unknown[] }) => (found = error.findings.length) >= 40)
+  await study.enrol(agent, "host-2", foreign)
+  await assert.rejects(study.claim(agent, "host-2", foreign))
+  const view = await study.call(routes.getRun, study.as(spoiled.clinic), { params: { run } })
+  const [many, changed] = view.refusals
+  assert.deepEqual([many?.findings.length, many?.moreFindings], [16, found - 16])
+  assert.ok(many?.findings.every(({ subject }) => subject.length <= 500))
+  const codes = changed?.findings.map(({ code }) => code) ?? []
+  assert.ok(
+    ["boot-event-differs", "endorsement-key-not-listed"].every((code) => codes.includes(code)),
+    codes.join(),
+  )
+  const receipt = study.store.list("receipts").find(({ receipt: { kind } }) => kind === "release-refused")?.receipt
+  assert.deepEqual([receipt?.findings?.length, receipt?.moreFindings], [16, found - 16])
+})
+
+test("refusals are counted by themselves: neither metrics nor what no TPM signed silences them", async () => {
+  const { study, agent, run } = await ready()
+  const record = study.store.get("runs", run)
+  assert.ok(record)
+  const recorded = (): number => study.store.list("receipts").filter(({ receipt: { kind } }) => kind === "release-refused").length
+  const set = (judged: number, unproven: number, nextEvent = 1): void =>
+    study.store.transact(new Date(study.clock.wall), (tx) => tx.put("runs", run, { ...record, nextEvent, recordedRefusals: { judged, unproven } }))
+  const foreign = new LaboratoryMachine(authority)
+  await study.enrol(agent, "host-2", foreign)
+  const judged = async (): Promise<void> => assert.rejects(study.claim(agent, "host-2", foreign), { code: "not-acceptable" })
+  const unproven = async (): Promise<void> => {
+    const body = { ...study.evidence(await study.challenge(agent), agent), bundle: machine.bundle(random(32)) }
+    await assert.rejects(study.call(routes.claimRun, agent, { body }), { code: "wrong-nonce" })
+  }
+  set(0, 50, 10_000)
+  await judged()
+  await unproven()
+  assert.equal(recorded(), 1)
+  set(200, 49)
+  await judged()
+  await unproven()
+  assert.equal(recorded(), 2)
 })
 
 test("requestChallenge() prefers the run that lists the host to an older one that does not", async () => {

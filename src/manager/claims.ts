@@ -4,6 +4,7 @@ import { encodeUtf8, parseBase64 } from "../bytes/text.ts"
 import { EvidenceError } from "../evidence/errors.ts"
 import { MalformedError } from "../bytes/error.ts"
 import { GrantedDecision } from "../policy/appraise.ts"
+import { laboratoryRootsOfInputs } from "../policy/derivation.ts"
 import { own, type Policy } from "../policy/document.ts"
 import { finding, type Finding } from "../policy/findings.ts"
 import { ProtocolError } from "../protocol/errors.ts"
@@ -15,6 +16,7 @@ import {
   type ClaimRequest,
   maxFindings,
   maxFindingText,
+  maxKeptFindings,
   type ReleasedKeys,
   type RenewRequest,
   type WireBundle,
@@ -30,13 +32,16 @@ import { demandConsent, demandLease, isBusy } from "./leases.ts"
 import { appendReceipt } from "./receipts.ts"
 import type { HostRecord, LeaseRecord, RunRecord } from "./records.ts"
 import { endRun } from "./run-end.ts"
-import { readStanding } from "./standing.ts"
+import { derivationsOf, readStanding } from "./standing.ts"
 import type { Transaction } from "./store.ts"
 
 /** Refusals that a run shows; older ones are in the receipts. */
 const shownRefusals = 32
-/** Refusals that a run writes into the receipts, so that a machine that never gives up cannot fill the disk. */
-const maxRecordedRefusals = 500
+/**
+ * Refusals that a run writes into events and receipts, so that a machine that never gives up cannot fill the disk. Those whose evidence no enrolled TPM
+ * signed are counted apart: anyone can send such, and must not silence what is said of machines that proved themselves.
+ */
+const maxRecordedRefusals = { judged: 200, unproven: 50 } as const
 
 /**
  * A nonce for a claim of the next queued run, or for the renewal of a lease; undefined when there is no work.
@@ -46,10 +51,11 @@ export function requestChallenge(context: ManagerContext, caller: HostCaller, re
   const host = demandHost(context.store, request.host)
   const facts = request.purpose === "claim" ? factsOfClaim(context, caller, host) : factsOfRenewal(context, caller, host, request.lease)
   if (facts === undefined) return undefined
+  if (facts.purpose === "claim") context.budgets.claims.spend(caller.address)
   const issued = context.challenges.issue(facts, context.time.now())
   const { challenge, purpose, nonce, policy, job, run, lease } = issued
   const expiresAt = new Date(issued.expiresAt).toISOString()
-  const imaFrom = context.leases.judged(lease)?.host.ima.count ?? 0
+  const imaFrom = issued.previous?.host.ima.count ?? 0
   return { challenge, purpose, nonce, manager: context.description.instance, policy, job, run, lease, expiresAt, imaFrom }
 }
 
@@ -57,13 +63,16 @@ function factsOfClaim(context: ManagerContext, caller: HostCaller, host: HostRec
   if (isBusy(context, host.host)) return undefined
   const run = nextRun(context, host)
   if (run === undefined) return undefined
-  return { purpose: "claim", tlsKey: caller.tlsKey, host: host.host, policy: run.policy, job: run.job, run: run.run, lease: newId(context) }
+  const { policy, job } = run
+  return { purpose: "claim", tlsKey: caller.tlsKey, host: host.host, policy, job, run: run.run, lease: newId(context), previous: undefined }
 }
 
 function factsOfRenewal(context: ManagerContext, caller: HostCaller, host: HostRecord, leaseId: string): ChallengeFacts {
   const { lease, run } = demandLease(context, context.store, caller, { lease: leaseId })
   if (lease.host !== host.host) throw new ProtocolError("not-found", "there is no such lease of this host")
-  return { purpose: "renew", tlsKey: caller.tlsKey, host: host.host, policy: run.policy, job: run.job, run: run.run, lease: lease.lease }
+  const { policy, job } = run
+  const previous = context.leases.judged(lease.lease)
+  return { purpose: "renew", tlsKey: caller.tlsKey, host: host.host, policy, job, run: run.run, lease: lease.lease, previous }
 }
 
 /**
@@ -89,21 +98,42 @@ function demandHost(reader: Reader, name: string): HostRecord {
 }
 
 /**
- * Judges a machine and, only when it is granted, gives it the keys of exactly this run's inputs, sealed to its own key, with a lease.
+ * Judges a machine and, only when it is granted, gives it the keys of exactly this run's inputs, sealed to its own key, with a lease. The same request
+ * again gives the same answer while the lease runs, for the first may have been lost on its way.
  * @throws {ProtocolError} `challenge-…`, `not-enrolled`, `policy-…`, `wrong-state`; {EvidenceError}, {MalformedError} when the evidence is not genuine;
  * {RefusedError} `not-acceptable` with every finding
  */
 export async function claimRun(context: ManagerContext, caller: HostCaller, request: ClaimRequest): Promise<ClaimGrant> {
+  const evidence = digestOfJson(request.bundle)
+  const same = pairKey(evidence, request.hpkeKey)
+  const known = context.challenges.grantOf(request.challenge, caller.tlsKey, same)
+  if (known !== undefined) {
+    const given = await known
+    demandLease(context, context.store, caller, { lease: given.lease.id })
+    return given
+  }
   const issued = context.challenges.take(request.challenge, { purpose: "claim", tlsKey: caller.tlsKey })
+  const grant = judgeClaim(context, caller, request, issued, evidence)
+  context.challenges.keepGrant(request.challenge, same, grant)
+  return grant
+}
+
+async function judgeClaim(
+  context: ManagerContext,
+  caller: HostCaller,
+  request: ClaimRequest,
+  issued: IssuedChallenge,
+  evidence: Digest,
+): Promise<ClaimGrant> {
   const host = demandHost(context.store, issued.host)
   demandClaimable(context, context.store, issued)
   const session = sessionOf(context, issued, host, request.hpkeKey)
-  const evidence = digestOfJson(request.bundle)
   const { decision, judged } = await judgeOrRecord(context, issued, host, evidence, () => judge(context, session, host, request, undefined))
   const output = await makeOutputKey()
   const released = await releaseKeys(context, decision, session, request.hpkeKey)
   const lease = transact(context, (tx) => {
-    // Judging took time in which consent may have ended or another host may have been faster.
+    // Judging took time in which consent may have ended, the host may have been retired or another one have been faster.
+    demandHost(tx, issued.host)
     const run = demandClaimable(context, tx, issued)
     return grant(context, tx, { issued, host, run, decision, evidence, output, caller, artifacts: released.artifacts, bundle: request.bundle })
   })
@@ -198,7 +228,7 @@ export function refusedError(findings: readonly Finding[]): RefusedError {
   return new RefusedError("not-acceptable", cut(message), wireFindings(findings))
 }
 
-/** Refusals first, and no more than travel well; the count of those left out is said. */
+/** Refusals first, and no more than travel well. */
 function wireFindings(findings: readonly Finding[]): WireFinding[] {
   const ordered = findings.toSorted((a, b) => Number(b.effect === "refusal") - Number(a.effect === "refusal"))
   return ordered.slice(0, maxFindings).map((item) => ({
@@ -211,8 +241,8 @@ function wireFindings(findings: readonly Finding[]): WireFinding[] {
   }))
 }
 
-function cut(text: string): string {
-  return text.length > maxFindingText ? `${text.substring(0, maxFindingText - 1)}…` : text
+function cut(text: string, length = maxFindingText): string {
+  return text.length > length ? `${text.substring(0, length - 1)}…` : text
 }
 
 function recordRefusal(
@@ -224,10 +254,16 @@ function recordRefusal(
   refusal: PerunError,
 ): void {
   const run = tx.get("runs", issued.run)
-  if (run === undefined || run.nextEvent >= maxRecordedRefusals) return
-  const findings = findingsOf(refusal)
-  const shown = { at: context.time.nowText(), host: host.host, code: refusal.code, findings }
-  const record: RunRecord = { ...run, refusals: [...run.refusals, shown].slice(-shownRefusals) }
+  if (run === undefined) return
+  const kind = refusal instanceof RefusedError ? "judged" : "unproven"
+  if (run.recordedRefusals[kind] >= maxRecordedRefusals[kind]) return
+  const { findings, moreFindings } = keptFindings(findingsOf(refusal))
+  const shown = { at: context.time.nowText(), host: host.host, code: refusal.code, findings, moreFindings }
+  const record: RunRecord = {
+    ...run,
+    refusals: [...run.refusals, shown].slice(-shownRefusals),
+    recordedRefusals: { ...run.recordedRefusals, [kind]: run.recordedRefusals[kind] + 1 },
+  }
   tx.put("runs", run.run, appendEvent(context, tx, record, { kind: "refused", refusal: shown }))
   appendReceipt(context, tx, {
     kind: "release-refused",
@@ -237,9 +273,31 @@ function recordRefusal(
     evidence,
     code: refusal.code,
     findings,
+    moreFindings,
     ...(host.identity.rootKind === "laboratory" ? { laboratory: true } : {}),
   })
 }
+
+/**
+ * What is kept of a refusal's findings: a machine of another image has hundreds, and writes their texts. The first of each code come first, so that every
+ * way in which it differs is there.
+ */
+function keptFindings(findings: readonly WireFinding[]): { readonly findings: WireFinding[]; readonly moreFindings: number } {
+  const isFirst = findings.map(({ code }, index) => findings.findIndex((other) => other.code === code) === index)
+  const ordered = [...findings.filter((_, index) => isFirst[index] === true), ...findings.filter((_, index) => isFirst[index] === false)]
+  const kept = ordered.slice(0, maxKeptFindings).map(({ code, effect, ...texts }) => ({
+    code,
+    effect,
+    subject: cut(texts.subject, maxKeptText),
+    found: cut(texts.found, maxKeptText),
+    expected: cut(texts.expected, maxKeptText),
+    advice: cut(texts.advice, maxKeptText),
+  }))
+  return { findings: kept, moreFindings: findings.length - kept.length }
+}
+
+/** Longest text of a finding that is kept: a path of a file and two digests, with room. */
+const maxKeptText = 500
 
 /** Evidence that is not genuine has one finding: what was found wrong. */
 function findingsOf(refusal: PerunError): WireFinding[] {
@@ -304,9 +362,11 @@ interface GrantFacts {
 function grant(context: ManagerContext, tx: Transaction, facts: GrantFacts): LeaseRecord {
   const { issued, host, run, decision, evidence, output, caller, artifacts, bundle } = facts
   if (isBusy(context, host.host)) throw new ProtocolError("wrong-state", `host ${host.host} works on another run`)
-  const job = own(context.documents.policy(tx, issued.policy).jobs, issued.job)
+  const policy = context.documents.policy(tx, issued.policy)
+  const job = own(policy.jobs, issued.job)
   if (job === undefined) throw new TypeError("internal: run of a job that the policy lacks")
-  const laboratory = decision.insecureLaboratory
+  // What a laboratory made taints what is made of it, on whatever machine.
+  const laboratory = decision.insecureLaboratory || laboratoryRootsOfInputs(policy, job, derivationsOf(tx)).length > 0
   const lease: LeaseRecord = {
     lease: issued.lease,
     run: issued.run,
@@ -338,6 +398,7 @@ function grant(context: ManagerContext, tx: Transaction, facts: GrantFacts): Lea
     host: host.host,
     evidence,
     artifacts,
+    ...(decision.findings.length === 0 ? {} : { findings: wireFindings(decision.findings) }),
     ...(laboratory ? { laboratory: true } : {}),
   })
   return lease
@@ -368,7 +429,7 @@ export async function renewLease(context: ManagerContext, caller: HostCaller, le
   const { lease, run } = demandLease(context, context.store, caller, { lease: leaseId })
   demandConsent(context, context.store, run)
   const session = sessionOf(context, issued, host, request.hpkeKey)
-  const previous = context.leases.judged(leaseId)
+  const { previous } = issued
   const evidence = digestOfJson(request.bundle)
   let granted: Granted
   try {
@@ -382,9 +443,12 @@ export async function renewLease(context: ManagerContext, caller: HostCaller, le
   }
   transact(context, (tx) => {
     const held = demandLease(context, tx, caller, { lease: leaseId })
+    demandHost(tx, issued.host)
     demandConsent(context, tx, held.run)
     const { seconds } = held.lease
-    const renewed = { ...held.lease, endsAt: endOf(context, seconds), boot: bootOf(granted.decision), renewals: held.lease.renewals + 1 }
+    const boot = bootOf(granted.decision)
+    if (isBefore(boot, held.lease.boot)) throw new ProtocolError("wrong-state", "newer evidence has renewed the lease meanwhile")
+    const renewed = { ...held.lease, endsAt: endOf(context, seconds), boot, renewals: held.lease.renewals + 1 }
     tx.put("leases", leaseId, renewed)
     tx.put("runs", run.run, appendEvent(context, tx, held.run, { kind: "renewed", seconds }))
     const laboratory = held.lease.laboratory ? { laboratory: true } : {}
@@ -392,6 +456,11 @@ export async function renewLease(context: ManagerContext, caller: HostCaller, le
   })
   context.leases.extend(leaseId, context.time.monotonicMilliseconds() + lease.seconds * 1000, granted.judged)
   return { seconds: lease.seconds }
+}
+
+/** Of two renewals that were judged at once the later evidence counts, or a measurement list would become shorter than it was. */
+function isBefore(boot: LeaseRecord["boot"], known: LeaseRecord["boot"]): boolean {
+  return BigInt(boot.clock) < BigInt(known.clock) || boot.imaCertified < known.imaCertified
 }
 
 /** After the manager's restart the boot is judged from its start; its log is the one that the claim came with, unless the host sends it again. */

@@ -9,6 +9,7 @@ import type { DocumentCache } from "./documents.ts"
 import type { EnrolmentBook } from "./enrolments.ts"
 import type { MachineJudge } from "./judge.ts"
 import type { LeaseMemory } from "./leases.ts"
+import type { NetworkBudget } from "./network-budget.ts"
 import type { Store, Transaction } from "./store.ts"
 import type { Watchers } from "./watchers.ts"
 
@@ -35,7 +36,12 @@ export interface ManagerContext {
   readonly challenges: ChallengeBook
   readonly enrolments: EnrolmentBook
   readonly leases: LeaseMemory
+  /** Keys whose owners may propose policies, as the operator's file has them now. */
+  readonly members: MemberKeys
+  readonly budgets: { readonly claims: NetworkBudget; readonly enrolments: NetworkBudget }
 }
+
+export type MemberKeys = Pick<ReadonlySet<string>, "has" | "size">
 
 /** Reads of a step or outside of one. */
 export type Reader = Pick<Transaction, "get" | "list">
@@ -68,4 +74,6 @@ export interface StakeholderCaller {
 export interface HostCaller {
   readonly kind: "host"
   readonly tlsKey: Digest
+  /** IP address that the connection comes from; undefined where it is gone already. */
+  readonly address: string | undefined
 }

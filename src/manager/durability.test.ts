@@ -25,7 +25,7 @@ const steps: readonly Step[] = [
   async (study, memory) => (memory.lease = (await study.claim(memory.agent)).lease.id),
   (study, { agent, lease }) => study.renew(agent, lease),
   (study, { agent, run }) => study.call(routes.reportMetrics, agent, { params: { run }, body: { values: { epoch: 1, loss: 1 } } }),
-  (study, { agent, run }) => study.call(routes.finishRun, agent, { params: { run }, body: { status: "succeeded", exitCode: 0 } }),
+  (study, { agent, run }) => study.call(routes.finishRun, agent, { params: { run }, body: { status: "succeeded" } }),
   (study, { digest }) => study.withdraw(digest, clinic),
 ]
 
@@ -44,10 +44,10 @@ function checkInvariants(study: TestStudy): void {
     assert.equal(run.startedAt !== undefined, store.get("runKeys", run.run) !== undefined)
     for (let seq = 0; seq < run.nextEvent; seq++) assert.ok(store.get("events", `${run.run} ${seq}`))
   }
-  const receipts = store.list("receipts").toSorted((a, b) => a.receipt.index - b.receipt.index)
+  const receipts = store.list("receipts").toSorted((a, b) => a.link.index - b.link.index)
   const { logKey, instance } = study.manager.description
   assert.equal(verifyReceipts(receipts, { logKey, manager: instance }, noReceipts).count, store.count("receipts"))
-  const count = (kind: string): number => receipts.filter(({ receipt }) => receipt.kind === kind).length
+  const count = (kind: string): number => receipts.filter(({ receipt }) => receipt?.kind === kind).length
   assert.equal(count("policy-signed"), store.count("approvals"))
   assert.equal(count("policy-withdrawn"), store.count("withdrawals"))
   assert.equal(count("artifact-deposited"), store.count("deposits") + count("policy-withdrawn"))

@@ -4,16 +4,17 @@ import { canonicalJson } from "../bytes/json.ts"
 import { encodeBase64, parseBase64 } from "../bytes/text.ts"
 import { ProtocolError } from "../protocol/errors.ts"
 import type { EnrolmentChallenge, EnrolmentRequest, HostView } from "../protocol/messages.ts"
+import { hostSight, isPartyOfHost } from "./admission.ts"
 import { type HostCaller, type ManagerContext, newId, type StakeholderCaller, transact } from "./context.ts"
 import type { PendingEnrolment } from "./judge.ts"
 import { appendReceipt } from "./receipts.ts"
 import type { HostRecord } from "./records.ts"
 import { endRun } from "./run-end.ts"
-import { stakeholderOfKey } from "../policy/approval.ts"
 
 /** Time for ActivateCredential on a slow TPM. */
 const lifetimeMilliseconds = 120_000
-const maxPending = 256
+/** Each holds some KB of certificates; what one network may begin is bounded beside. */
+const maxPending = 1024
 const maxHosts = 10_000
 
 interface Waiting {
@@ -55,6 +56,7 @@ export class EnrolmentBook {
  * @throws {EvidenceError}, {MalformedError}; {ProtocolError} `already-exists`, `too-many-requests`
  */
 export async function beginEnrolment(context: ManagerContext, caller: HostCaller, request: EnrolmentRequest): Promise<EnrolmentChallenge> {
+  context.budgets.enrolments.spend(caller.address)
   const pending = await context.judge.beginEnrolment(request, context.time.now())
   refuseTaken(context.store.list("hosts"), request.host, pending)
   const enrolment = newId(context)
@@ -91,13 +93,15 @@ export function answerEnrolment(context: ManagerContext, caller: HostCaller, enr
   })
 }
 
-/** One name, one TPM, one attestation key; each only once. */
+/** One name, one TPM, one attestation key; each only once, and none again once it is retired. */
 function refuseTaken(hosts: readonly HostRecord[], host: string, pending: PendingEnrolment): void {
   const named = hosts.find((record) => record.host === host)
   if (named !== undefined && (named.retired || !isSameIdentity(named, pending)))
     throw new ProtocolError("already-exists", `the name ${host} belongs to ${named.retired ? "a retired host" : "another TPM or attestation key"}`)
-  const owner = hosts.find((record) => record.identity.endorsementKey === pending.identity.endorsementKey && !record.retired)
-  if (owner !== undefined && owner.host !== host) throw new ProtocolError("already-exists", `this TPM is enrolled as ${owner.host}`)
+  const owner = hosts.find((record) => record.identity.endorsementKey === pending.identity.endorsementKey)
+  if (owner === undefined || owner.host === host) return
+  // Certificates of TPMs are public: under which name one is enrolled is for those who may see the host.
+  throw new ProtocolError("already-exists", owner.retired ? "this TPM was retired, for good" : "this TPM is enrolled under another name")
 }
 
 function isSameIdentity(record: HostRecord, pending: PendingEnrolment): boolean {
@@ -110,25 +114,24 @@ export function viewHost({ host, identity, enrolledAt, retired }: HostRecord): H
 }
 
 /**
- * Retires a host for good and ends what runs on it. Any stakeholder of a policy that lists its endorsement key may.
- * @throws {ProtocolError} `not-found`, `not-permitted`
+ * Retires a host with its TPM for good and ends what runs on it. Any party of an active policy that lists its endorsement key may: who doubts a machine
+ * must be able to stop it without asking those who do not.
+ * @throws {ProtocolError} `not-found` where the caller does not see the host, `not-permitted`
  */
 export function retireHost(context: ManagerContext, caller: StakeholderCaller, host: string): HostView {
   return transact(context, (tx) => {
     const record = tx.get("hosts", host)
-    if (record === undefined) throw new ProtocolError("not-found", `there is no host ${host}`)
-    const listing = tx.list("policies").map(({ digest }) => context.documents.policy(tx, digest))
-    const by = listing
-      .filter(({ machines }) => Object.values(machines).some(({ tpm }) => tpm.endorsementKeys.includes(record.identity.endorsementKey)))
-      .flatMap((policy) => stakeholderOfKey(policy, caller.key) ?? [])[0]
-    if (by === undefined) throw new ProtocolError("not-permitted", "no policy that lists this machine names the caller")
+    if (record === undefined || !hostSight(context, tx, caller)(record)) throw new ProtocolError("not-found", `there is no host ${host}`)
+    if (!isPartyOfHost(context, tx, caller, record))
+      throw new ProtocolError("not-permitted", "no active policy that lists this machine names the caller")
     if (record.retired) return viewHost(record)
     const retired = { ...record, retired: true }
     tx.put("hosts", host, retired)
-    appendReceipt(context, tx, { kind: "host-retired", host, by })
+    // Parties of several policies see this, and each policy has its own names.
+    appendReceipt(context, tx, { kind: "host-retired", host, byKey: caller.key })
     for (const lease of tx.list("leases")) {
       const run = lease.host === host && lease.ended === undefined ? tx.get("runs", lease.run) : undefined
-      if (run !== undefined) endRun(context, tx, run, { state: "ended", code: "lease-ended", reason: `host ${host} was retired by ${by}`, by })
+      if (run !== undefined) endRun(context, tx, run, { state: "ended", code: "lease-ended", reason: `host ${host} was retired` })
     }
     return viewHost(retired)
   })

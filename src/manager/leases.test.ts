@@ -2,7 +2,7 @@ import assert from "node:assert/strict"
 import { test } from "node:test"
 import { encodeUtf8 } from "../bytes/text.ts"
 import { routes } from "../protocol/routes.ts"
-import { LaboratoryMachine } from "./machine.testing.ts"
+import { goodProgram, LaboratoryMachine } from "./machine.testing.ts"
 import { makeAgent, makeParts, TestStudy } from "./study.testing.ts"
 
 const parts = await makeParts()
@@ -25,7 +25,7 @@ test("renewLease() goes on from the last certified entry, again and again", asyn
     assert.deepEqual(await study.call(routes.renewLease, agent, { params: { lease: grant.lease.id }, body }), { seconds: 60 })
   }
   const { receipts } = await study.call(routes.listReceipts, study.as(clinic))
-  assert.equal(receipts.filter(({ receipt }) => receipt.kind === "lease-renewed").length, 3)
+  assert.equal(receipts.filter(({ receipt }) => receipt?.kind === "lease-renewed").length, 3)
 })
 
 test("a lease ends by time, on the monotonic clock, and its run with it", async () => {
@@ -58,7 +58,7 @@ test("renewLease() refuses a bad line and a reboot; the run ends and stays ended
     assert.equal(view.state, "ended")
     if (spoil === "program") assert.equal(view.reason, "renewal refused: ima-unknown-file")
     await assert.rejects(study.renew(agent, grant.lease.id), { code: "lease-ended" })
-    await assert.rejects(study.call(routes.finishRun, agent, { params: { run }, body: { status: "succeeded", exitCode: 0 } }), {
+    await assert.rejects(study.call(routes.finishRun, agent, { params: { run }, body: { status: "succeeded" } }), {
       code: "lease-ended",
     })
   }
@@ -117,6 +117,39 @@ test("a policy that expires while a renewal is judged is not renewed, and a leas
   }
 })
 
+test("renewLease() renews nothing of a host that is retired while it is judged", async () => {
+  const study = await TestStudy.create(parts)
+  const { agent, grant, run } = await study.running()
+  study.whileJudging = async () => void (await study.call(routes.retireHost, study.as(vendor), { params: { host: "host-1" }, body: {} }))
+  await assert.rejects(study.renew(agent, grant.lease.id), { code: "lease-ended" })
+  assert.deepEqual(await stateOf(study, run), ["ended", "host host-1 was retired"])
+})
+
+test("of two renewals at once both go on from where their challenges were given, and the later evidence counts", async () => {
+  const own = await makeParts()
+  const study = await TestStudy.create(own)
+  const { agent, grant } = await study.running()
+  const { id } = grant.lease
+  const [a, b] = [await study.challenge(agent, "host-1", id), await study.challenge(agent, "host-1", id)]
+  const older = study.evidence(a, agent)
+  own.machine.measure("/usr/bin/agent", goodProgram)
+  const newer = study.evidence(b, agent)
+  const renew = async (body: typeof older): Promise<unknown> => study.call(routes.renewLease, agent, { params: { lease: id }, body })
+  // The newer one overtakes the older while that is judged.
+  study.whileJudging = async () => {
+    study.whileJudging = async () => undefined
+    await renew(newer)
+  }
+  await assert.rejects(renew(older), { code: "wrong-state" })
+  assert.equal(study.store.get("leases", id)?.renewals, 1)
+  // In their order both count, though the second challenge was given before the first renewal.
+  const [c, d] = [await study.challenge(agent, "host-1", id), await study.challenge(agent, "host-1", id)]
+  own.machine.measure("/usr/bin/agent", goodProgram)
+  await renew(study.evidence(c, agent))
+  await renew(study.evidence(d, agent))
+  assert.equal(study.store.get("leases", id)?.renewals, 3)
+})
+
 test("after a restart the whole boot is shown once more, and the lease goes on", async () => {
   const study = await TestStudy.create(parts)
   const { agent, grant, run } = await study.running()
@@ -165,7 +198,7 @@ test("calls under a lease come from its TLS key and host only", async () => {
   await study.enrol(other, "host-2", new LaboratoryMachine(parts.authority))
   await assert.rejects(study.challenge(agent, "host-2", grant.lease.id), { code: "not-found" })
   await assert.rejects(study.call(routes.reportMetrics, other, { params, body: { values: { epoch: 1, loss: 1 } } }), { code: "not-found" })
-  await assert.rejects(study.call(routes.finishRun, other, { params, body: { status: "failed", exitCode: 1 } }), { code: "not-found" })
+  await assert.rejects(study.call(routes.finishRun, other, { params, body: { status: "failed", reason: "job-failed" } }), { code: "not-found" })
   const body = { name: "model", manifest: {} }
   await assert.rejects(study.call(routes.reportOutput, other, { params, body }), { code: "not-found" })
 })

@@ -91,6 +91,12 @@ export function demandLease(
   return { lease, run }
 }
 
+/** That a TLS key holds a lease, or held one. @throws {ProtocolError} `not-found` */
+export function demandHolder(context: ManagerContext, caller: HostCaller): void {
+  if (!context.store.list("leases").some(({ tlsKey }) => tlsKey === caller.tlsKey))
+    throw new ProtocolError("not-found", "there is no lease of this TLS key")
+}
+
 /** Any running lease of a TLS key; undefined when it has none. */
 export function leaseOfKey(context: ManagerContext, caller: HostCaller): LeaseRecord | undefined {
   return context.store.list("leases").find((lease) => lease.tlsKey === caller.tlsKey && lease.ended === undefined && !isTimeOver(context, lease))

@@ -74,12 +74,17 @@ const separator = new Uint8Array(4)
 const bootEvents: readonly (readonly [number, keyof typeof eventTypes, Uint8Array])[] = [
   [0, "EV_S_CRTM_VERSION", encodeUtf8("1.0")],
   ...[0, 1, 2, 3, 4, 5, 6, 7].map((pcr) => [pcr, "EV_SEPARATOR", separator] as const),
+  [8, "EV_IPL", encodeUtf8("/vmlinuz ima_policy=tcb")],
   [9, "EV_EVENT_TAG", encodeUtf8("kernel and initrd")],
   [5, "EV_EFI_ACTION", encodeUtf8("Exit Boot Services Invocation")],
   [5, "EV_EFI_ACTION", encodeUtf8("Exit Boot Services Returned with Success")],
 ]
 
-export const imaPolicyText = encodeUtf8("measure func=BPRM_CHECK\n")
+/** The shortest policy that lists all that must be. */
+export const imaRules = ["BPRM", "MMAP", "FILE", "MODULE", "FIRMWARE", "POLICY", "KEXEC_KERNEL", "KEXEC_INITRAMFS", "KEY"]
+  .map((check) => `measure func=${check}_CHECK\n`)
+  .concat("measure func=KEXEC_CMDLINE\n", "measure func=CRITICAL_DATA\n")
+  .join("")
 export const goodProgram = encodeUtf8("#!/usr/bin/node")
 
 /** One machine in one boot. */
@@ -107,7 +112,7 @@ export class LaboratoryMachine {
     this.#bootPcrs = bootRegisters(this.eventLog)
     const aggregate = sha256(concatBytes(...Array.from({ length: 10 }, (_, pcr) => this.#bootPcrs.get(pcr) ?? new Uint8Array(32))))
     this.#measureDigest("boot_aggregate", aggregate)
-    this.measure("/etc/ima/policy", imaPolicyText)
+    this.measure("/root/etc/ima/policy", encodeUtf8(imaRules))
     this.measure("/usr/bin/agent", goodProgram)
   }
 
@@ -234,7 +239,7 @@ export function captureReferences(machine: LaboratoryMachine): { readonly boot: 
     ima: captureImaReference({
       ...times,
       files: [{ path: "/usr/bin/agent", digest: digestOf(goodProgram) }],
-      imaPolicy: { path: "/etc/ima/policy", digest: digestOf(imaPolicyText) },
+      imaPolicy: { path: "/root/etc/ima/policy", rules: imaRules, before: [], replaceable: "no" },
     }),
   }
 }

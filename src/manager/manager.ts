@@ -8,11 +8,12 @@ import { createApp, type ManagerApp } from "./api.ts"
 import type { BlobFolder } from "./blobs.ts"
 import { ChallengeBook } from "./challenges.ts"
 import { ManagerTime, type Clock } from "./clock.ts"
-import type { ManagerContext } from "./context.ts"
+import type { ManagerContext, MemberKeys } from "./context.ts"
 import { DocumentCache } from "./documents.ts"
 import { EnrolmentBook } from "./enrolments.ts"
 import type { MachineJudge } from "./judge.ts"
 import { expireLeases, LeaseMemory, restoreLeases } from "./leases.ts"
+import { NetworkBudget } from "./network-budget.ts"
 import type { KeysRecord } from "./records.ts"
 import type { Store } from "./store.ts"
 import type { VaultKind } from "./vault.ts"
@@ -25,6 +26,7 @@ export interface ManagerOptions {
   readonly randomBytes: (length: number) => Uint8Array
   readonly judge: MachineJudge
   readonly vault: VaultKind
+  readonly members: MemberKeys
   /** What the description's `configuration` is the digest of. */
   readonly configuration: unknown
 }
@@ -42,7 +44,7 @@ export interface Manager {
  * @throws {TypeError} for a store without keys
  */
 export function createManager(options: ManagerOptions): Manager {
-  const { store, blobs, clock, randomBytes, judge } = options
+  const { store, blobs, clock, randomBytes, judge, members } = options
   const keys = store.get("keys", keysKey)
   if (keys === undefined) throw new TypeError("internal: the store holds no manager keys")
   const identityKey = createPrivateKey(keys.identityKey)
@@ -63,10 +65,17 @@ export function createManager(options: ManagerOptions): Manager {
     challenges: new ChallengeBook(monotonic, randomBytes),
     enrolments: new EnrolmentBook(monotonic),
     leases: new LeaseMemory(),
+    members,
+    budgets: { claims: new NetworkBudget(monotonic, claimsPerNetwork), enrolments: new NetworkBudget(monotonic, enrolmentsPerNetwork) },
   }
   restoreLeases(context)
   return { app: createApp(context), description, tick: () => expireLeases(context) }
 }
+
+/** A farm behind one address that starts all at once waits a little; an agent asks again by itself. */
+const claimsPerNetwork = { most: 128, windowMilliseconds: 120_000 } as const
+/** An enrolment costs the manager a certificate chain and a credential. */
+const enrolmentsPerNetwork = { most: 32, windowMilliseconds: 120_000 } as const
 
 /** Key of the one record in table `keys`. */
 export const keysKey = "manager"

@@ -9,6 +9,7 @@ import { routes } from "../protocol/routes.ts"
 import { voteDigest } from "../protocol/statements.ts"
 import { encodeAgeHeader, generateFileKey, openAgeHeader, parseAgeHeader } from "../sealing/header.ts"
 import type { ArtifactManifest } from "../sealing/manifest.ts"
+import type { Policy } from "../policy/document.ts"
 import { type AgentKeys, makeParts, type Party, random, signManifest, TestStudy, toJson } from "./study.testing.ts"
 
 const parts = await makeParts()
@@ -56,7 +57,7 @@ async function finished(): Promise<{ study: TestStudy; digest: Digest; sealed: S
   const sealed = await seal(grant.outputRecipient)
   await upload(study, agent, sealed)
   await report(study, agent, run, sealed)
-  await study.call(routes.finishRun, agent, { params: { run }, body: { status: "succeeded", exitCode: 0 } })
+  await study.call(routes.finishRun, agent, { params: { run }, body: { status: "succeeded" } })
   const { outputs } = await study.call(routes.listOutputs, study.as(clinic), { query: `?run=${run}` })
   const [view] = outputs
   assert.ok(view)
@@ -84,7 +85,7 @@ test("an output waits for its votes, then goes to the named consumer, rewrapped"
   assert.deepEqual(fileKey, sealed.fileKey)
   await assert.rejects(openAgeHeader(parseAgeHeader(parseBase64(header.header)), vendor.recipientIdentity), { code: "wrong-key" })
   assert.equal(released.output.state, "released")
-  const kinds = (await study.call(routes.listReceipts, study.as(clinic))).receipts.map(({ receipt }) => receipt.kind)
+  const kinds = (await study.call(routes.listReceipts, study.as(clinic))).receipts.map(({ receipt }) => receipt?.kind)
   assert.deepEqual(kinds.slice(-4), ["output-received", "run-finished", "vote-cast", "output-released"])
 })
 
@@ -180,7 +181,7 @@ test("consent that goes away while a package is made stops it", async () => {
   }
   await assert.rejects(fetchPackage(study, view, consortium), { code: "policy-withdrawn" })
   const { receipts } = await study.call(routes.listReceipts, study.as(clinic))
-  assert.ok(receipts.every(({ receipt }) => receipt.kind !== "output-released"))
+  assert.ok(receipts.every(({ receipt }) => receipt?.kind !== "output-released"))
 })
 
 test("a lease that ends while an output is checked takes the output with it", async () => {
@@ -203,4 +204,118 @@ test("a withdrawal from another policy does not lock what came from this one", a
   const other = await study.submit(study.policy({ study: "other" }))
   await study.withdraw(other, clinic)
   assert.equal((await fetchPackage(study, view, consortium)).output.state, "released")
+})
+
+/** The first study's model as an input of a second one, which its owner names and deposits. */
+function secondPolicy(study: TestStudy, first: Digest, model: Digest, laboratoryRoots: readonly Digest[]): Policy {
+  const policy = study.policy({ study: "second" })
+  const { host } = policy.machines
+  const { train } = policy.jobs
+  assert.ok(host !== undefined && train !== undefined && first !== model)
+  return {
+    ...policy,
+    stakeholders: { ...policy.stakeholders, clinic: { keys: [clinic.key], roles: ["data", "model"] } },
+    artifacts: {
+      model: { kind: "model", owner: "clinic", manifest: model },
+      trainer: { kind: "code", owner: "vendor", manifest: parts.trainer.digest },
+    },
+    machines: { host: { ...host, tpm: { ...host.tpm, laboratoryRoots } } },
+    jobs: { train: { ...train, inputs: { model: "/opt/ml/input/model", trainer: "/opt/ml/code" } } },
+  }
+}
+
+/** Signed by all, the model's key deposited by its owner, whose laboratory copy of it this is. */
+async function agreeSecond(study: TestStudy, policy: Policy, run: string, sealed: Sealed): Promise<Digest> {
+  const digest = await study.submit(policy)
+  for (const party of [clinic, vendor, consortium]) await study.sign(digest, party)
+  await depositModel(study, digest, run, sealed)
+  await study.deposit(digest, "trainer", vendor, parts.trainer)
+  return digest
+}
+
+async function depositModel(study: TestStudy, digest: Digest, run: string, sealed: Sealed): Promise<void> {
+  const identity = study.store.get("runKeys", run)?.identity ?? ""
+  await study.deposit(digest, "model", clinic, await signManifest(sealed.manifest, identity, clinic.privateKey))
+}
+
+const laboratoryRoot = digestOf(parts.authority.root)
+
+/** From now on the machine's TPM is a vendor's. */
+function leaveLaboratory(study: TestStudy): void {
+  study.store.transact(new Date(study.clock.wall), (tx) => {
+    const host = tx.get("hosts", "host-1")
+    assert.ok(host)
+    tx.put("hosts", "host-1", { ...host, identity: { ...host.identity, rootKind: "vendor" } })
+  })
+}
+
+test("a laboratory's taint follows its outputs through a second policy, onto a vendor's machine", async () => {
+  const { study, digest: first, sealed, view, agent, run } = await finished()
+  assert.equal(view.laboratory, true)
+  const model = view.ciphertext
+  const refused = study.submit(secondPolicy(study, first, model, []))
+  await assert.rejects(refused, { code: "invalid-policy" })
+  const second = await agreeSecond(study, secondPolicy(study, first, model, [laboratoryRoot]), run, sealed)
+  leaveLaboratory(study)
+  const secondRun = await study.queue(second)
+  const grant = await study.claim(agent)
+  assert.deepEqual([grant.run, study.store.get("runs", secondRun)?.laboratory], [secondRun, true])
+  const made = await seal(grant.outputRecipient)
+  await upload(study, agent, made)
+  await report(study, agent, secondRun, made)
+  const { outputs } = await study.call(routes.listOutputs, study.as(clinic), { query: `?run=${secondRun}` })
+  assert.deepEqual(
+    outputs.map(({ laboratory }) => laboratory),
+    [true],
+  )
+  const record = study.store.get("derivations", outputs[0]?.ciphertext ?? model)
+  assert.deepEqual([record?.laboratoryRoots, record?.policies], [[laboratoryRoot], [second, first]])
+  const { receipts } = await study.call(routes.listReceipts, study.as(clinic))
+  const ofSecond = receipts.flatMap(({ receipt }) =>
+    receipt?.run === secondRun && ["key-released", "output-received"].includes(receipt.kind) ? [receipt] : [],
+  )
+  assert.deepEqual(
+    ofSecond.map(({ laboratory }) => laboratory),
+    [true, true],
+  )
+  const third = secondPolicy(study, first, outputs[0]?.ciphertext ?? model, [])
+  await assert.rejects(study.submit({ ...third, study: "third" }), { code: "invalid-policy" })
+})
+
+test("a policy that was agreed on before its input turned out to be a laboratory's gets no key for it", async () => {
+  const study = await TestStudy.create(parts)
+  const { digest: first, agent, run, grant } = await study.running()
+  const sealed = await seal(grant.outputRecipient)
+  const model = (await signManifest(sealed.manifest, "", clinic.privateKey)).digest
+  const second = await agreeSecond(study, secondPolicy(study, first, model, []), run, sealed)
+  await study.queue(second)
+  await upload(study, agent, sealed)
+  await report(study, agent, run, sealed)
+  await study.call(routes.finishRun, agent, { params: { run }, body: { status: "succeeded" } })
+  leaveLaboratory(study)
+  const code = "laboratory-not-accepted"
+  await assert.rejects(study.claim(agent), { code, status: 403 })
+  await assert.rejects(study.queue(second), { code })
+  await assert.rejects(depositModel(study, second, run, sealed), { code })
+})
+
+test("one content under two outputs keeps every owner that either has, and every policy", async () => {
+  const { train } = (await TestStudy.create(parts)).policy().jobs
+  const output = train?.outputs["model"]
+  assert.ok(train !== undefined && output !== undefined)
+  const second = { ...output, path: "/opt/ml/report", waive: ["clinic"], release: { require: "all", of: ["vendor"] } } as const
+  for (const names of [
+    ["model", "report"],
+    ["report", "model"],
+  ]) {
+    const study = await TestStudy.create(parts)
+    const { digest, agent, run, grant } = await study.running(
+      study.policy({ jobs: { train: { ...train, outputs: { model: output, report: second } } } }),
+    )
+    const sealed = await seal(grant.outputRecipient)
+    await upload(study, agent, sealed)
+    for (const name of names) await report(study, agent, run, sealed, name)
+    const [record, ...others] = study.store.list("derivations")
+    assert.deepEqual([record?.origins.map(({ name }) => name).toSorted(), record?.policies, others], [["clinic", "vendor"], [digest], []])
+  }
 })

@@ -2,7 +2,7 @@ import type { Digest } from "../bytes/digest.ts"
 import { encodeBase64 } from "../bytes/text.ts"
 import type { StatementSignature } from "../pki/statement.ts"
 import { demandTerms, releaseTerms, stakeholderOfKey, tallyRelease, type Tally } from "../policy/approval.ts"
-import { originsOfDerived } from "../policy/derivation.ts"
+import { type Derivation, derivationOfOutput, mergeDerivations } from "../policy/derivation.ts"
 import { own, type Policy } from "../policy/document.ts"
 import { ProtocolError } from "../protocol/errors.ts"
 import type { OutputPackage, OutputRequest, OutputView } from "../protocol/messages.ts"
@@ -13,10 +13,11 @@ import { parseAgeHeader, rewrapHeader } from "../sealing/header.ts"
 import { type ArtifactManifest, manifestDigest, signedManifestSchema, verifyManifest } from "../sealing/manifest.ts"
 import { type HostCaller, type ManagerContext, newId, pairKey, type Reader, type StakeholderCaller, transact } from "./context.ts"
 import { appendEvent } from "./events.ts"
-import { demandLease } from "./leases.ts"
+import { demandLease, type HeldLease } from "./leases.ts"
 import { appendReceipt } from "./receipts.ts"
 import type { OutputRecord } from "./records.ts"
 import { demandStakeholder, derivationsOf, readStanding, signerOf, withdrawnKeysBehind } from "./standing.ts"
+import type { Transaction } from "./store.ts"
 
 /** Room for what sealing adds: 16 bytes per 64 KiB, headers of some 3 KB, the tar's blocks and the index. */
 const sealingOverhead = { factor: 1.1, bytes: 1_048_576 } as const
@@ -62,6 +63,7 @@ export async function reportOutput(context: ManagerContext, caller: HostCaller, 
     const known = tx.list("outputs").find((output) => output.run === runId && output.name === request.name)
     if (known?.ciphertext === ciphertext) return { output: known.output }
     if (known !== undefined) throw new ProtocolError("wrong-state", `output ${request.name} of this run was reported before, with other content`)
+    const made = derivationOfOutput(policy, job, terms.waive ?? [], machineRoots(tx, held), derivationsOf(tx))
     const record: OutputRecord = {
       output: newId(context),
       run: runId,
@@ -73,19 +75,11 @@ export async function reportOutput(context: ManagerContext, caller: HostCaller, 
       ciphertext,
       sizeBytes,
       released: false,
-      laboratory: held.run.laboratory,
+      laboratory: made.laboratoryRoots.length > 0,
       at: context.time.nowText(),
     }
-    const waive = [...(terms.waive ?? [])]
-    const origins = originsOfDerived(policy, job, waive, derivationsOf(tx)).map(({ name, keys }) => ({ name, keys: [...keys] }))
-    const behind = Object.keys(job.inputs).flatMap((artifact) => policiesBehind(tx, policy, artifact))
     tx.put("outputs", record.output, record)
-    tx.put("derivations", ciphertext, {
-      manifest: ciphertext,
-      origins,
-      policies: [...new Set([run.policy, ...behind])],
-      laboratory: record.laboratory,
-    })
+    putDerivation(tx, ciphertext, made)
     tx.put("runs", runId, appendEvent(context, tx, held.run, { kind: "output", output: record.output, name: record.name }))
     const laboratory = record.laboratory ? { laboratory: true } : {}
     appendReceipt(context, tx, {
@@ -109,9 +103,23 @@ function outputOf(
   return output
 }
 
-function policiesBehind(reader: Reader, policy: Policy, artifact: string): readonly Digest[] {
-  const manifest = own(policy.artifacts, artifact)?.manifest
-  return (manifest === undefined ? undefined : reader.get("derivations", manifest)?.policies) ?? []
+/** The laboratory root that the machine of a run chains to, as it was enrolled. */
+function machineRoots(reader: Reader, { lease }: HeldLease): readonly Digest[] {
+  const identity = reader.get("hosts", lease.host)?.identity
+  if (identity === undefined) throw new TypeError("internal: lease of a host that was never enrolled")
+  return identity.rootKind === "laboratory" ? [identity.root] : []
+}
+
+/** One content may be reported as several outputs, on other terms each: nothing that stood behind it before is forgotten. */
+function putDerivation(tx: Transaction, manifest: Digest, made: Derivation): void {
+  const known = tx.get("derivations", manifest)
+  const { origins, policies, laboratoryRoots } = known === undefined ? made : mergeDerivations(known, made)
+  tx.put("derivations", manifest, {
+    manifest,
+    origins: origins.map(({ name, keys }) => ({ name, keys: [...keys] })),
+    policies: [...policies],
+    laboratoryRoots: [...laboratoryRoots],
+  })
 }
 
 function blobsOf(manifest: ArtifactManifest): readonly { readonly digest: Digest; readonly sizeBytes: number }[] {

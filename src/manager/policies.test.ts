@@ -167,7 +167,7 @@ test("receipts are linked, signed and complete; a cut or changed list is refused
   const { logKey, instance } = study.manager.description
   const list = await study.call(routes.listReceipts, study.as(clinic))
   assert.deepEqual(
-    list.receipts.map(({ receipt }) => receipt.kind),
+    list.receipts.map(({ receipt }) => receipt?.kind),
     ["policy-submitted", "policy-signed", "policy-signed", "policy-signed", "policy-activated", "artifact-deposited", "artifact-deposited"],
   )
   const expected = { logKey, manager: instance }
@@ -177,14 +177,15 @@ test("receipts are linked, signed and complete; a cut or changed list is refused
   const more = await study.call(routes.listReceipts, study.as(clinic), { query: `?from=${head.count}` })
   assert.equal(verifyReceipts(more.receipts, expected, head).count, 8)
   const [first, second, ...rest] = list.receipts
-  assert.ok(first && second)
+  assert.ok(first?.receipt && second)
   const spoiled = [
     [second, ...rest],
     [first, ...rest],
     [first, first],
     [{ ...first, receipt: { ...first.receipt, by: "vendor" } }],
     [{ ...first, signature: signStatement("receipt", digest, clinic.privateKey) }],
-    [{ ...first, receipt: { ...first.receipt, manager: "0".repeat(32) } }],
+    [{ ...first, link: { ...first.link, manager: "0".repeat(32) } }],
+    [{ ...first, link: { ...first.link, receipt: second.link.receipt } }],
   ]
   for (const receipts of spoiled) assert.throws(() => verifyReceipts(receipts, expected, noReceipts), { code: "wrong-receipts" })
   await assert.rejects(study.call(routes.listReceipts, study.as(stranger)), { code: "not-permitted" })

@@ -1,4 +1,5 @@
 import { digestOfJson, type Digest } from "../bytes/digest.ts"
+import { canonicalJsonBytes } from "../bytes/json.ts"
 import type { StatementSignature } from "../pki/statement.ts"
 import { stakeholderOfKey } from "../policy/approval.ts"
 import { checkPolicy } from "../policy/check.ts"
@@ -7,7 +8,8 @@ import { PolicyError } from "../policy/errors.ts"
 import { parseReferenceValue, referencesByDigest } from "../policy/reference.ts"
 import { ProtocolError } from "../protocol/errors.ts"
 import type { PolicyStatus, PolicyView, SubmitPolicyRequest } from "../protocol/messages.ts"
-import { type ManagerContext, pairKey, type StakeholderCaller, transact } from "./context.ts"
+import { demandProposer } from "./admission.ts"
+import { type ManagerContext, pairKey, type Reader, type StakeholderCaller, transact } from "./context.ts"
 import { appendReceipt } from "./receipts.ts"
 import { endRunsWithoutConsent } from "./run-end.ts"
 import { demandStakeholder, derivationsOf, readStanding, signerOf, statusOf } from "./standing.ts"
@@ -15,9 +17,11 @@ import type { Transaction } from "./store.ts"
 
 /** Most policies that one manager keeps; each holds up to 32 MB of references. */
 const maxPolicies = 1000
+/** What one key may have proposed: waiting for signatures now, and ever, for nothing of it is removed. */
+const quota = { waiting: 32, ever: 250, everBytes: 536_870_912 } as const
 
 /**
- * Takes a proposed policy with its references. Proposing it again changes nothing.
+ * Takes a proposed policy with its references, of a member or as the successor of a policy that names the caller. Proposing it again changes nothing.
  * @throws {PolicyError} `invalid-policy`, `invalid-reference`
  * @throws {ProtocolError} `policy-expired`, `not-permitted`, `wrong-manager`, `limit-exceeded`
  */
@@ -35,8 +39,12 @@ export function submitPolicy(context: ManagerContext, caller: StakeholderCaller,
   if (problems.length > 0) throw new PolicyError("invalid-policy", problems)
   return transact(context, (tx) => {
     if (tx.get("policies", digest) === undefined) {
+      demandProposer(context, tx, caller, policy)
       if (tx.count("policies") >= maxPolicies) throw new ProtocolError("limit-exceeded", `the manager keeps ${maxPolicies} policies already`)
-      for (const [name, reference] of references) if (tx.get("references", name) === undefined) tx.put("references", name, toDocument(reference))
+      const added = [...references].filter(([name]) => tx.get("references", name) === undefined)
+      const storedBytes = [request.policy, ...added.map(([, reference]) => reference)].reduce((sum, document) => sum + sizeOf(document), 0)
+      demandQuota(context, tx, caller, storedBytes)
+      for (const [name, reference] of added) tx.put("references", name, toDocument(reference))
       tx.put("policies", digest, {
         digest,
         study: policy.study,
@@ -45,11 +53,29 @@ export function submitPolicy(context: ManagerContext, caller: StakeholderCaller,
         state: "proposed",
         submittedAt: context.time.nowText(),
         submittedBy,
+        submitterKey: caller.key,
+        storedBytes,
       })
       appendReceipt(context, tx, { kind: "policy-submitted", policy: digest, by: submittedBy })
     }
     return statusOf(readStanding(context, tx, digest))
   })
+}
+
+/** @throws {ProtocolError} `limit-exceeded` */
+function demandQuota(context: ManagerContext, reader: Reader, caller: StakeholderCaller, storedBytes: number): void {
+  const own = reader.list("policies").filter(({ submitterKey }) => submitterKey === caller.key)
+  const waiting = own.filter(({ digest }) => readStanding(context, reader, digest).state === "proposed")
+  if (waiting.length >= quota.waiting)
+    throw new ProtocolError("limit-exceeded", `${waiting.length} policies of yours wait for signatures already; withdraw some, or let them expire`)
+  if (own.length >= quota.ever) throw new ProtocolError("limit-exceeded", `the manager takes ${quota.ever} policies of one key, and has them`)
+  const bytes = own.reduce((sum, record) => sum + record.storedBytes, storedBytes)
+  if (bytes > quota.everBytes)
+    throw new ProtocolError("limit-exceeded", `policies of yours with their references would take ${bytes} bytes, of ${quota.everBytes} for one key`)
+}
+
+function sizeOf(document: object): number {
+  return canonicalJsonBytes(document).length
 }
 
 /** References came in as documents and were parsed; what is kept is the parsed form, which has the same digest. */

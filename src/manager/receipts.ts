@@ -1,34 +1,54 @@
-import type { Receipt, SignedReceipt } from "../protocol/messages.ts"
-import { receiptDigest, signReceipt } from "../protocol/receipts.ts"
-import type { ManagerContext } from "./context.ts"
-import type { Store, Transaction } from "./store.ts"
+import { encodeHex } from "../bytes/text.ts"
+import type { Receipt, ReceiptLink, ShownReceipt, SignedReceipt } from "../protocol/messages.ts"
+import { linkDigest, receiptDigest, signReceipt } from "../protocol/receipts.ts"
+import { hostSight, policiesOf } from "./admission.ts"
+import type { ManagerContext, StakeholderCaller } from "./context.ts"
+import type { Transaction } from "./store.ts"
 
-/** What a receipt says, without its place in the list. */
-export type ReceiptFacts = Omit<Receipt, "perun" | "index" | "previous" | "at" | "manager">
+/** What a receipt says. */
+export type ReceiptFacts = Omit<Receipt, "salt" | "at">
 
 /** Adds a signed receipt to the list, in the same step as what it is about, so that neither is there without the other. */
 export function appendReceipt(context: ManagerContext, tx: Transaction, facts: ReceiptFacts): void {
   const index = tx.count("receipts")
   const last = index === 0 ? undefined : tx.get("receipts", receiptKey(index - 1))
   if (index > 0 && last === undefined) throw new TypeError(`internal: receipt ${index - 1} is missing`)
-  const receipt: Receipt = {
+  const receipt: Receipt = { salt: encodeHex(context.randomBytes(16)), at: context.time.nowText(), ...facts }
+  const link: ReceiptLink = {
     perun: 1,
     index,
-    previous: last === undefined ? null : receiptDigest(last.receipt),
-    at: context.time.nowText(),
+    previous: last === undefined ? null : linkDigest(last.link),
     manager: context.description.instance,
-    ...facts,
+    receipt: receiptDigest(receipt),
   }
-  tx.put("receipts", receiptKey(index), signReceipt(receipt, context.keys.identityKey))
+  tx.put("receipts", receiptKey(index), signReceipt(link, receipt, context.keys.identityKey))
 }
 
-/** Receipts from an index on, at most `limit`. */
-export function listReceipts(store: Store, from: number, limit: number): { readonly receipts: SignedReceipt[]; readonly total: number } {
+/**
+ * Receipts from an index on, at most `limit`: what concerns a policy that names the caller, or a host that it sees; of all others the signed link alone,
+ * which says no more than that there is a receipt at this place.
+ */
+export function listReceipts(
+  context: ManagerContext,
+  caller: StakeholderCaller,
+  from: number,
+  limit: number,
+): { readonly receipts: ShownReceipt[]; readonly total: number } {
+  const { store } = context
   const total = store.count("receipts")
-  const receipts: SignedReceipt[] = []
+  const policies = new Set(policiesOf(context, store, caller).map(({ digest }) => digest))
+  const seesHost = hostSight(context, store, caller)
+  const isShown = ({ policy, host }: Receipt): boolean => {
+    if (policy !== undefined) return policies.has(policy)
+    const record = host === undefined ? undefined : store.get("hosts", host)
+    return record !== undefined && seesHost(record)
+  }
+  const receipts: ShownReceipt[] = []
   for (let index = from; index < total && receipts.length < limit; index++) {
-    const receipt = store.get("receipts", receiptKey(index))
-    if (receipt !== undefined) receipts.push(receipt)
+    const signed: SignedReceipt | undefined = store.get("receipts", receiptKey(index))
+    if (signed === undefined) throw new TypeError(`internal: receipt ${index} is missing`)
+    const { link, signature } = signed
+    receipts.push(isShown(signed.receipt) ? signed : { link, signature })
   }
   return { receipts, total }
 }

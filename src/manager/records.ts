@@ -32,6 +32,10 @@ const policyRecord = z.strictObject({
   state: z.enum(["proposed", "active", "superseded"]),
   submittedAt: timeSchema,
   submittedBy: nameSchema,
+  /** Key of who submitted it; names are another's to choose. */
+  submitterKey: keyTextSchema,
+  /** What the submission added to the store, in bytes of JSON. */
+  storedBytes: z.int().min(0),
   activatedAt: timeSchema.optional(),
 })
 
@@ -74,6 +78,8 @@ const runRecord = z.strictObject({
   report: runReportSchema.optional(),
   evidence: digestSchema.optional(),
   refusals: z.array(refusalViewSchema),
+  /** Refusals written down so far; see claims.ts. */
+  recordedRefusals: z.strictObject({ judged: z.int().min(0), unproven: z.int().min(0) }),
   /** Next event's number. */
   nextEvent: z.int().min(0),
   metrics: z.strictObject({ bytes: z.int().min(0), minute: z.int().min(0), inMinute: z.int().min(0) }),
@@ -134,7 +140,8 @@ const derivationRecord = z.strictObject({
   origins: z.array(z.strictObject({ name: z.string(), keys: z.array(keyTextSchema) })),
   /** Policies under which it came to be: a withdrawal from any of them locks it. */
   policies: z.array(digestSchema),
-  laboratory: z.boolean(),
+  /** INSECURE LABORATORY where there is one. */
+  laboratoryRoots: z.array(digestSchema),
 })
 
 export const recordSchemas = {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict"
 import { test } from "node:test"
-import type { RunEvent } from "../protocol/messages.ts"
+import type { RunEvent, RunReport } from "../protocol/messages.ts"
 import { routes } from "../protocol/routes.ts"
 import { makeAgent, makeParts, type Party, TestStudy } from "./study.testing.ts"
 
@@ -36,7 +36,7 @@ test("queueRun() is for stakeholders, known jobs, and as often as the policy all
 test("a run that was started counts for ever", async () => {
   const study = await TestStudy.create(parts)
   const { digest, agent, run } = await study.running()
-  await study.call(routes.finishRun, agent, { params: { run }, body: { status: "failed", exitCode: 1 } })
+  await study.call(routes.finishRun, agent, { params: { run }, body: { status: "failed", reason: "job-failed" } })
   await study.queue(digest)
   await assert.rejects(study.queue(digest), { code: "no-runs-left" })
 })
@@ -53,7 +53,7 @@ test("cancelRun() ends a running job's lease and says who did it", async () => {
 test("finishRun() ends run and lease; saying it again changes nothing, cancelling is too late", async () => {
   const study = await TestStudy.create(parts)
   const { agent, grant, run } = await study.running()
-  const report = { status: "succeeded", exitCode: 0, rowsPerInput: { records: 285 }, wallSeconds: 12.5 } as const
+  const report = { status: "succeeded", rowsPerInput: { records: 285 }, wallSeconds: 20 } as const
   await study.call(routes.finishRun, agent, { params: { run }, body: report })
   await study.call(routes.finishRun, agent, { params: { run }, body: report })
   await assert.rejects(study.call(routes.finishRun, await makeAgent(), { params: { run }, body: report }), { code: "not-found" })
@@ -61,6 +61,67 @@ test("finishRun() ends run and lease; saying it again changes nothing, cancellin
   assert.deepEqual([view.state, view.report], ["succeeded", report])
   await assert.rejects(study.renew(agent, grant.lease.id), { code: "lease-ended" })
   await assert.rejects(study.call(routes.cancelRun, study.as(clinic), { params: { run }, body: {} }), { code: "wrong-state" })
+})
+
+test("finishRun() takes only what the policy lets a report say", async () => {
+  const study = await TestStudy.create(parts)
+  const { agent, run } = await study.running()
+  const finish = async (body: object): Promise<unknown> => study.call(routes.finishRun, agent, { params: { run }, body: body as RunReport })
+  const failed = { status: "failed", reason: "job-failed" }
+  // Forms that could carry data: words of the agent's own, exact codes and times.
+  for (const body of [
+    { status: "succeeded", reason: "job-failed" },
+    { status: "failed" },
+    { status: "failed", reason: "Smith, 47" },
+    { status: "stopped" },
+    { ...failed, exit: "error 47" },
+    { status: "succeeded", exit: "error" },
+    { ...failed, exitCode: 47 },
+    { ...failed, wallSeconds: 11 },
+    { ...failed, wallSeconds: 10.5 },
+    { ...failed, maxMemoryBytes: 4711 },
+  ])
+    await assert.rejects(finish(body), { status: 400 }, JSON.stringify(body))
+  for (const body of [
+    { ...failed, exit: "error" },
+    { ...failed, rowsPerInput: { smith: 47 } },
+    { ...failed, rowsPerInput: { toString: 47 } },
+    { ...failed, wallSeconds: 630 },
+  ])
+    await assert.rejects(finish(body), { code: "wrong-report", status: 400 }, JSON.stringify(body))
+  await finish({ ...failed, wallSeconds: 620, rowsPerInput: { records: 285 } })
+  const view = await study.call(routes.getRun, study.as(clinic), { params: { run } })
+  assert.deepEqual([view.state, view.reason], ["failed", "the job's program ended with an error"])
+})
+
+test("how a program ended is shown to the readers of its logs alone", async () => {
+  const study = await TestStudy.create(parts)
+  const policy = study.policy()
+  const job = policy.jobs["train"]
+  assert.ok(job)
+  const logs = { to: ["vendor"], release: { require: "all" }, maxBytes: 1000 } as const
+  const { agent, run } = await study.running({ ...policy, jobs: { train: { ...job, logs } } })
+  await study.call(routes.finishRun, agent, { params: { run }, body: { status: "failed", reason: "job-failed", exit: "signal" } })
+  const reportFor = async (party: Party): Promise<unknown> => {
+    const { report } = await study.call(routes.getRun, study.as(party), { params: { run } })
+    const [listed] = (await study.call(routes.listRuns, study.as(party))).runs
+    assert.deepEqual(listed?.report, report)
+    return report
+  }
+  assert.deepEqual(await reportFor(vendor), { status: "failed", reason: "job-failed", exit: "signal" })
+  for (const party of [clinic, consortium]) assert.deepEqual(await reportFor(party), { status: "failed", reason: "job-failed" })
+})
+
+test("queueRun() lets one policy's runs fill a part of the queue only", async () => {
+  const study = await TestStudy.create(parts)
+  const policy = study.policy()
+  const job = policy.jobs["train"]
+  assert.ok(job)
+  const digest = await study.agree({ ...policy, jobs: { train: { ...job, maxRuns: 1000 } } })
+  const other = await study.agree(study.policy({ study: "other" }))
+  for (let count = 0; count < 100; count++) await study.queue(digest)
+  await assert.rejects(study.queue(digest), { code: "limit-exceeded" })
+  await study.queue(other)
 })
 
 test("a run is nothing to those whom its policy does not name", async () => {
@@ -90,7 +151,7 @@ test("watchRun: metrics go to those whom the policy names, the rest of the story
   const study = await TestStudy.create(parts)
   const { agent, run } = await study.running()
   await metrics(study, agent, run, { epoch: 1, loss: 0.5 })
-  await study.call(routes.finishRun, agent, { params: { run }, body: { status: "succeeded", exitCode: 0 } })
+  await study.call(routes.finishRun, agent, { params: { run }, body: { status: "succeeded" } })
   const seen = await eventsFor(study, vendor, run)
   assert.deepEqual(
     seen.map((event) => (event.kind === "state" ? event.state : event.kind)),
@@ -111,6 +172,6 @@ test("watchRun: events come while the run goes on", async () => {
   const { agent, run } = await study.running()
   const pending = eventsFor(study, vendor, run)
   await metrics(study, agent, run, { epoch: 1, loss: 0.5 })
-  await study.call(routes.finishRun, agent, { params: { run }, body: { status: "succeeded", exitCode: 0 } })
+  await study.call(routes.finishRun, agent, { params: { run }, body: { status: "succeeded" } })
   assert.equal((await pending).length, 4)
 })

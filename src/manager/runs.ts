@@ -2,7 +2,7 @@ import type { Digest } from "../bytes/digest.ts"
 import { own, type Job } from "../policy/document.ts"
 import { stakeholderOfKey } from "../policy/approval.ts"
 import { ProtocolError } from "../protocol/errors.ts"
-import type { MetricValues, RunReport, RunView } from "../protocol/messages.ts"
+import { type MetricValues, type RunReport, runReasons, type RunView, wallSecondsGrain } from "../protocol/messages.ts"
 import { checkMetrics, metricsSizeBytes } from "../protocol/metrics.ts"
 import { demandInputs } from "./consent.ts"
 import { type HostCaller, type ManagerContext, newId, type Reader, type StakeholderCaller, transact } from "./context.ts"
@@ -13,8 +13,8 @@ import type { RunRecord } from "./records.ts"
 import { endRun } from "./run-end.ts"
 import { demandActive, demandStakeholder, readStanding } from "./standing.ts"
 
-/** Runs that wait, over all policies. */
-const maxQueued = 1000
+/** Runs that wait, over all policies and of one: no policy's parties fill the queue alone. */
+const maxQueued = { all: 1000, ofPolicy: 100 } as const
 
 /**
  * Queues a run of a job of an active policy whose inputs are all deposited.
@@ -29,8 +29,7 @@ export function queueRun(context: ManagerContext, caller: StakeholderCaller, dig
     demandActive(standing)
     demandInputs(context, tx, standing, job)
     demandRunsLeft(tx, digest, jobName, job)
-    if (tx.list("runs").filter(({ state }) => state === "queued").length >= maxQueued)
-      throw new ProtocolError("limit-exceeded", `${maxQueued} runs are waiting already`)
+    demandPlaceInQueue(tx, digest)
     const record: RunRecord = {
       run: newId(context),
       policy: digest,
@@ -41,6 +40,7 @@ export function queueRun(context: ManagerContext, caller: StakeholderCaller, dig
       queuedAt: context.time.nowText(),
       laboratory: false,
       refusals: [],
+      recordedRefusals: { judged: 0, unproven: 0 },
       nextEvent: 0,
       metrics: { bytes: 0, minute: 0, inMinute: 0 },
     }
@@ -48,6 +48,14 @@ export function queueRun(context: ManagerContext, caller: StakeholderCaller, dig
     appendReceipt(context, tx, { kind: "run-queued", policy: digest, run: record.run, by: queuedBy })
     return { run: record.run }
   })
+}
+
+/** @throws {ProtocolError} `limit-exceeded` */
+function demandPlaceInQueue(reader: Reader, digest: Digest): void {
+  const queued = reader.list("runs").filter(({ state }) => state === "queued")
+  if (queued.length >= maxQueued.all) throw new ProtocolError("limit-exceeded", `${queued.length} runs are waiting already`)
+  const own = queued.filter(({ policy }) => policy === digest)
+  if (own.length >= maxQueued.ofPolicy) throw new ProtocolError("limit-exceeded", `${own.length} runs of this policy are waiting already`)
 }
 
 /** Runs that were started, whatever became of them, and those that wait: together at most `maxRuns`. */
@@ -66,15 +74,15 @@ export function cancelRun(context: ManagerContext, caller: StakeholderCaller, ru
   return transact(context, (tx) => {
     const run = demandRun(context, tx, caller, runId)
     const by = demandStakeholder(context.documents.policy(tx, run.policy), caller)
-    if (run.state === "cancelled") return viewRun(tx, run)
+    if (run.state === "cancelled") return viewRun(context, tx, caller, run)
     if (isOver(run)) throw new ProtocolError("wrong-state", `the run is over: ${run.state}`)
-    return viewRun(tx, endRun(context, tx, run, { state: "cancelled", reason: `cancelled by ${by}`, by }))
+    return viewRun(context, tx, caller, endRun(context, tx, run, { state: "cancelled", reason: `cancelled by ${by}`, by }))
   })
 }
 
 /**
  * The agent's last word on a run. Saying it again changes nothing.
- * @throws {ProtocolError} `lease-ended`, `not-found`
+ * @throws {ProtocolError} `lease-ended`, `not-found`, `wrong-report` for what the agent of a job of this policy does not say
  */
 export function finishRun(context: ManagerContext, caller: HostCaller, runId: string, report: RunReport): void {
   transact(context, (tx) => {
@@ -83,10 +91,22 @@ export function finishRun(context: ManagerContext, caller: HostCaller, runId: st
     if (run?.report !== undefined && lease?.tlsKey === caller.tlsKey) return
     demandLease(context, tx, caller, { run: runId })
     if (run === undefined) throw new ProtocolError("not-found", `there is no run ${runId}`)
-    const state = report.status === "succeeded" ? "succeeded" : "failed"
-    const reason = report.reason === undefined ? {} : { reason: report.reason }
-    endRun(context, tx, run, { state, report, ...reason, code: state })
+    demandReport(own(context.documents.policy(tx, run.policy).jobs, run.job), report)
+    const state = report.status
+    endRun(context, tx, run, { state, report, ...(report.status === "failed" ? { reason: runReasons[report.reason] } : {}), code: state })
   })
+}
+
+/** What the form of a report leaves open, the policy closes, so that nothing leaves a machine by a field that nobody reads. @throws {ProtocolError} `wrong-report` */
+function demandReport(job: Job | undefined, report: RunReport): void {
+  if (job === undefined) throw new TypeError("internal: run of a job that the policy lacks")
+  if (report.status === "failed" && report.exit !== undefined && job.logs === "none")
+    throw new ProtocolError("wrong-report", "the policy lets no logs leave, and so no way in which the program ended", { path: "exit" })
+  for (const name of Object.keys(report.rowsPerInput ?? {}))
+    if (!Object.hasOwn(job.inputs, name)) throw new ProtocolError("wrong-report", "the job has no such input", { path: `rowsPerInput.${name}` })
+  const mostSeconds = job.resources.wallSeconds + 2 * wallSecondsGrain
+  if (report.wallSeconds !== undefined && report.wallSeconds > mostSeconds)
+    throw new ProtocolError("wrong-report", `the policy gives the job ${job.resources.wallSeconds} seconds`, { path: "wallSeconds" })
 }
 
 /**
@@ -124,10 +144,24 @@ export function listRuns(context: ManagerContext, caller: StakeholderCaller, pol
     .filter(
       (run) => (policy === undefined || run.policy === policy) && stakeholderOfKey(documents.policy(store, run.policy), caller.key) !== undefined,
     )
-  return { runs: runs.toSorted((a, b) => a.number - b.number).map((run) => viewRun(store, run)) }
+  return { runs: runs.toSorted((a, b) => a.number - b.number).map((run) => viewRun(context, store, caller, run)) }
 }
 
-export function viewRun(reader: Reader, record: RunRecord): RunView {
-  const { number: _, nextEvent: __, metrics: ___, lease: ____, ...view } = record
-  return { ...view, outputs: reader.list("outputs").flatMap(({ run, output }) => (run === record.run ? [output] : [])) }
+/** A run as one stakeholder sees it: how its program ended is for those who may read its logs. */
+export function viewRun(context: ManagerContext, reader: Reader, caller: StakeholderCaller, record: RunRecord): RunView {
+  const { number: _, nextEvent: __, metrics: ___, lease: ____, recordedRefusals: _____, report, ...view } = record
+  const policy = context.documents.policy(reader, record.policy)
+  const logs = own(policy.jobs, record.job)?.logs ?? "none"
+  const isReader = logs !== "none" && logs.to.includes(stakeholderOfKey(policy, caller.key) ?? "")
+  return {
+    ...view,
+    ...(report === undefined ? {} : { report: isReader ? report : withoutExit(report) }),
+    outputs: reader.list("outputs").flatMap(({ run, output }) => (run === record.run ? [output] : [])),
+  }
+}
+
+function withoutExit(report: RunReport): RunReport {
+  if (report.status === "succeeded") return report
+  const { exit: _, ...rest } = report
+  return rest
 }

@@ -1,6 +1,8 @@
 import assert from "node:assert/strict"
 import { createHash, generateKeyPairSync, randomBytes } from "node:crypto"
 import { mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises"
+import type { IncomingMessage } from "node:http"
+import { request } from "node:https"
 import { connect as connectTcp } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -16,7 +18,8 @@ import { createTlsIdentity } from "../protocol/tls.ts"
 import { UnavailableError } from "../bytes/error.ts"
 import { LaboratoryAuthority } from "./machine.testing.ts"
 import { type RunningManager, serveManager } from "./server.ts"
-import { initManager, openManager } from "./state.ts"
+import { admitMembers } from "./members.ts"
+import { initManager, membersPath, openManager } from "./state.ts"
 import { makeParts, TestStudy, toJson } from "./study.testing.ts"
 
 const base = await mkdtemp(join(tmpdir(), "perun-manager-"))
@@ -24,7 +27,8 @@ after(() => rm(base, { recursive: true }))
 const parts = await makeParts()
 const { clinic } = parts
 const folder = join(base, "one")
-const initialized = await initManager({ folder, laboratoryRoots: [new LaboratoryAuthority().root] })
+const members = [{ key: clinic.key, comment: "clinic" }]
+const initialized = await initManager({ folder, laboratoryRoots: [new LaboratoryAuthority().root], members })
 
 async function serve(port = 0): Promise<RunningManager> {
   return serveManager({ folder, host: "127.0.0.1", port })
@@ -184,6 +188,40 @@ test("an oversize document is refused by its code, not by a broken line", async 
     other.putBlob(digestOf(blob), blob.length, () => Readable.from([blob])),
     { status: 403 },
   )
+})
+
+test("members are read anew while the manager runs, and a broken file changes nothing", async () => {
+  const own = join(base, "admission")
+  const { key } = await initManager({ folder: own, laboratoryRoots: [] })
+  const manager = await serveManager({ folder: own, host: "127.0.0.1", port: 0 })
+  using transport = (await connectAsStakeholder(new URL(manager.url), key, clinic.privateKey, { now: new Date() })).transport
+  assert.deepEqual([manager.members, await transport.call(routes.health, {})], [0, { ok: true, members: 0 }])
+  await assert.rejects(transport.call(routes.listHosts, {}), { code: "not-permitted" })
+  await admitMembers(membersPath(own), members)
+  assert.deepEqual(await transport.call(routes.listHosts, {}), { hosts: [] })
+  await writeFile(membersPath(own), "nonsense\n")
+  assert.deepEqual(await transport.call(routes.health, {}), { ok: true, members: 1 })
+  await manager.stop()
+  await assert.rejects(serveManager({ folder: own, host: "127.0.0.1", port: 0 }), { code: "malformed" })
+})
+
+test("the peer's address is told to the manager: a network's enrolments are counted over all its keys, and others' apart", async () => {
+  await using manager = await serve()
+  const { port } = new URL(manager.url)
+  const begin = async (localAddress: string): Promise<string> => {
+    const { privateKeyPem, certificatePem } = createTlsIdentity("test")
+    const options = { host: "127.0.0.1", port, path: "/v1/enrolments", method: "POST", localAddress, rejectUnauthorized: false, agent: false }
+    const response = await new Promise<IncomingMessage>((resolve, reject) => {
+      const sent = request({ ...options, key: privateKeyPem, cert: certificatePem }, resolve).on("error", reject)
+      sent.end(JSON.stringify(parts.machine.enrolmentRequest("host-1")))
+    })
+    const { code } = JSON.parse(Buffer.concat(await response.toArray()).toString()) as { code: string }
+    return code
+  }
+  // Their root is not this manager's, which is found out after they were counted.
+  for (let count = 0; count < 32; count++) assert.equal(await begin("127.0.0.1"), "wrong-signature")
+  assert.equal(await begin("127.0.0.1"), "too-many-requests")
+  assert.equal(await begin("127.0.0.2"), "wrong-signature")
 })
 
 test("events stream over the wire", async () => {

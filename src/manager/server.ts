@@ -7,7 +7,6 @@ import type { Digest } from "../bytes/digest.ts"
 import { UnavailableError } from "../bytes/error.ts"
 import type { ManagerDescription } from "../protocol/messages.ts"
 import { peerTlsKey } from "../protocol/tls.ts"
-import type { Manager } from "./manager.ts"
 import { openManager, type OpenedManager } from "./state.ts"
 import type { TpmSealer, VaultKind } from "./vault.ts"
 
@@ -27,6 +26,8 @@ export interface RunningManager extends AsyncDisposable {
   readonly description: ManagerDescription
   readonly vault: VaultKind
   readonly laboratoryRoots: readonly string[]
+  /** Number of members as the manager starts. */
+  readonly members: number
   /** Stops taking calls, ends the open ones and closes the store. */
   stop(): Promise<void>
 }
@@ -71,11 +72,11 @@ async function listen(opened: OpenedManager, options: ServeOptions): Promise<Run
     },
     getRequestListener((request, env) => {
       const { socket } = env.incoming
-      return manager.app.fetch(request, { peerTlsKey: socket instanceof TLSSocket ? keyOf(socket) : undefined })
+      return manager.app.fetch(request, { peerTlsKey: socket instanceof TLSSocket ? keyOf(socket) : undefined, peerAddress: socket.remoteAddress })
     }),
   )
   await bind(server, options)
-  const timer = setInterval(() => tick(manager), tickMilliseconds)
+  const timer = setInterval(() => tick(opened), tickMilliseconds)
   const { port } = server.address() as AddressInfo
   const stop = async (): Promise<void> => {
     clearInterval(timer)
@@ -90,13 +91,16 @@ async function listen(opened: OpenedManager, options: ServeOptions): Promise<Run
     description: manager.description,
     vault: opened.vault,
     laboratoryRoots: opened.laboratoryRoots,
+    members: opened.members.size,
     stop,
     [Symbol.asyncDispose]: stop,
   }
 }
 
 /** A disk that is full for a while must not end the manager; what reads a lease judges its time by itself. */
-function tick(manager: Manager): void {
+function tick({ manager, members }: OpenedManager): void {
+  // So that the operator hears of a broken file when it was saved, not when somebody calls.
+  members.refresh()
   try {
     manager.tick()
   } catch (error) {

@@ -83,11 +83,6 @@ export function demandStakeholder(policy: Policy, caller: StakeholderCaller): st
   return name
 }
 
-/** Whether any policy names the caller: what lets it use the manager at all. */
-export function isKnown(context: ManagerContext, reader: Reader, caller: StakeholderCaller): boolean {
-  return reader.list("policies").some(({ digest }) => stakeholderOfKey(context.documents.policy(reader, digest), caller.key) !== undefined)
-}
-
 /** The stakeholder whose key made a signature. @throws {PkiError}, {ProtocolError} `not-permitted` for a key of nobody here */
 export function signerOf(policy: Policy, purpose: "policy" | "withdraw" | "vote", digest: Digest, signature: StatementSignature): string {
   const name = stakeholderOfKey(policy, verifyStatement(purpose, digest, signature))
@@ -113,9 +108,9 @@ function predecessorsMissing(succession: Succession): readonly string[] {
   return succession.problems.flatMap(({ code, names }) => (code === "predecessor-approvals-missing" ? names : []))
 }
 
-/** Everything that jobs of this manager made, with the parties behind it. */
+/** Everything that jobs of this manager made, with the parties, policies and laboratories behind it. */
 export function derivationsOf(reader: Reader): Derivations {
-  return new Map(reader.list("derivations").map(({ manifest, origins }) => [manifest, origins]))
+  return new Map(reader.list("derivations").map((record) => [record.manifest, record]))
 }
 
 /** Keys of those who withdrew from any policy that an artifact came from. */

@@ -15,15 +15,21 @@ import { BlobFolder } from "./blobs.ts"
 import { systemClock } from "./clock.ts"
 import { TpmJudge } from "./judge-tpm.ts"
 import { createManager, keysKey, type Manager } from "./manager.ts"
+import { encodeMembers, type Member, MembersFile } from "./members.ts"
 import { SqliteJournal } from "./sqlite-journal.ts"
 import { Store } from "./store.ts"
 import { createVault, loadVault, type TpmSealer, type VaultKind } from "./vault.ts"
 
 /**
- * A manager's folder: `manager.json` (configuration), `vault.json` (vault key, mode 0600), `manager.db` (store, sealed rows), `blobs/`. `initManager` makes
- * it, `openManager` loads it; neither does the other's work.
+ * A manager's folder: `manager.json` (configuration), `vault.json` (vault key, mode 0600), `manager.db` (store, sealed rows), `blobs/`, `members` (keys
+ * that may propose policies). `initManager` makes it, `openManager` loads it; neither does the other's work.
  */
-const files = { configuration: "manager.json", vault: "vault.json", database: "manager.db", blobs: "blobs" } as const
+const files = { configuration: "manager.json", vault: "vault.json", database: "manager.db", blobs: "blobs", members: "members" } as const
+
+/** The members file of a manager's folder. */
+export function membersPath(folder: string): string {
+  return join(folder, files.members)
+}
 
 const configurationSchema = z.strictObject({
   perun: z.literal(1),
@@ -36,6 +42,8 @@ export interface InitOptions {
   readonly folder: string
   /** DER. */
   readonly laboratoryRoots: readonly Uint8Array[]
+  /** Who may propose policies from the start. */
+  readonly members?: readonly Member[]
   /** Seals the vault key to a TPM; without it the key lies in a plain file. */
   readonly sealer?: TpmSealer
 }
@@ -70,9 +78,10 @@ export async function initManager(options: InitOptions): Promise<InitializedMana
   }
 }
 
-async function fillFolder(folder: string, { laboratoryRoots, sealer }: InitOptions): Promise<InitializedManager> {
+async function fillFolder(folder: string, { laboratoryRoots, members = [], sealer }: InitOptions): Promise<InitializedManager> {
   const configuration = { perun: 1, laboratoryRoots: laboratoryRoots.map((root) => encodeBase64(root)) }
   await createFileDurably(join(folder, files.configuration), `${JSON.stringify(configuration, null, 2)}\n`)
+  await createFileDurably(membersPath(folder), encodeMembers(members))
   const vault = await createVault(join(folder, files.vault), random, sealer)
   await BlobFolder.create(join(folder, files.blobs))
   const { privateKey } = generateKeyPairSync("ed25519")
@@ -100,6 +109,7 @@ export interface OpenedManager extends Disposable {
   readonly vault: VaultKind
   /** INSECURE LABORATORY roots that may enrol, by fingerprint. */
   readonly laboratoryRoots: readonly string[]
+  readonly members: MembersFile
 }
 
 /**
@@ -110,6 +120,7 @@ export async function openManager(folder: string, sealer?: TpmSealer): Promise<O
   const text = await readFileBounded(join(folder, files.configuration), maxConfigurationBytes)
   const configuration = parseMessage(configurationSchema, text, maxConfigurationBytes)
   const roots = configuration.laboratoryRoots.map((root, index) => parseBase64(root, `laboratoryRoots.${index}`))
+  const members = MembersFile.load(membersPath(folder), (line) => console.error(line))
   const vault = await loadVault(join(folder, files.vault), sealer)
   // Opening takes the folder's lock, so only one manager ever clears unfinished uploads.
   const journal = SqliteJournal.open(join(folder, files.database))
@@ -119,12 +130,13 @@ export async function openManager(folder: string, sealer?: TpmSealer): Promise<O
     if (keys === undefined) throw new ProtocolError("store-changed", "the store holds no manager keys", { path: folder })
     const blobs = await BlobFolder.open(join(folder, files.blobs))
     const judge = new TpmJudge(roots, random)
-    const manager = createManager({ store, blobs, clock: systemClock, randomBytes: random, judge, vault: vault.kind, configuration })
+    const manager = createManager({ store, blobs, clock: systemClock, randomBytes: random, judge, vault: vault.kind, members, configuration })
     return {
       manager,
       tls: { privateKeyPem: keys.tlsKey, certificatePem: keys.tlsCertificate, tlsKey: keys.tlsKeyDigest },
       vault: vault.kind,
       laboratoryRoots: roots.map((root) => digestOf(root)),
+      members,
       [Symbol.dispose]: () => store[Symbol.dispose](),
     }
   } catch (error) {

@@ -44,7 +44,7 @@ export class TestClock implements Clock {
   }
 }
 
-export function random(length: number): Uint8Array {
+export function random(length: number): Uint8Array<ArrayBuffer> {
   return new Uint8Array(nodeRandomBytes(length))
 }
 
@@ -162,6 +162,10 @@ export class TestStudy {
   readonly journal: MemoryJournal
   readonly vaultKey = random(32)
   readonly blobs: BlobFolder
+  /** Keys that may propose policies: the three parties'. */
+  readonly members: Set<string>
+  /** Where calls seem to come from. */
+  address = "192.0.2.1"
   /** Runs between a judgement and what follows from it. */
   whileJudging: () => Promise<void> = async () => undefined
   manager: Manager
@@ -169,6 +173,7 @@ export class TestStudy {
 
   private constructor(parts: StudyParts, journal: MemoryJournal, blobs: BlobFolder, start: (study: TestStudy) => { manager: Manager; store: Store }) {
     this.parts = parts
+    this.members = new Set([parts.clinic.key, parts.vendor.key, parts.consortium.key])
     this.journal = journal
     this.blobs = blobs
     const { manager, store } = start(this)
@@ -207,8 +212,8 @@ export class TestStudy {
   #open(): { manager: Manager; store: Store } {
     const store = Store.open({ journal: this.journal, vaultKey: this.vaultKey, randomBytes: random })
     const judge = new PausingJudge(this.parts.authority.root, async () => this.whileJudging())
-    const { clock, blobs } = this
-    const manager = createManager({ store, blobs, clock, randomBytes: random, judge, vault: "key-file", configuration: { test: true } })
+    const { clock, blobs, members } = this
+    const manager = createManager({ store, blobs, clock, randomBytes: random, judge, vault: "key-file", members, configuration: { test: true } })
     return { manager, store }
   }
 
@@ -286,7 +291,7 @@ export class TestStudy {
       headers: { ...headers, ...(caller.header === undefined ? {} : { [sessionHeader]: caller.header }) },
       ...(body === undefined || body === null ? {} : { body, duplex: "half" }),
     })
-    return this.manager.app.fetch(request, { peerTlsKey: caller.tlsKey })
+    return this.manager.app.fetch(request, { peerTlsKey: caller.tlsKey, peerAddress: this.address })
   }
 
   /** Calls a route as a function. @throws {ProblemError} */

@@ -32,9 +32,9 @@ function secureBootFindings(claims: BootClaims, reference: BootReference): reado
 
 function quirkFindings(claims: BootClaims, reference: BootReference): readonly Finding[] {
   const expected = reference.quirks.length === 0 ? "none" : reference.quirks.join(", ")
-  return claims.quirks
-    .filter((quirk) => !reference.quirks.includes(quirk))
-    .map((quirk) => finding("boot-quirk-not-accepted", "firmware", printable(quirk), expected))
+  return claims.quirks.map((quirk) =>
+    finding(reference.quirks.includes(quirk) ? "boot-quirk-accepted" : "boot-quirk-not-accepted", "firmware", printable(quirk), expected),
+  )
 }
 
 function eventFindings(claims: BootClaims, reference: BootReference): readonly Finding[] {

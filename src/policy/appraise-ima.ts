@@ -4,6 +4,7 @@ import { own } from "./document.ts"
 import type { Machine } from "./document.ts"
 import type { Finding } from "./findings.ts"
 import { finding, printable, printableBytes } from "./findings.ts"
+import { entryDigest } from "./ima-entry.ts"
 import type { ImaReference } from "./reference.ts"
 
 /** What earlier evidence of the same boot has settled. */
@@ -14,7 +15,7 @@ export interface ImaProgress {
   readonly mustCertify: number
 }
 
-/** Judges every entry that was given, certified or not, and whether what was measured is known at all. */
+/** Judges every entry that was given, certified or not. Whether the list holds what it should is for `imaPolicyFindings`. */
 export function imaFindings(
   claims: ImaClaims,
   reference: ImaReference,
@@ -25,7 +26,6 @@ export function imaFindings(
   return [
     ...coverageFindings(claims, progress),
     ...(claims.extendRule === "per-bank" ? [] : [finding("ima-weak-extend", "measurement list", claims.extendRule, "per-bank")]),
-    ...policyFindings(claims, reference, progress),
     ...entries.flatMap((entry) => entryFindings(entry, claims, reference, violations)),
   ]
 }
@@ -53,14 +53,6 @@ function coverageFindings(claims: ImaClaims, progress: ImaProgress | undefined):
   if (progress !== undefined && claims.certifiedCount < progress.mustCertify)
     findings.push(finding("ima-tail-not-certified", "measurement list", `${claims.certifiedCount} entries`, `at least ${progress.mustCertify}`))
   return findings
-}
-
-/** Only a certified entry counts here, and of a later quote the one at the first claim, for policies are loaded at boot. */
-function policyFindings(claims: ImaClaims, reference: ImaReference, progress: ImaProgress | undefined): readonly Finding[] {
-  if (progress !== undefined && claims.firstIndex > 0) return []
-  const { path, digest } = reference.imaPolicy
-  if (claims.entries.some((entry) => !entry.violation && entry.buffer === undefined && entryDigest(entry) === digest)) return []
-  return [finding("ima-policy-missing", printable(path), "no entry with its digest", digest)]
 }
 
 function entryFindings(entry: ImaEntry, claims: ImaClaims, reference: ImaReference, violations: Machine["ima"]["violations"]): readonly Finding[] {
@@ -109,11 +101,6 @@ function digestsByPath(reference: ImaReference): ReadonlyMap<string, readonly st
     }
   pathIndexes.set(reference, index)
   return index
-}
-
-/** The hash is bound to its algorithm, and to what it is over: equal digits under another algorithm, or of an fs-verity descriptor, are another digest. */
-function entryDigest(entry: ImaEntry): string {
-  return `${entry.verity === true ? "verity:" : ""}${entry.hashAlgorithm}:${entry.digest}`
 }
 
 /** Bytes are compared, for a name need not be text. A prefix that ends in `/` takes everything below, any other only itself. */

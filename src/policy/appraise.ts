@@ -5,6 +5,7 @@ import type { ClockInfo } from "../evidence/tpm/claims.ts"
 import { bootFindings, localityFindings } from "./appraise-boot.ts"
 import type { ImaProgress } from "./appraise-ima.ts"
 import { imaFindings, imaProgress } from "./appraise-ima.ts"
+import { imaPolicyFindings } from "./appraise-ima-policy.ts"
 import { sealedFindings } from "./appraise-sealed.ts"
 import type { Level, Machine, Policy } from "./document.ts"
 import { own, policyDigest } from "./document.ts"
@@ -161,9 +162,10 @@ function referenceFindings(claims: HostClaims, machine: Machine, { references, t
     findings.push(...levelFindings(claims, machine.level, boot))
   } else findings.push(finding("reference-missing", "boot", boot?.kind ?? "nothing", machine.boot.reference))
   const ima = references.get(machine.ima.reference)
-  if (ima?.kind === "ima")
+  if (ima?.kind === "ima") {
     findings.push(...referenceExpiry(ima, time), ...imaFindings(claims.ima, ima, machine.ima.violations, previous?.session.ima))
-  else findings.push(finding("reference-missing", "ima", ima?.kind ?? "nothing", machine.ima.reference))
+    findings.push(...imaPolicyFindings(claims.boot, claims.ima, ima.imaPolicy, machine.level))
+  } else findings.push(finding("reference-missing", "ima", ima?.kind ?? "nothing", machine.ima.reference))
   return findings
 }
 

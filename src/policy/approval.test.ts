@@ -9,7 +9,7 @@ import type { ReleaseVote } from "./approval.ts"
 import { noDerivations } from "./derivation.ts"
 import type { Job, Policy } from "./document.ts"
 import { policyDigest } from "./document.ts"
-import { keys, keyText, named, policy } from "./fixtures.testing.ts"
+import { derivation, keyText, keys, named, policy } from "./fixtures.testing.ts"
 import type { Party } from "./fixtures.testing.ts"
 
 const digest = policyDigest(policy)
@@ -199,7 +199,7 @@ test("tallyRelease() counts votes on exactly this output and no approvals of the
 })
 
 test("tallyRelease() asks the parties behind a derived input, by their keys", () => {
-  const derivations = new Map([[named("records-a"), [{ name: "old-clinic", keys: [keyText("stranger")] }]]])
+  const derivations = new Map([[named("records-a"), derivation({ origins: [{ name: "old-clinic", keys: [keyText("stranger")] }] })]])
   const voteDigest = digestOfJson(vote)
   const votes = (names: readonly Party[]): readonly StatementSignature[] => names.map((name) => signStatement("vote", voteDigest, keys[name]))
   const without = tallyRelease(policy, "train", "model", { digest: voteDigest, signatures: votes(["clinic-a", "clinic-b"]) }, derivations)

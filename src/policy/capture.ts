@@ -1,4 +1,5 @@
-import type { Digest } from "../bytes/digest.ts"
+import { digestOf } from "../bytes/digest.ts"
+import { encodeUtf8 } from "../bytes/text.ts"
 import type { BootClaims } from "../evidence/eventlog/claims.ts"
 import { printable } from "./findings.ts"
 import type { Appliance, BootReference, ImaReference, RegisterReference } from "./reference.ts"
@@ -52,7 +53,7 @@ export function captureBootReference(claims: BootClaims, capture: BootCapture): 
 export interface ImaCapture extends ReferenceTimes {
   /** Path and digest (`sha256:…`) of every file that may be run or read; a digest may come with several paths. */
   readonly files: Iterable<{ readonly path: string; readonly digest: string }>
-  readonly imaPolicy: { readonly path: string; readonly digest: Digest }
+  readonly imaPolicy: ImaReference["imaPolicy"]
   readonly buffers?: ImaReference["buffers"]
   readonly violationClasses?: ImaReference["violationClasses"]
 }
@@ -60,8 +61,9 @@ export interface ImaCapture extends ReferenceTimes {
 /** Makes an IMA reference of a list of files, as an image's build has it. */
 export function captureImaReference(capture: ImaCapture): ImaReference {
   const files = new Map<string, Set<string>>()
+  const { imaPolicy } = capture
   // The policy file is itself measured when it is loaded.
-  for (const { path, digest } of [...capture.files, capture.imaPolicy]) {
+  for (const { path, digest } of [...capture.files, { path: imaPolicy.path, digest: digestOf(encodeUtf8(imaPolicy.rules)) }]) {
     const paths = files.get(digest)
     if (paths === undefined) files.set(digest, new Set([path]))
     else paths.add(path)
@@ -73,7 +75,7 @@ export function captureImaReference(capture: ImaCapture): ImaReference {
     created: capture.created,
     expires: capture.expires,
     files: Object.fromEntries([...files].map(([digest, paths]) => [digest, [...paths].toSorted()] as const).toSorted(([a], [b]) => (a < b ? -1 : 1))),
-    imaPolicy: capture.imaPolicy,
+    imaPolicy,
     buffers: capture.buffers ?? {},
     violationClasses: capture.violationClasses ?? {},
   }

@@ -6,7 +6,7 @@ import type { CheckContext } from "./check.ts"
 import { checkPolicy } from "./check.ts"
 import type { Policy } from "./document.ts"
 import { parsePolicy, parsePolicyValue } from "./document.ts"
-import { bootReference, imaReference, keyText, named, now, policy, references } from "./fixtures.testing.ts"
+import { bootReference, commandLine, derivation, imaReference, keyText, named, now, policy, references } from "./fixtures.testing.ts"
 import type { BootReference, ImaReference } from "./reference.ts"
 import { referenceDigest, referencesByDigest } from "./reference.ts"
 
@@ -212,11 +212,28 @@ test("checkPolicy() refuses references that are missing, of another kind, expire
   assert.deepEqual(found(policy, { references: referencesByDigest([bootReference, imaReference, old]) }), ["unused-reference machines"])
 })
 
-test("checkPolicy() refuses level sealed without appliance facts", () => {
-  const plain = { ...bootReference, appliance: "none" } as const
-  const given = referencesByDigest([plain, imaReference])
-  assert.deepEqual(found(withReferences(plain, imaReference), { references: given }), ["wrong-reference machines.gpu-host.boot.reference"])
-  assert.deepEqual(found(withReferences(plain, imaReference, "administered"), { references: given }), [])
+test("checkPolicy() refuses references that no machine could meet at its level, before anybody signs", () => {
+  const boot = "wrong-reference machines.gpu-host.boot.reference"
+  const ima = "wrong-reference machines.gpu-host.ima.reference"
+  const line = (text: string): BootReference => ({ ...bootReference, commandLines: [{ pcr: 9, text }] })
+  const policyOf = (change: Partial<ImaReference["imaPolicy"]>): ImaReference => ({
+    ...imaReference,
+    imaPolicy: { ...imaReference.imaPolicy, ...change },
+  })
+  const cases: readonly (readonly [BootReference, ImaReference, readonly string[], readonly string[]])[] = [
+    // The parameter of a root hash is unknown where no facts name it.
+    [{ ...bootReference, appliance: "none" }, imaReference, [boot, boot], []],
+    [line(`${commandLine} init=/bin/sh`), imaReference, [boot], []],
+    [line(commandLine.replace(" ima_policy=tcb", "")), imaReference, [boot], [boot]],
+    [{ ...bootReference, commandLines: [] }, imaReference, [boot, boot], [boot]],
+    [bootReference, policyOf({ replaceable: "yes" }), [ima], [ima]],
+    [bootReference, policyOf({ rules: imaReference.imaPolicy.rules.replace("measure func=KEY_CHECK\n", "") }), [ima], [ima]],
+  ]
+  for (const [bootGiven, imaGiven, sealed, administered] of cases) {
+    const given = referencesByDigest([bootGiven, imaGiven])
+    assert.deepEqual(found(withReferences(bootGiven, imaGiven), { references: given }), sealed)
+    assert.deepEqual(found(withReferences(bootGiven, imaGiven, "administered"), { references: given }), administered)
+  }
 })
 
 test("checkPolicy() refuses a path class that the reference does not have", () => {
@@ -226,11 +243,28 @@ test("checkPolicy() refuses a path class that the reference does not have", () =
 })
 
 test("checkPolicy() refuses an input whose origins cannot sign", () => {
-  const origin = (key: string): CheckContext => ({ derivations: new Map([[named("records-a"), [{ name: "old", keys: [key] }]]]) })
+  const origin = (key: string): CheckContext => ({
+    derivations: new Map([[named("records-a"), derivation({ origins: [{ name: "old", keys: [key] }] })]]),
+  })
   assert.deepEqual(found(policy, origin(keyText("stranger"))), ["approval-without-owner jobs.train.inputs"])
   assert.deepEqual(found(policy, origin(keyText("consortium"))), [])
   const two = [{ name: "old", keys: [keyText("stranger"), keyText("vendor")] }]
-  assert.deepEqual(found(policy, { derivations: new Map([[named("records-a"), two]]) }), [])
+  assert.deepEqual(found(policy, { derivations: new Map([[named("records-a"), derivation({ origins: two })]]) }), [])
+})
+
+test("checkPolicy() refuses what a laboratory made, unless the job's machine accepts that laboratory's root", () => {
+  const derivations = new Map([[named("records-a"), derivation({ laboratoryRoots: [named("lab"), named("second lab")] })]])
+  const problem = "laboratory-artifact jobs.train.inputs.records-a"
+  assert.deepEqual(found(policy, { derivations }), [problem, problem])
+  const accepting = (roots: readonly string[]): Policy => changed("machines/gpu-host/tpm/laboratoryRoots", roots)
+  assert.deepEqual(found(accepting([named("lab")]), { derivations }), [problem])
+  assert.deepEqual(found(accepting([named("lab"), named("second lab")]), { derivations }), [])
+  const otherMachine = {
+    ...policy.machines["gpu-host"],
+    tpm: { ...policy.machines["gpu-host"]?.tpm, laboratoryRoots: [named("lab"), named("second lab")] },
+  }
+  assert.deepEqual(found(changed("machines/other", otherMachine), { derivations }), [problem, problem])
+  assert.deepEqual(found(policy, { derivations: new Map([[named("another"), derivation({ laboratoryRoots: [named("lab")] })]]) }), [])
 })
 
 test("checkPolicy() says where in the text, what is wrong and what to do", () => {

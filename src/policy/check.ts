@@ -4,11 +4,14 @@ import { parseSshPublicKey } from "../pki/ssh-key.ts"
 import type { ReleaseTerms } from "./approval.ts"
 import { votingOwners } from "./approval.ts"
 import type { Derivations } from "./derivation.ts"
-import { noDerivations, originsOfInputs } from "./derivation.ts"
+import { foreignLaboratoryRoots, noDerivations, originsOfInputs } from "./derivation.ts"
 import type { Approval, ArtifactKind, Job, Machine, Policy, Role } from "./document.ts"
 import { artifactOwners, inputOwners, own, referencedDigests } from "./document.ts"
+import { imaPolicyReferenceFindings, measuredFindings } from "./appraise-ima-policy.ts"
+import { sealedReferenceFindings } from "./appraise-sealed.ts"
 import { isDangerousVariable } from "./environment.ts"
 import { dispensable, isReachable } from "./expression.ts"
+import type { Finding } from "./findings.ts"
 import { isWithin, pathFault } from "./paths.ts"
 import type { Problem, ProblemCode } from "./problem.ts"
 import type { Reference, References } from "./reference.ts"
@@ -22,7 +25,7 @@ export interface CheckContext {
   readonly time?: Date
   /** Reference documents that come with the policy; undefined leaves them unjudged. */
   readonly references?: References
-  /** What is known to be derived, so that the parties behind it must be among the signers. */
+  /** What is known to be derived, so that the parties behind it must be among the signers, and laboratories be accepted. */
   readonly derivations?: Derivations
   /** Places in the text, as `parsePolicy` gives. */
   readonly locate?: Locate
@@ -55,6 +58,7 @@ class PolicyCheck {
     this.#jobs()
     this.#approval(["approval"], this.#policy.approval)
     this.#owners()
+    this.#laboratories()
     this.#expiry()
     this.#references()
     return this.#problems
@@ -258,6 +262,20 @@ class PolicyCheck {
     }
   }
 
+  /** What came from a laboratory may be used only where the job's machine accepts that laboratory's root. */
+  #laboratories(): void {
+    const derivations = this.#context.derivations ?? noDerivations
+    for (const [name, job] of Object.entries(this.#policy.jobs))
+      for (const artifact of Object.keys(job.inputs))
+        for (const root of foreignLaboratoryRoots(this.#policy, job, artifact, derivations))
+          this.#problem(
+            "laboratory-artifact",
+            ["jobs", name, "inputs", artifact],
+            `INSECURE LABORATORY: it was made on a machine of the laboratory ${root}, which machine ${job.machine} does not accept`,
+            `use what a vendor's TPM vouches for; only for trials, list the root under machines.${job.machine}.tpm.laboratoryRoots`,
+          )
+  }
+
   /** Every party behind a derived input must be able to sign: one of its keys must stand in the policy. */
   #owners(): void {
     const keys = new Set(Object.values(this.#policy.stakeholders).flatMap((stakeholder) => stakeholder.keys))
@@ -305,17 +323,21 @@ class PolicyCheck {
 
   #machineReferences(path: Path, machine: Machine, references: References): void {
     const boot = references.get(machine.boot.reference)
-    if (machine.level === "sealed" && boot?.kind === "boot" && boot.appliance === "none")
-      this.#problem(
-        "wrong-reference",
-        [...path, "boot", "reference"],
-        `reference ${boot.name} states no appliance facts, which level sealed demands`,
-        "use the reference of an appliance image, or level administered",
-      )
+    if (boot?.kind === "boot") {
+      if (machine.level === "sealed") this.#unmeetable([...path, "boot", "reference"], boot, sealedReferenceFindings(boot))
+      this.#unmeetable([...path, "boot", "reference"], boot, measuredFindings({ ...boot, loadOptions: [] }))
+    }
     const ima = references.get(machine.ima.reference)
+    if (ima?.kind === "ima") this.#unmeetable([...path, "ima", "reference"], ima, imaPolicyReferenceFindings(ima.imaPolicy, machine.level))
     if (ima?.kind !== "ima" || machine.ima.violations === "deny") return
     for (const [index, name] of machine.ima.violations.allow.entries())
       if (own(ima.violationClasses, name) === undefined) this.#unknown([...path, "ima", "violations", "allow", index], "path class", name)
+  }
+
+  /** What would refuse every machine of a reference is said before anybody signs. */
+  #unmeetable(path: Path, reference: Reference, findings: readonly Finding[]): void {
+    for (const { code, subject, found, expected, advice } of findings)
+      this.#problem("wrong-reference", path, `reference ${reference.name}: ${code}: ${subject}: found ${found}, expected ${expected}`, advice)
   }
 
   /** A list of stakeholders: each known, each once. */

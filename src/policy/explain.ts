@@ -17,6 +17,7 @@ export interface Explanation {
   /** Lines in capitals that every screen shows. */
   readonly warnings: readonly string[]
   readonly sights: readonly Sight[]
+  readonly jobs: readonly JobRow[]
   readonly machines: readonly MachineRow[]
   readonly waivers: readonly WaiverRow[]
   /** Who must sign, in words. */
@@ -35,10 +36,26 @@ export interface Sight {
   readonly words: string
 }
 
+/** What one job takes in and gives out, in words. */
+export interface JobRow {
+  readonly job: string
+  readonly machine: string
+  readonly limits: string
+  /** Program and arguments. */
+  readonly runs: string
+  readonly reads: readonly string[]
+  /** Outputs, metrics and logs, each with who gets it and when; what there is none of is said too. */
+  readonly gives: readonly string[]
+}
+
 export interface MachineRow {
   readonly machine: string
   readonly level: Level
   readonly trusts: string
+  /** What each machine proves by measurement before it gets a key. */
+  readonly proved: readonly string[]
+  /** What nothing measures: the builder of the machine's image states it in the reference, and whoever signs trusts that builder. */
+  readonly stated: readonly string[]
   readonly covers: readonly string[]
   readonly leaves: readonly string[]
 }
@@ -58,6 +75,7 @@ export function explainPolicy(policy: Policy, tally?: Tally): Explanation {
     supersedes: policy.supersedes,
     warnings: policyWarnings(policy),
     sights: policySights(policy),
+    jobs: Object.entries(policy.jobs).map(([name, job]) => jobRow(policy, name, job)),
     machines: Object.entries(policy.machines).map(([machine, { level }]) => ({ machine, level, ...levelWords[level] })),
     waivers: policyWaivers(policy),
     approval: approvalText(policy.approval, Object.keys(policy.stakeholders)),
@@ -70,7 +88,9 @@ export function policyWarnings(policy: Policy): readonly string[] {
   const laboratory = Object.entries(policy.machines).flatMap(([name, { tpm }]) =>
     tpm.laboratoryRoots.length === 0
       ? []
-      : [`INSECURE LABORATORY: machine ${name} may chain to a laboratory root, whose holder can imitate it; what comes of it is for trials only`],
+      : [
+          `INSECURE LABORATORY: machine ${name} may chain to a laboratory root, whose holder can imitate it and read everything, and may take what such machines made; what comes of it is for trials only`,
+        ],
   )
   return ["UNATTESTED MANAGER: the manager proves nothing; whoever runs it can read the keys, and so every artifact", ...laboratory]
 }
@@ -81,7 +101,7 @@ export function policySights(policy: Policy): readonly Sight[] {
   const artifacts = Object.keys(policy.artifacts).flatMap((artifact) => [
     ...parties.map((party) => artifactSight(policy, party, artifact)),
     managerSight(`artifact ${artifact}`),
-    ...hostSights(policy, artifact),
+    ...machinesOf(policy, artifact).flatMap((machine) => hostSights(policy, machine, `artifact ${artifact}`)),
   ])
   const results = Object.entries(policy.jobs).flatMap(([name, job]) => jobSights(policy, parties, name, job))
   return [...artifacts, ...results]
@@ -97,21 +117,27 @@ function managerSight(thing: string): Sight {
   return { party: "manager's operator", thing, sight: "can-read", words: "can read it: UNATTESTED MANAGER" }
 }
 
-function hostSights(policy: Policy, artifact: string): readonly Sight[] {
-  const machines = new Set(Object.values(policy.jobs).flatMap(({ inputs, machine }) => (Object.hasOwn(inputs, artifact) ? [machine] : [])))
-  return [...machines].flatMap((name): readonly Sight[] => {
-    const level = own(policy.machines, name)?.level
-    const party = `administrators of ${name}`
-    const thing = `artifact ${artifact}`
-    switch (level) {
-      case "administered":
-        return [{ party, thing, sight: "can-read", words: administeredWords }]
-      case "sealed":
-        return [{ party, thing, sight: "never", words: "never, unless they open the machine's case" }]
-      case undefined:
-        return []
-    }
-  })
+function machinesOf(policy: Policy, artifact: string): readonly string[] {
+  return [...new Set(Object.values(policy.jobs).flatMap(({ inputs, machine }) => (Object.hasOwn(inputs, artifact) ? [machine] : [])))]
+}
+
+/** Those who are no party and are near the machine. */
+function hostSights(policy: Policy, machineName: string, thing: string): readonly Sight[] {
+  const machine = own(policy.machines, machineName)
+  if (machine === undefined) return []
+  const words = `can read it by imitating ${machineName}: INSECURE LABORATORY`
+  const holder: Sight = { party: "holder of the laboratory root", thing, sight: "can-read", words }
+  return [administratorSight(machineName, machine.level, thing), ...(machine.tpm.laboratoryRoots.length === 0 ? [] : [holder])]
+}
+
+function administratorSight(machineName: string, level: Level, thing: string): Sight {
+  const party = `administrators of ${machineName}`
+  switch (level) {
+    case "administered":
+      return { party, thing, sight: "can-read", words: administeredWords }
+    case "sealed":
+      return { party, thing, sight: "never", words: "never, unless they open the machine's case" }
+  }
 }
 
 function jobSights(policy: Policy, parties: readonly string[], name: string, job: Job): readonly Sight[] {
@@ -121,22 +147,61 @@ function jobSights(policy: Policy, parties: readonly string[], name: string, job
   const { logs, metrics } = job
   const ofLogs = logs === "none" ? [] : parties.map((party) => releaseSight(policy, job, party, `logs ${name}`, logs))
   const ofMetrics = metrics === "none" ? [] : parties.map((party) => metricsSight(party, `metrics ${name}`, metrics))
-  return [...outputs, ...ofLogs, ...ofMetrics]
+  const rows = [...outputs, ...ofLogs, ...ofMetrics]
+  // Whoever can read the inputs can read what is made of them.
+  const things = new Set(rows.map(({ thing }) => thing))
+  return [...things].flatMap((thing) => [
+    ...rows.filter((row) => row.thing === thing),
+    managerSight(thing),
+    ...hostSights(policy, job.machine, thing),
+  ])
 }
 
 function releaseSight(policy: Policy, job: Job, party: string, thing: string, terms: ReleaseTerms): Sight {
   if (!terms.to.includes(party)) return { party, thing, sight: "never", words: "never" }
   const derived = `derived from ${Object.keys(job.inputs).join(", ")}`
-  if (terms.release === "none") return { party, thing, sight: "sees", words: `gets it without a vote (${derived})` }
-  const votes = approvalText(terms.release, votingOwners(policy, job, terms))
-  return { party, thing, sight: "after-vote", words: `after the vote of ${votes} (${derived})` }
+  return { party, thing, sight: terms.release === "none" ? "sees" : "after-vote", words: `${releaseWords(policy, job, terms)} (${derived})` }
+}
+
+function releaseWords(policy: Policy, job: Job, terms: ReleaseTerms): string {
+  return terms.release === "none" ? "gets it without a vote" : `after the vote of ${approvalText(terms.release, votingOwners(policy, job, terms))}`
 }
 
 function metricsSight(party: string, thing: string, metrics: Metrics): Sight {
   if (!metrics.to.includes(party)) return { party, thing, sight: "never", words: "never" }
-  const fields = Object.entries(metrics.schema).map(([name, type]) => (type === "int" ? `${name} (whole number)` : `${name} (${type.float} digits)`))
-  const limits = `at most ${metrics.maxPerMinute} a minute and ${metrics.maxBytes} bytes a run`
-  return { party, thing, sight: "sees", words: `sees live: ${fields.join(", ")}; ${limits}` }
+  return { party, thing, sight: "sees", words: `sees live, without a vote: ${metricsWords(metrics)}` }
+}
+
+function metricsWords({ schema, maxPerMinute, maxBytes }: Metrics): string {
+  const fields = Object.entries(schema).map(([name, type]) =>
+    type === "int" ? `${name} (a whole number)` : `${name} (a number with ${type.float} digits behind the point)`,
+  )
+  return `${fields.join(", ")}; at most ${maxPerMinute} reports a minute and ${maxBytes} bytes a run`
+}
+
+function jobRow(policy: Policy, name: string, job: Job): JobRow {
+  const { logs, metrics, resources } = job
+  const cards = resources.gpus === 0 ? "no graphics card" : `graphics cards (${resources.gpus}), which prove nothing about themselves`
+  const left = (terms: ReleaseTerms & { readonly maxBytes: number }): string => {
+    const when = terms.release === "none" ? "without a vote" : releaseWords(policy, job, terms)
+    return `of at most ${terms.maxBytes} bytes to ${terms.to.join(", ")}, ${when}`
+  }
+  return {
+    job: name,
+    machine: job.machine,
+    limits: `at most ${job.maxRuns} runs of ${resources.wallSeconds} seconds each, with ${cards}`,
+    runs: job.run.join(" "),
+    reads: Object.keys(job.inputs).map((artifact) => {
+      const declared = own(policy.artifacts, artifact)
+      return declared === undefined ? artifact : `${artifact}, ${declared.kind} of ${declared.owner}`
+    }),
+    gives: [
+      ...Object.entries(job.outputs).map(([output, terms]) => `output ${output}: a ${terms.kind} ${left(terms)}`),
+      metrics === "none" ? "no metrics" : `metrics while it runs: to ${metrics.to.join(", ")}, without a vote: ${metricsWords(metrics)}`,
+      logs === "none" ? "no logs" : `logs, whatever the program writes, ${left(logs)}`,
+      "nothing else: the program has no network",
+    ],
+  }
 }
 
 function policyWaivers(policy: Policy): readonly WaiverRow[] {
@@ -163,14 +228,16 @@ export function explanationText(explanation: Explanation): string {
     [
       `study ${explanation.study}: ${explanation.purpose}`,
       `digest ${explanation.digest}`,
-      `expires ${explanation.expires}, supersedes ${explanation.supersedes}`,
+      `expires ${explanation.expires}, and nothing is released from then on; supersedes ${explanation.supersedes}`,
     ].join("\n"),
     `Who sees what\n${tableText(
       ["thing", "party", "what"],
       explanation.sights.map(({ thing, party, words }) => [thing, party, words]),
     )}`,
+    `What the jobs do\n${explanation.jobs.map(jobText).join("\n")}`,
     `What the machines protect from\n${explanation.machines.map(machineText).join("\n")}`,
     `What a signature gives up\n${waiversText(explanation.waivers)}`,
+    `What can be taken back\n${withdrawalWords}`,
     `Signatures\n  needed: ${explanation.approval}${tally === undefined ? "" : `\n${tallyText(tally)}`}`,
   ]
   return `${sections.join("\n\n")}\n`
@@ -187,9 +254,20 @@ export function tallyText(tally: NonNullable<Explanation["tally"]>): string {
   ].join("\n")
 }
 
-function machineText({ machine, level, trusts, covers, leaves }: MachineRow): string {
+function jobText({ job, machine, limits, runs, reads, gives }: JobRow): string {
+  return [
+    `  ${job} on ${machine}: ${limits}`,
+    `    runs: ${runs}`,
+    ...reads.map((line) => `    reads: ${line}`),
+    ...gives.map((line) => `    gives out: ${line}`),
+  ].join("\n")
+}
+
+function machineText({ machine, level, trusts, proved, stated, covers, leaves }: MachineRow): string {
   return [
     `  ${machine}: level ${level}; trusts ${trusts}`,
+    ...proved.map((line) => `    proved by measurement: ${line}`),
+    ...stated.map((line) => `    only stated by the image's builder: ${line}`),
     ...covers.map((line) => `    protects from: ${line}`),
     ...leaves.map((line) => `    does not protect from: ${line}`),
   ].join("\n")
@@ -200,12 +278,25 @@ function waiversText(waivers: readonly WaiverRow[]): string {
   return waivers.map(({ party, thing, words }) => `  ${party}: ${thing}: ${words}`).join("\n")
 }
 
+const withdrawalWords = [
+  "  each owner of an artifact can withdraw alone, at any time and for good: runs with it end, and what was made of it and has not left stays locked",
+  "  what was released, and the numbers that were seen, cannot be called back; whoever got them can pass them on",
+].join("\n")
+
+const provedAtEveryLevel = [
+  "which machine it is: its TPM's endorsement key is one of those listed in the policy",
+  "firmware, boot loader, kernel, initial ram disk and kernel command line: exactly those of the boot reference",
+  "each program that ran, and each file that root read where the IMA policy has it listed: in the IMA reference, and the IMA policy was the first to be loaded",
+] as const
+
 /** design.md section 2 asks for these words. */
 const administeredWords = "they can read everything while a job runs"
 
 const levelWords: Readonly<Record<Level, Omit<MachineRow, "machine" | "level">>> = {
   administered: {
     trusts: "the host's system and firmware as measured, its TPM, and its administrators",
+    proved: provedAtEveryLevel,
+    stated: ["the kernel takes no second IMA policy in one boot", "the measured firmware, kernel and programs do what they are for, and no more"],
     covers: [
       "another machine that answers in this one's place",
       "changed firmware, kernel, programs or settings before the keys are released, and new ones while the job runs",
@@ -219,11 +310,24 @@ const levelWords: Readonly<Record<Level, Omit<MachineRow, "machine" | "level">>>
     ],
   },
   sealed: {
-    trusts: "the appliance image as measured, the TPM, and whoever has the machine in hand",
+    trusts: "the builder of the appliance image, the TPM, and whoever has the machine in hand",
+    proved: [
+      ...provedAtEveryLevel,
+      "kernel locked down for confidentiality, signed modules only, devices kept from memory that is not theirs (on processors and boards that can), and no unknown boot parameter",
+      "the root hashes of the disks that programs come from, with which the initial ram disk verifies all that is read from them",
+    ],
+    stated: [
+      "nobody can log in, at the console or by network",
+      "only the agent can have the TPM speak for the machine",
+      "no debugger, no swap, no core dumps, no suspend, no start of another kernel",
+      "programs come from the verified disks only",
+      "the kernel takes no second IMA policy in one boot",
+      "the measured firmware, kernel and programs do what they are for, and no more",
+    ],
     covers: [
       "another machine that answers in this one's place",
       "any other firmware, kernel, program or setting than those of the reference",
-      "the host's administrators: nobody can log in, trace, dump, suspend or swap",
+      "the host's administrators, as far as the image is what its builder states",
       "the job's code sending data out by network or by anything but the declared outputs",
     ],
     leaves: [

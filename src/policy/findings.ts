@@ -70,6 +70,11 @@ export const findingCodes = {
     meaning: "the boot log was accepted only with a firmware fault that the reference does not name",
     advice: "update the firmware, or name the fault in the reference",
   },
+  "boot-quirk-accepted": {
+    effect: "note",
+    meaning: "the boot log was accepted with a firmware fault that the reference names",
+    advice: "update the firmware when there is one without it",
+  },
   "boot-register-unexpected": {
     effect: "refusal",
     meaning: "the boot extended a register of which the reference says nothing",
@@ -129,8 +134,23 @@ export const findingCodes = {
   },
   "ima-policy-missing": {
     effect: "refusal",
-    meaning: "no entry shows that the IMA policy of the reference was loaded, so what was measured is unknown",
+    meaning: "the list does not begin with the load of the reference's IMA policy, so what was measured is unknown",
     advice: "load the IMA policy by path from the initrd, before anything else runs",
+  },
+  "ima-policy-unmeasured": {
+    effect: "refusal",
+    meaning: "the kernel was not bound to list the load of an IMA policy, so another may have been loaded",
+    advice: "boot with ima_policy=tcb on a measured command line",
+  },
+  "ima-policy-weak": {
+    effect: "refusal",
+    meaning: "the reference's IMA policy leaves out of the list what must be in it",
+    advice: "correct the policy in the image and build the reference again",
+  },
+  "ima-policy-replaceable": {
+    effect: "refusal",
+    meaning: "the kernel takes another IMA policy after the first, which nothing lists when it is written as text",
+    advice: "use a kernel without CONFIG_IMA_WRITE_POLICY",
   },
   "ima-tail-not-certified": {
     effect: "refusal",
@@ -149,12 +169,27 @@ export const findingCodes = {
   },
   "command-line-not-measured": {
     effect: "refusal",
-    meaning: "no command line was measured, so none of the facts on it is proved",
+    meaning: "no command line was measured, or one of which only a digest is known, so that none of the facts on it is proved",
     advice: "boot in a way that measures the command line",
+  },
+  "command-line-unreadable": {
+    effect: "refusal",
+    meaning: "the measured command line is not wholly what the kernel reads: it is cut off where it is too long or holds a line end",
+    advice: "write the command line in one line of printable ASCII",
+  },
+  "unknown-boot-parameter": {
+    effect: "refusal",
+    meaning: "the command line holds a parameter, or a value of one, that is not known to leave the appliance sealed",
+    advice: "boot with the appliance's own command line; what may stand there is listed in src/policy/appraise-command-line.ts",
+  },
+  "initrd-not-measured": {
+    effect: "refusal",
+    meaning: "the command line names an initial ram disk, but none was measured, so the first program is unknown",
+    advice: "let the boot loader hand the ram disk to the kernel, which then measures it",
   },
   "verity-root-not-measured": {
     effect: "refusal",
-    meaning: "the root hash of the verified file system does not stand on the measured command line",
+    meaning: "the root hash of a verified disk does not stand, exactly once, in the parameter of the command line that the image's loader reads",
     advice: "boot the appliance image with its own command line",
   },
   "lockdown-not-confidentiality": {
@@ -170,13 +205,7 @@ export const findingCodes = {
   "iommu-not-strict": {
     effect: "refusal",
     meaning: "devices are not kept strictly from memory that is not theirs",
-    advice: "boot with iommu.strict=1, and without passthrough or off",
-  },
-  "other-init": { effect: "refusal", meaning: "the command line names another first program", advice: "boot without init= and rdinit=" },
-  "debug-boot-parameter": {
-    effect: "refusal",
-    meaning: "the command line opens a shell, a debugger or a way around a protection",
-    advice: "boot with the appliance's own command line",
+    advice: "boot with intel_iommu=on amd_iommu=force_isolation iommu.passthrough=0 iommu.strict=1",
   },
   "login-possible": { effect: "refusal", meaning: "a person can log in", advice: "build the image without login, SSH and shells" },
   "tpm-open-to-others": {

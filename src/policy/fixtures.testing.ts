@@ -7,6 +7,7 @@ import type { BootEvent } from "../evidence/eventlog/claims.ts"
 import type { HostClaims } from "../evidence/host/claims.ts"
 import type { ImaEntry } from "../evidence/ima/claims.ts"
 import { sshPublicKeyText } from "../pki/ssh-key.ts"
+import type { Derivation } from "./derivation.ts"
 import type { Policy } from "./document.ts"
 import type { BootReference, ImaReference, References } from "./reference.ts"
 import { referenceDigest, referencesByDigest } from "./reference.ts"
@@ -38,7 +39,10 @@ export function hexOf(text: string): string {
 }
 
 export const verityRootHash = hexOf("verity root")
-export const commandLine = `root=/dev/dm-0 roothash=${verityRootHash} lockdown=confidentiality module.sig_enforce=1 iommu.strict=1 console=ttyS0`
+/** What level `sealed` demands of a command line, without root hashes. */
+export const sealedParameters =
+  "lockdown=confidentiality module.sig_enforce=1 intel_iommu=on amd_iommu=force_isolation iommu.passthrough=0 iommu.strict=1 ima_policy=tcb"
+export const commandLine = `root=/dev/dm-0 roothash=${verityRootHash} ${sealedParameters} console=ttyS0`
 
 export const bootReference: BootReference = {
   perun: 1,
@@ -61,7 +65,7 @@ export const bootReference: BootReference = {
   ],
   commandLines: [{ pcr: 9, text: commandLine }],
   appliance: {
-    verityRootHash,
+    verity: [{ parameter: "roothash", rootHash: verityRootHash }],
     login: "none",
     tpmAccess: "agent",
     ptrace: "off",
@@ -73,14 +77,20 @@ export const bootReference: BootReference = {
   },
 }
 
+/** The shortest policy that lists all that must be. */
+export const imaRules = `${["BPRM_CHECK", "MMAP_CHECK", "FILE_CHECK", "MODULE_CHECK", "FIRMWARE_CHECK", "POLICY_CHECK", "KEXEC_KERNEL_CHECK"]
+  .concat(["KEXEC_INITRAMFS_CHECK", "KEXEC_CMDLINE", "KEY_CHECK", "CRITICAL_DATA"])
+  .map((func) => `measure func=${func}`)
+  .join("\n")}\n`
+
 export const imaReference: ImaReference = {
   perun: 1,
   kind: "ima",
   name: "small image",
   created: "2026-11-01T00:00:00Z",
   expires: "2027-06-01T00:00:00Z",
-  files: { [named("node")]: ["/usr/lib/perun/node"], [named("init")]: ["/init"], [named("ima policy")]: ["/etc/ima/policy"] },
-  imaPolicy: { path: "/etc/ima/policy", digest: named("ima policy") },
+  files: { [named("node")]: ["/usr/lib/perun/node"], [named("init")]: ["/init"], [named(imaRules)]: ["/root/etc/ima/policy"] },
+  imaPolicy: { path: "/root/etc/ima/policy", rules: imaRules, before: [], replaceable: "no" },
   buffers: { ".ima": [named("key")] },
   violationClasses: { logs: ["/var/log/", "/run/one"] },
 }
@@ -169,7 +179,7 @@ export const claims: HostClaims = {
     trailingBytes: 0,
   },
   ima: {
-    entries: [imaEntry(0, "boot_aggregate", "aggregate"), imaEntry(1, "/init", "init"), imaEntry(2, "/etc/ima/policy", "ima policy")],
+    entries: [imaEntry(0, "boot_aggregate", "aggregate"), imaEntry(1, "/root/etc/ima/policy", imaRules), imaEntry(2, "/init", "init")],
     firstIndex: 0,
     certifiedCount: 3,
     uncertified: [imaEntry(3, "/usr/lib/perun/node", "node")],
@@ -185,6 +195,11 @@ export const claims: HostClaims = {
     description: "IFX SLB9670",
     attestationKeyName: hexOf("ak"),
   },
+}
+
+/** Something that a job made, of which only `change` is known. */
+export function derivation(change: Partial<Derivation>): Derivation {
+  return { origins: [], policies: [], laboratoryRoots: [], ...change }
 }
 
 export function imaEntry(index: number, name: string, content: string): ImaEntry {

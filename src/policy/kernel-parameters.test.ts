@@ -1,12 +1,12 @@
 import assert from "node:assert/strict"
 import { test } from "node:test"
-import { kernelParameters } from "./kernel-parameters.ts"
+import { parseKernelCommandLine } from "./kernel-parameters.ts"
 
 function pairs(line: string): readonly (readonly [string, string | undefined])[] {
-  return kernelParameters(line).map(({ name, value }) => [name, value])
+  return parseKernelCommandLine(line).parameters.map(({ name, value }) => [name, value])
 }
 
-test("kernelParameters() splits at blanks of every kind and knows bare words from values", () => {
+test("parseKernelCommandLine() splits at blanks of every kind and knows bare words from values", () => {
   assert.deepEqual(pairs(" a=1\tb\n c=x=y  d= "), [
     ["a", "1"],
     ["b", undefined],
@@ -23,7 +23,7 @@ test("kernelParameters() splits at blanks of every kind and knows bare words fro
   assert.deepEqual(pairs(""), [])
 })
 
-test("kernelParameters() keeps quoted blanks together and takes the quotes away", () => {
+test("parseKernelCommandLine() keeps quoted blanks together and takes the quotes away", () => {
   assert.deepEqual(pairs('a="x y" "b=z w" "c d" e="f'), [
     ["a", "x y"],
     ["b", "z w"],
@@ -32,17 +32,25 @@ test("kernelParameters() keeps quoted blanks together and takes the quotes away"
   ])
 })
 
-test("kernelParameters() takes hyphen and underscore in a name for the same, but not a leading hyphen", () => {
+test("parseKernelCommandLine() takes hyphen and underscore in a name for the same", () => {
   assert.deepEqual(pairs("module.sig-enforce=a-b -b a-b-c"), [
     ["module.sig_enforce", "a-b"],
-    ["-b", undefined],
+    ["_b", undefined],
     ["a_b_c", undefined],
   ])
 })
 
-test("kernelParameters() keeps each word as it stands", () => {
+test("parseKernelCommandLine() keeps each word as it stands", () => {
   assert.deepEqual(
-    kernelParameters('a-b="x y" c').map(({ text }) => text),
+    parseKernelCommandLine('a-b="x y" c').parameters.map(({ text }) => text),
     ['a-b="x y"', "c"],
   )
+})
+
+test("parseKernelCommandLine() gives what stands behind a bare -- to the first program", () => {
+  for (const end of ["--", '"--"']) {
+    const { parameters, initArguments } = parseKernelCommandLine(`a ${end} b=1 -- c`)
+    assert.deepEqual([parameters.map(({ name }) => name), initArguments], [["a"], ["b=1", "--", "c"]])
+  }
+  for (const line of ["a b --=1 c", "a b ---x c", 'a b "-- c"']) assert.deepEqual(parseKernelCommandLine(line).initArguments, [])
 })

@@ -1,5 +1,5 @@
 export interface KernelParameter {
-  /** With every `-` but a leading one as `_`: the kernel takes them for the same. */
+  /** With every `-` as `_`: the kernel takes them for the same. */
   readonly name: string
   /** Undefined for a bare word. */
   readonly value: string | undefined
@@ -7,11 +7,18 @@ export interface KernelParameter {
   readonly text: string
 }
 
+export interface KernelCommandLine {
+  /** What the kernel reads. */
+  readonly parameters: readonly KernelParameter[]
+  /** What stands behind a bare `--`: the kernel hands it to the first program and reads none of it. Linux kernel/params.c, parse_args(). */
+  readonly initArguments: readonly string[]
+}
+
 /**
  * Splits a kernel command line as the kernel does: at blanks, a double quote keeping blanks together, the quotes around a value or a whole parameter
  * removed. Linux lib/cmdline.c, next_arg().
  */
-export function kernelParameters(line: string): readonly KernelParameter[] {
+export function parseKernelCommandLine(line: string): KernelCommandLine {
   const words: string[] = []
   let word = ""
   let isQuoted = false
@@ -23,7 +30,12 @@ export function kernelParameters(line: string): readonly KernelParameter[] {
     } else word += character
   }
   if (word !== "") words.push(word)
-  return words.map(parameterOf)
+  const end = words.findIndex((text) => unquoted(text) === "--")
+  const isRead = (index: number): boolean => end < 0 || index < end
+  return {
+    parameters: words.filter((_, index) => isRead(index)).map(parameterOf),
+    initArguments: words.filter((_, index) => !isRead(index) && index !== end),
+  }
 }
 
 function parameterOf(text: string): KernelParameter {
@@ -37,9 +49,9 @@ function unquoted(text: string): string {
   return text.startsWith('"') ? text.substring(1).replace(/"$/, "") : text
 }
 
-/** dash2underscore() of Linux kernel/params.c; a leading hyphen, as in `-b`, stays. */
+/** dash2underscore() of Linux kernel/params.c. */
 function normalName(name: string): string {
-  return name.replaceAll(/(?<!^)-/g, "_")
+  return name.replaceAll("-", "_")
 }
 
 /** As the kernel's isspace(). */

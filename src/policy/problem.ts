@@ -24,10 +24,11 @@ export const problemCodes = {
   "wrong-path": "the path is not absolute, not normal, inside a system folder, or inside another of the job's paths",
   "wrong-program": "the program is not found by an absolute path or a plain name",
   "same-artifact-twice": "two artifacts state one manifest",
+  "laboratory-artifact": "an input came from a laboratory machine, INSECURE LABORATORY, whose root the job's machine does not accept",
   expired: "the policy or a reference has expired",
   "missing-reference": "the policy names a reference document that was not given",
   "unused-reference": "a reference document was given that the policy does not name",
-  "wrong-reference": "the reference document is of another kind, or lacks what the level demands",
+  "wrong-reference": "the reference document is of another kind, or no machine that fits it could meet what the level demands",
 } as const satisfies Record<string, string>
 
 export type ProblemCode = keyof typeof problemCodes

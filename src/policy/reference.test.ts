@@ -56,6 +56,10 @@ function registers(change: (register: RegisterReference) => unknown): object {
   return { ...bootReference, registers: bootReference.registers.map(change).filter((register) => register !== undefined) }
 }
 
+function imaPolicyWith(change: object): object {
+  return { ...imaReference, imaPolicy: { ...imaReference.imaPolicy, ...change } }
+}
+
 const event = { type: "EV_TEST", digests: [hexOf("x")], description: "" }
 const wrongBoot: readonly (readonly [string, object, readonly string[]])[] = [
   ["another version", { ...bootReference, perun: 2 }, ["wrong-value perun"]],
@@ -101,9 +105,20 @@ const wrongBoot: readonly (readonly [string, object, readonly string[]])[] = [
   ["a fact of another word", { ...bootReference, appliance: { ...Object(bootReference.appliance), swap: "none" } }, ["wrong-value appliance.swap"]],
   [
     "a root hash of another length",
-    { ...bootReference, appliance: { ...Object(bootReference.appliance), verityRootHash: "00" } },
-    ["wrong-value appliance.verityRootHash"],
+    { ...bootReference, appliance: { ...Object(bootReference.appliance), verity: [{ parameter: "roothash", rootHash: "00" }] } },
+    ["wrong-value appliance.verity.0.rootHash"],
   ],
+  [
+    "a root hash in what is no parameter",
+    { ...bootReference, appliance: { ...Object(bootReference.appliance), verity: [{ parameter: "root hash", rootHash: hexOf("x") }] } },
+    ["wrong-value appliance.verity.0.parameter"],
+  ],
+  ...[16, 23].map((pcr): readonly [string, object, readonly string[]] => [
+    `register ${pcr}`,
+    { ...bootReference, registers: [...bootReference.registers, { pcr, events: [] }] },
+    [`wrong-value registers.${bootReference.registers.length}.pcr`],
+  ]),
+  ["no verified disk", { ...bootReference, appliance: { ...Object(bootReference.appliance), verity: [] } }, ["wrong-value appliance.verity"]],
 ]
 
 for (const [what, value, expected] of wrongBoot)
@@ -114,10 +129,16 @@ for (const [what, value, expected] of wrongBoot)
 test("parseReference() accepts open registers 1, 3 and 5, and registers above 9", () => {
   const open = registers((register) => ([1, 3, 5].includes(register.pcr) ? { pcr: register.pcr, any: "differs" } : register)) as BootReference
   assert.deepEqual(found(open), [])
-  assert.deepEqual(found({ ...open, registers: [...open.registers, { pcr: 14, events: [event] }, { pcr: 23, events: [] }] }), [])
+  assert.deepEqual(found({ ...open, registers: [...open.registers, { pcr: 14, events: [event] }, { pcr: 22, events: [] }] }), [])
 })
 
 const wrongIma: readonly (readonly [string, object, readonly string[]])[] = [
+  ["IMA rules with a NUL", imaPolicyWith({ rules: "measure\0" }), ["wrong-value imaPolicy.rules"]],
+  ["IMA rules with a carriage return", imaPolicyWith({ rules: "measure\r\n" }), ["wrong-value imaPolicy.rules"]],
+  ["no IMA rules", imaPolicyWith({ rules: "" }), ["wrong-value imaPolicy.rules"]],
+  ["an IMA policy without a path", imaPolicyWith({ path: "policy" }), ["wrong-value imaPolicy.path"]],
+  ["an IMA policy that may be replaced or not", imaPolicyWith({ replaceable: "any" }), ["wrong-value imaPolicy.replaceable"]],
+  ["an earlier entry without digest", imaPolicyWith({ before: [{ name: "/x", digest: "x" }] }), ["wrong-value imaPolicy.before.0.digest"]],
   ["a SHA-1 digest", { ...imaReference, files: { [`sha1:${"0".repeat(40)}`]: ["/x"] } }, [`wrong-value files.sha1:${"0".repeat(40)}`]],
   ["a digest of another length", { ...imaReference, files: { "sha256:00": ["/x"] } }, ["wrong-value files.sha256:00"]],
   [
@@ -126,7 +147,6 @@ const wrongIma: readonly (readonly [string, object, readonly string[]])[] = [
     [`wrong-value files.sha512:${hexOf("x")}`],
   ],
   ["paths that are no list", { ...imaReference, files: { [named("x")]: "/x" } }, [`wrong-type files.${named("x")}`]],
-  ["an IMA policy without digest", { ...imaReference, imaPolicy: { path: "/p", digest: "any" } }, ["wrong-value imaPolicy.digest"]],
   ["a buffer without digest", { ...imaReference, buffers: { x: [] } }, ["wrong-value buffers.x"]],
   ["a relative path class", { ...imaReference, violationClasses: { x: ["var/"] } }, ["wrong-value violationClasses.x.0"]],
   ["an empty path class", { ...imaReference, violationClasses: { x: [] } }, ["wrong-value violationClasses.x"]],
@@ -185,9 +205,9 @@ test("captureImaReference() joins paths by digest, in order, the IMA policy amon
     { path: "/a", digest: named("same") },
     { path: "/c", digest: named("other") },
   ]
-  const imaPolicy = { path: "/etc/ima/policy", digest: named("ima policy") }
+  const { imaPolicy } = imaReference
   const reference = captureImaReference({ ...times, files, imaPolicy })
-  assert.deepEqual(reference.files, { [named("same")]: ["/a", "/b"], [named("other")]: ["/c"], [imaPolicy.digest]: [imaPolicy.path] })
+  assert.deepEqual(reference.files, { [named("same")]: ["/a", "/b"], [named("other")]: ["/c"], [named(imaPolicy.rules)]: [imaPolicy.path] })
   assert.deepEqual(Object.keys(reference.files), Object.keys(reference.files).toSorted())
   assert.deepEqual([reference.buffers, reference.violationClasses, reference.imaPolicy], [{}, {}, imaPolicy])
   assert.deepEqual(found(reference), [])

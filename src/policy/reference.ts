@@ -1,6 +1,6 @@
 import { z } from "zod"
 import type { Digest } from "../bytes/digest.ts"
-import { digestOfJson, isDigest } from "../bytes/digest.ts"
+import { digestOfJson } from "../bytes/digest.ts"
 import { parseJson } from "../bytes/json.ts"
 import { PolicyError } from "./errors.ts"
 import { problemsOfIssues } from "./issues.ts"
@@ -48,8 +48,8 @@ export interface ReferenceEvent {
 
 /** Facts about the measured system that only its builder can state. Each is bound to the machine by the measurements of its command line and root. */
 export interface Appliance {
-  /** Root hash of the dm-verity tree, lower-case hexadecimal; must stand on the measured command line. */
-  readonly verityRootHash: string
+  /** Every disk that programs come from, each verified by dm-verity from the kernel on. */
+  readonly verity: readonly VerityDisk[]
   /** Ways for a person to get in: console login, SSH, debug shell in root or initrd. */
   readonly login: "none" | "possible"
   /** Who may open the TPM. `agent`: only the agent's own user, so that no other process can have a quote made. */
@@ -63,6 +63,13 @@ export interface Appliance {
   readonly programs: "verity-root-only" | "elsewhere-too"
 }
 
+export interface VerityDisk {
+  /** The parameter in which the image's loader finds the root hash, as it is written, e.g. `roothash`; a hash in any other proves nothing. */
+  readonly parameter: string
+  /** Root hash of the dm-verity tree (SHA-256), lower-case hexadecimal. */
+  readonly rootHash: string
+}
+
 /** What a good machine may read and run, by digest. */
 export interface ImaReference {
   readonly perun: 1
@@ -72,12 +79,23 @@ export interface ImaReference {
   readonly expires: string
   /** File digest (`sha256:…`, `sha384:…` or `sha512:…`, never weaker) to the paths where the image has it. Paths are for people; only the digest is judged. */
   readonly files: Readonly<Record<string, readonly string[]>>
-  /** The IMA policy file that the initrd loads by path, which the kernel therefore measures (POLICY_CHECK): exactly this content must have been loaded. */
-  readonly imaPolicy: { readonly path: string; readonly digest: Digest }
+  readonly imaPolicy: ImaPolicyReference
   /** Measured buffers (template ima-buf: keys, critical data, kexec command line) by name, to their good digests `sha256:…`. */
   readonly buffers: Readonly<Record<string, readonly string[]>>
   /** Path classes for violations: name to path prefixes, each ending in `/`, or whole paths. A policy may allow a class by name. */
   readonly violationClasses: Readonly<Record<string, readonly string[]>>
+}
+
+/** The IMA policy file that the initrd loads by path, which the kernel therefore measures (POLICY_CHECK): exactly this content must have been loaded. */
+export interface ImaPolicyReference {
+  /** Name under which the kernel lists it: the path as the initrd sees it, e.g. `/root/etc/ima/policy`. */
+  readonly path: string
+  /** The file's whole text. */
+  readonly rules: string
+  /** Entries that the kernel lists before it, besides boot_aggregate: of the initrd, by name and digest (`sha256:…`). Usually none. */
+  readonly before: readonly { readonly name: string; readonly digest: string }[]
+  /** Whether the kernel takes another policy afterwards (CONFIG_IMA_WRITE_POLICY): stated by the image's builder. */
+  readonly replaceable: "no" | "yes"
 }
 
 /** Reference documents by digest, as `referencesByDigest` makes it: the key is the computed digest, never a stated one. */
@@ -121,7 +139,6 @@ const text = z.string().max(16_384)
 const line = text.regex(/^[^\p{C}\p{Zl}\p{Zp}]*$/u, "expected one line of visible text")
 const name = line.min(1).max(256)
 const hex256 = z.string().regex(/^[0-9a-f]{64}$/, "expected 64 lower-case hexadecimal digits")
-const digest = z.custom<Digest>(isDigest, { error: 'expected "sha256:" and 64 lower-case hexadecimal digits' })
 const fileDigest = z
   .string()
   .regex(
@@ -132,7 +149,13 @@ const fileDigest = z
 const everyBootRegister = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9] as const
 /** Host configuration, add-in cards' configuration, boot manager's configuration. TCG PC Client Platform Firmware Profile, table of PCR usage. */
 const machineRegisters: readonly number[] = [1, 3, 5]
-const pcr = z.int().min(0).max(23)
+/** Debug and application registers, which any program may set back to zero: nothing may rest on them. */
+const resettable: readonly number[] = [16, 23]
+const pcr = z
+  .int()
+  .min(0)
+  .max(23)
+  .refine((index) => !resettable.includes(index), "registers 16 and 23 can be reset by any program")
 const onOff = z.enum(["off", "on"])
 
 const register = z.union([
@@ -172,7 +195,10 @@ const bootReferenceSchema = z.strictObject({
   appliance: z.union([
     z.literal("none"),
     z.strictObject({
-      verityRootHash: hex256,
+      verity: z
+        .array(z.strictObject({ parameter: z.string().regex(/^[a-z][a-z0-9._-]{0,63}$/, "expected a parameter's name"), rootHash: hex256 }))
+        .min(1)
+        .max(16),
       login: z.enum(["none", "possible"]),
       tpmAccess: z.enum(["agent", "others"]),
       ptrace: onOff,
@@ -192,7 +218,16 @@ const imaReferenceSchema = z.strictObject({
   created: utcTime,
   expires: utcTime,
   files: z.record(fileDigest, z.array(text).max(maxList)).refine((files) => Object.keys(files).length <= maxFiles, `at most ${maxFiles} files`),
-  imaPolicy: z.strictObject({ path: line.min(1), digest }),
+  imaPolicy: z.strictObject({
+    path: line.startsWith("/"),
+    rules: z
+      .string()
+      .min(1)
+      .max(65_536)
+      .regex(/^[\x20-\x7e\t\n]*$/, "expected printable ASCII, tabs and line ends"),
+    before: z.array(z.strictObject({ name: line.min(1), digest: fileDigest })).max(maxEvents),
+    replaceable: z.enum(["no", "yes"]),
+  }),
   buffers: z.record(text, z.array(fileDigest).min(1).max(maxList)),
   violationClasses: z.record(name, z.array(line.startsWith("/")).min(1).max(maxList)),
 })

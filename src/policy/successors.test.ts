@@ -3,10 +3,10 @@ import { test } from "node:test"
 import { signStatement } from "../pki/statement.ts"
 import type { StatementSignature } from "../pki/statement.ts"
 import type { Derivations } from "./derivation.ts"
-import { noDerivations, originsOfDerived, originsOfInputs, originsWithout } from "./derivation.ts"
+import { derivationOfOutput, laboratoryRootsOfInputs, mergeDerivations, noDerivations, originsOfInputs, originsWithout } from "./derivation.ts"
 import type { Job, Policy } from "./document.ts"
 import { policyDigest } from "./document.ts"
-import { keys, keyText, named, policy } from "./fixtures.testing.ts"
+import { derivation, keyText, keys, named, policy } from "./fixtures.testing.ts"
 import type { Party } from "./fixtures.testing.ts"
 import { artifactProblems, judgeSuccession } from "./successors.ts"
 
@@ -102,7 +102,7 @@ test("artifactProblems() binds an artifact to its owner's own signature over the
 })
 
 test("artifactProblems() asks every party behind a derived artifact, by its keys", () => {
-  const derivations = new Map([[named("records-a"), [{ name: "old", keys: [keyText("stranger"), keyText("manager")] }]]])
+  const derivations = new Map([[named("records-a"), derivation({ origins: [{ name: "old", keys: [keyText("stranger"), keyText("manager")] }] })]])
   assert.deepEqual(problemsOf(["clinic-a"], derivations), ["origin-owner-not-signed"])
   assert.deepEqual(problemsOf(["clinic-a", "stranger"], derivations), [])
   assert.deepEqual(problemsOf(["clinic-a", "stranger"], derivations, { withdrawnKeys: new Set([keyText("manager")]) }), ["origin-owner-withdrawn"])
@@ -111,37 +111,85 @@ test("artifactProblems() asks every party behind a derived artifact, by its keys
 
 const train = policy.jobs["train"] as Job
 
-test("originsOfDerived() gives what is derived to the owners of all inputs that have not waived", () => {
-  assert.deepEqual(originsOfDerived(policy, train, ["vendor"], noDerivations), [
-    { name: "clinic-a", keys: [keyText("clinic-a")] },
-    { name: "clinic-b", keys: [keyText("clinic-b")] },
-  ])
+test("artifactProblems() refuses what a laboratory made where a job that uses it does not accept the laboratory", () => {
+  const derivations = new Map([[named("records-a"), derivation({ laboratoryRoots: [named("lab")] })]])
+  assert.deepEqual(problemsOf(["clinic-a"], derivations), ["laboratory-not-accepted"])
+  const machine = successor.machines["gpu-host"]
+  assert.ok(machine !== undefined)
+  const trials = { ...machine, tpm: { ...machine.tpm, laboratoryRoots: [named("lab")] } }
+  const codesOf = (study: Policy): readonly string[] =>
+    artifactProblems(study, "records-a", sign(study, ["clinic-a"]), derivations).map(({ code }) => code)
+  assert.deepEqual(codesOf({ ...successor, machines: { "gpu-host": trials } }), [])
+  const earnest = { ...train, machine: "earnest" }
+  const both: Policy = { ...successor, machines: { "gpu-host": trials, earnest: machine }, jobs: { train, earnest } }
+  assert.deepEqual(codesOf(both), ["laboratory-not-accepted"])
+  const { "records-a": _, ...others } = train.inputs
+  assert.deepEqual(codesOf({ ...both, jobs: { train, earnest: { ...earnest, inputs: others } } }), [])
+})
+
+test("derivationOfOutput() gives what is derived to the owners of all inputs that have not waived", () => {
+  const made = derivationOfOutput(policy, train, ["vendor"], [], noDerivations)
+  assert.deepEqual(made, {
+    origins: [
+      { name: "clinic-a", keys: [keyText("clinic-a")] },
+      { name: "clinic-b", keys: [keyText("clinic-b")] },
+    ],
+    policies: [policyDigest(policy)],
+    laboratoryRoots: [],
+  })
   assert.deepEqual(
-    originsOfDerived(policy, train, [], noDerivations).map(({ name }) => name),
+    derivationOfOutput(policy, train, [], [], noDerivations).origins.map(({ name }) => name),
     ["clinic-a", "clinic-b", "vendor"],
   )
 })
 
-test("originsOfDerived() keeps the parties behind derived inputs, whatever is waived, and apart from others of their name", () => {
+test("derivationOfOutput() keeps the parties behind derived inputs, whatever is waived, and apart from others of their name", () => {
   const old = { name: "vendor", keys: [keyText("stranger")] }
   const derivations = new Map([
-    [named("records-a"), [old]],
-    [named("records-b"), [old]],
+    [named("records-a"), derivation({ origins: [old] })],
+    [named("records-b"), derivation({ origins: [old] })],
   ])
   assert.deepEqual(originsOfInputs(policy, train, derivations), [old])
-  const origins = originsOfDerived(policy, train, ["clinic-a", "clinic-b"], derivations)
+  const { origins } = derivationOfOutput(policy, train, ["clinic-a", "clinic-b"], [], derivations)
   assert.deepEqual(origins, [{ name: "vendor", keys: [keyText("vendor")] }, old])
 })
 
-test("originsOfDerived() records a party's keys in one order, so that one party is one origin", () => {
+test("derivationOfOutput() carries on the policies and laboratories behind any input, and those of its own machine", () => {
+  const derivations = new Map([
+    [named("records-a"), derivation({ policies: [named("first")], laboratoryRoots: [named("lab")] })],
+    [named("records-b"), derivation({ policies: [named("second"), named("first")] })],
+  ])
+  const made = derivationOfOutput(policy, train, [], [], derivations)
+  assert.deepEqual(made.policies, [policyDigest(policy), named("first"), named("second")])
+  assert.deepEqual(made.laboratoryRoots, [named("lab")])
+  assert.deepEqual(laboratoryRootsOfInputs(policy, train, derivations), [named("lab")])
+  assert.deepEqual(derivationOfOutput(policy, train, [], [named("here"), named("lab")], derivations).laboratoryRoots, [named("here"), named("lab")])
+  assert.deepEqual(derivationOfOutput(policy, train, [], [named("here")], noDerivations).laboratoryRoots, [named("here")])
+})
+
+test("mergeDerivations() forgets nothing of either", () => {
+  const [a, b] = [
+    { name: "a", keys: ["ka"] },
+    { name: "a", keys: ["kb"] },
+  ]
+  const one = { origins: [a], policies: [named("p"), named("q")], laboratoryRoots: [] }
+  const other = { origins: [b, a], policies: [named("q"), named("r")], laboratoryRoots: [named("lab")] }
+  assert.deepEqual(mergeDerivations(one, other), {
+    origins: [a, b],
+    policies: [named("p"), named("q"), named("r")],
+    laboratoryRoots: [named("lab")],
+  })
+})
+
+test("derivationOfOutput() records a party's keys in one order, so that one party is one origin", () => {
   const withKeys = (texts: readonly string[]): Policy => ({
     ...policy,
     stakeholders: { ...policy.stakeholders, vendor: { keys: texts, roles: ["code"] } },
   })
   const texts = [keyText("vendor"), keyText("stranger")]
   const waive = ["clinic-a", "clinic-b"]
-  const [one] = originsOfDerived(withKeys(texts), train, waive, noDerivations)
-  const [other] = originsOfDerived(withKeys(texts.toReversed()), train, waive, noDerivations)
+  const [one] = derivationOfOutput(withKeys(texts), train, waive, [], noDerivations).origins
+  const [other] = derivationOfOutput(withKeys(texts.toReversed()), train, waive, [], noDerivations).origins
   assert.deepEqual(one, { name: "vendor", keys: texts.toSorted() })
   assert.deepEqual(other, one)
 })

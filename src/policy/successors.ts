@@ -2,7 +2,7 @@ import type { StatementSignature } from "../pki/statement.ts"
 import type { Against, Tally } from "./approval.ts"
 import { ownerHasSigned, signingKeys, stakeholderOfKey, tallyApprovals } from "./approval.ts"
 import type { Derivations } from "./derivation.ts"
-import { originsOfArtifact } from "./derivation.ts"
+import { foreignLaboratoryRoots, originsOfArtifact } from "./derivation.ts"
 import type { Policy } from "./document.ts"
 import { own, policyDigest } from "./document.ts"
 import { isReached, namesMissing } from "./expression.ts"
@@ -17,6 +17,8 @@ export const successionCodes = {
   "owner-withdrawn": "the artifact's owner has withdrawn from this policy, for good",
   "origin-owner-not-signed": "an owner of what the artifact was derived from has not signed this exact policy and never waived it",
   "origin-owner-withdrawn": "an owner of what the artifact was derived from has withdrawn",
+  "laboratory-not-accepted":
+    "the artifact came from a laboratory machine, INSECURE LABORATORY, whose root the machine of a job that uses it does not accept",
   "unknown-artifact": "the policy has no such artifact",
 } as const satisfies Record<string, string>
 
@@ -58,7 +60,7 @@ export function judgeSuccession(
 
 /**
  * Why an artifact may not be used under a policy; empty when it may. Its owner must itself have signed this exact policy; for a derived one so must every
- * owner behind it; and none of them may have withdrawn. `withdrawnKeys` are the keys of owners that withdrew from any policy the artifact came from.
+ * owner behind it; none of them may have withdrawn; and a laboratory behind it must be accepted. `withdrawnKeys` are the keys of owners that withdrew from any policy the artifact came from.
  */
 export function artifactProblems(
   policy: Policy,
@@ -77,6 +79,9 @@ export function artifactProblems(
     if (keys.some((key) => against.withdrawnKeys?.has(key) === true)) problems.push({ code: "origin-owner-withdrawn", names: [name] })
     else if (!keys.some((key) => signedKeys.has(key))) problems.push({ code: "origin-owner-not-signed", names: [name] })
   }
+  const users = Object.values(policy.jobs).filter(({ inputs }) => Object.hasOwn(inputs, artifactName))
+  const roots = new Set(users.flatMap((job) => foreignLaboratoryRoots(policy, job, artifactName, derivations)))
+  if (roots.size > 0) problems.push({ code: "laboratory-not-accepted", names: [...roots] })
   return problems
 }
 

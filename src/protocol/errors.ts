@@ -30,6 +30,7 @@ export const protocolCodes = {
   "not-acceptable": "the machine is genuine, but not what the policy asks for",
   "no-runs-left": "the job has run as often as the policy allows",
   "votes-missing": "the votes that the policy asks for are not all there",
+  "wrong-report": "the report of a run says what the policy does not let it say",
   "wrong-metrics": "the values do not fit the schema that the policy gives for metrics",
   "limit-exceeded": "more of this than the policy or the manager allows",
   "too-many-requests": "the manager is loaded; come back later",

@@ -40,7 +40,11 @@ export const managerDescriptionSchema = z.strictObject({
   evidence: z.null(),
 })
 export const signedManagerDescriptionSchema = z.strictObject({ description: managerDescriptionSchema, signature: statementSignatureSchema })
-export const healthSchema = z.strictObject({ ok: z.literal(true) })
+export const healthSchema = z.strictObject({
+  ok: z.literal(true),
+  /** Number of keys that may propose policies here. */
+  members: z.int().min(0),
+})
 export const emptySchema = z.strictObject({})
 
 // --- policies -----------------------------------------------------------------------------------------------------------------------------------
@@ -91,6 +95,8 @@ export const artifactListSchema = z.strictObject({ artifacts: z.array(artifactVi
 export const maxFindingText = 4000
 /** Most findings that travel; a machine full of unknown files would have thousands. */
 export const maxFindings = 100
+/** Most findings of a refusal that the manager keeps. */
+export const maxKeptFindings = 16
 
 export const runStateSchema = z.enum(["queued", "running", "succeeded", "failed", "cancelled", "ended"])
 /** What appraisal or verification found; the shape of policy/findings.ts. `code` is stable, the rest is printable text for people. */
@@ -102,22 +108,47 @@ export const findingSchema = z.strictObject({
   expected: z.string().max(maxFindingText),
   advice: z.string().max(maxFindingText),
 })
-export const runReportSchema = z.strictObject({
-  status: z.enum(["succeeded", "failed", "stopped"]),
-  /** Exit status of the job's process; null when it never ran or a signal ended it. */
-  exitCode: z.int().min(-1).max(255).nullable(),
-  /** Why it failed or was stopped, in the agent's words, never the job's. */
-  reason: z.string().max(500).optional(),
+/** Why a run failed, and what that means. The job's program chooses among some of them, so each further word is a way out for data. */
+export const runReasons = {
+  "job-failed": "the job's program ended with an error",
+  "wall-clock": "the job did not end within the time that the policy gives it",
+  memory: "the job took more memory than the policy gives it",
+  sandbox: "the job's program could not be started in the sandbox",
+  "output-missing": "the job did not write a declared output",
+  "output-too-large": "an output is larger than the policy allows",
+  "output-format": "an output is not in a format that the policy allows",
+  "output-kind": "an output holds a link, a device or another thing that is not a plain file",
+  inputs: "an input could not be fetched or opened",
+  machine: "the machine cannot do what the job asks for, or the agent failed",
+} as const satisfies Record<string, string>
+export type RunReason = keyof typeof runReasons
+
+/** Grain of the time that a report tells: the job's program can take as long as it wants. */
+export const wallSecondsGrain = 10
+/** What the agent says of a run: nothing that the job's program could say by it but one of a few words. */
+const runFacts = {
   /** Rows (data lines) that each input held, counted by the agent. */
   rowsPerInput: z.record(nameSchema, z.int().min(0)).optional(),
-  wallSeconds: z.number().min(0).optional(),
-  maxMemoryBytes: z.int().min(0).optional(),
-})
+  /** Rounded up to `wallSecondsGrain`. */
+  wallSeconds: z.int().min(0).multipleOf(wallSecondsGrain).optional(),
+} as const
+export const runReportSchema = z.discriminatedUnion("status", [
+  z.strictObject({ status: z.literal("succeeded"), ...runFacts }),
+  z.strictObject({
+    status: z.literal("failed"),
+    reason: z.enum(Object.keys(runReasons) as [RunReason, ...RunReason[]]),
+    /** How a program that failed ended; only where the policy lets logs leave, and for their readers. */
+    exit: z.enum(["error", "signal"]).optional(),
+    ...runFacts,
+  }),
+])
 export const refusalViewSchema = z.strictObject({
   at: timeSchema,
   host: nameSchema,
   code: z.string().max(64),
-  findings: z.array(findingSchema).max(maxFindings),
+  findings: z.array(findingSchema).max(maxKeptFindings),
+  /** Findings that were not kept. */
+  moreFindings: z.int().min(0),
 })
 export const runViewSchema = z.strictObject({
   run: idSchema,
@@ -306,14 +337,11 @@ export const receiptKindSchema = z.enum([
   "vote-cast",
   "output-released",
 ])
+/** What happened. */
 export const receiptSchema = z.strictObject({
-  perun: z.literal(1),
-  /** Place in the list, from 0. */
-  index: z.int().min(0),
-  /** Digest of the receipt before, `null` for the first. */
-  previous: digestSchema.nullable(),
+  /** Random: without it, whom the receipt is not shown could guess what its digest stands for. */
+  salt: idSchema,
   at: timeSchema,
-  manager: idSchema,
   kind: receiptKindSchema,
   policy: digestSchema.optional(),
   run: idSchema.optional(),
@@ -321,6 +349,8 @@ export const receiptSchema = z.strictObject({
   host: nameSchema.optional(),
   /** Stakeholder who acted. */
   by: nameSchema.optional(),
+  /** Key of who acted, where the receipt is of no policy whose name `by` could be. */
+  byKey: keyTextSchema.optional(),
   /** Digest of the evidence bundle that was judged. */
   evidence: digestSchema.optional(),
   /** INSECURE LABORATORY. */
@@ -328,10 +358,26 @@ export const receiptSchema = z.strictObject({
   /** Artifacts whose keys were released or deposited. */
   artifacts: z.array(nameSchema).max(256).optional(),
   code: z.string().max(64).optional(),
-  findings: z.array(findingSchema).max(maxFindings).optional(),
+  findings: z.array(findingSchema).max(maxKeptFindings).optional(),
+  /** Findings that were not kept. */
+  moreFindings: z.int().min(0).optional(),
 })
-export const signedReceiptSchema = z.strictObject({ receipt: receiptSchema, signature: statementSignatureSchema })
-export const receiptListSchema = z.strictObject({ receipts: z.array(signedReceiptSchema).max(1000), total: z.int().min(0) })
+/** A receipt's place in the list, the same for all who look. */
+export const receiptLinkSchema = z.strictObject({
+  perun: z.literal(1),
+  /** From 0. */
+  index: z.int().min(0),
+  /** Digest of the link before, `null` for the first. */
+  previous: digestSchema.nullable(),
+  manager: idSchema,
+  /** Digest of the receipt at this place. */
+  receipt: digestSchema,
+})
+/** The signature is over the link. */
+export const signedReceiptSchema = z.strictObject({ link: receiptLinkSchema, receipt: receiptSchema, signature: statementSignatureSchema })
+/** A receipt as a caller gets it: the link alone where the receipt does not concern it. */
+export const shownReceiptSchema = signedReceiptSchema.extend({ receipt: receiptSchema.optional() })
+export const receiptListSchema = z.strictObject({ receipts: z.array(shownReceiptSchema).max(1000), total: z.int().min(0) })
 
 // --- the types ----------------------------------------------------------------------------------------------------------------------------------
 
@@ -366,4 +412,6 @@ export type RenewRequest = z.output<typeof renewRequestSchema>
 export type OutputRequest = z.output<typeof outputRequestSchema>
 export type Receipt = z.output<typeof receiptSchema>
 export type ReceiptKind = z.output<typeof receiptKindSchema>
+export type ReceiptLink = z.output<typeof receiptLinkSchema>
 export type SignedReceipt = z.output<typeof signedReceiptSchema>
+export type ShownReceipt = z.output<typeof shownReceiptSchema>

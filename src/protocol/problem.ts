@@ -32,6 +32,7 @@ const statusByCode = {
   "wrong-digest": 400,
   "wrong-message": 400,
   "wrong-metrics": 400,
+  "wrong-report": 400,
   "limit-exceeded": 403,
   "too-many-requests": 429,
   // evidence and signatures: not genuine
@@ -79,6 +80,7 @@ const statusByCode = {
   "owner-not-signed": 403,
   "owner-withdrawn": 403,
   "origin-owner-not-signed": 403,
+  "laboratory-not-accepted": 403,
   "origin-owner-withdrawn": 403,
   "unknown-artifact": 400,
   "wrong-manifest": 400,

@@ -86,7 +86,13 @@ export const routes = {
   health: get("/v1/healthz", "open", m.healthSchema, "whether the manager answers"),
 
   submitPolicy: {
-    ...post("/v1/policies", "stakeholder", m.submitPolicyRequestSchema, m.policyStatusSchema, "propose a policy with its reference values"),
+    ...post(
+      "/v1/policies",
+      "stakeholder",
+      m.submitPolicyRequestSchema,
+      m.policyStatusSchema,
+      "propose a policy with its reference values; for members, and parties of its active predecessor",
+    ),
     maxBodyBytes: maxPolicySubmissionBytes,
     idempotent: true,
   },
@@ -137,13 +143,24 @@ export const routes = {
   },
   getOutputPackage: get("/v1/outputs/:output/package", "stakeholder", m.outputPackageSchema, "the output, rewrapped to the calling consumer"),
 
-  listHosts: get("/v1/hosts", "stakeholder", m.hostListSchema, "enrolled hosts"),
+  listHosts: get(
+    "/v1/hosts",
+    "stakeholder",
+    m.hostListSchema,
+    "enrolled hosts: those that a policy of the caller lists, and to members those that none lists",
+  ),
   retireHost: {
-    ...post("/v1/hosts/:host/retire", "stakeholder", m.emptySchema, m.hostViewSchema, "retire a host; its leases end"),
+    ...post(
+      "/v1/hosts/:host/retire",
+      "stakeholder",
+      m.emptySchema,
+      m.hostViewSchema,
+      "retire a host with its TPM for good; for parties of an active policy that lists it",
+    ),
     idempotent: true,
   },
   listReceipts: {
-    ...get("/v1/receipts", "stakeholder", m.receiptListSchema, "the hash-linked list of what happened, signed"),
+    ...get("/v1/receipts", "stakeholder", m.receiptListSchema, "signed, linked receipts; their content where it concerns the caller"),
     query: z.strictObject({
       from: z
         .string()

@@ -1,5 +1,5 @@
 import type { Command } from "commander"
-import type { RunEvent, RunView } from "../../protocol/messages.ts"
+import type { RefusalView, RunEvent, RunView } from "../../protocol/messages.ts"
 import { routes } from "../../protocol/routes.ts"
 import { insecureLaboratory, withManager, withManagerOption, type ManagerOption } from "../connect.ts"
 import { RefusedError } from "../exit.ts"
@@ -67,10 +67,7 @@ export function showEvent(event: RunEvent, output: Output): void {
       output.line(`${at}  refused ${event.refusal.host}: ${event.refusal.code}`, "bad")
       for (const { code, subject, found, expected } of event.refusal.findings.slice(0, shownFindings))
         output.line(`          ${code} ${subject}: found ${found}, expected ${expected}`, "bad")
-      if (event.refusal.findings.length > shownFindings) {
-        output.line(`          and ${event.refusal.findings.length - shownFindings} more findings; all of them with --json`, "bad")
-      }
-      return
+      return showMore(event.refusal, output)
     case "renewed":
       return output.line(`${at}  lease renewed for ${event.seconds} s`, "dim")
     case "metrics":
@@ -82,6 +79,12 @@ export function showEvent(event: RunEvent, output: Output): void {
     case "output":
       return output.line(`${at}  output ${event.name} is sealed and waits for its votes: ${event.output}`)
   }
+}
+
+function showMore({ findings, moreFindings }: RefusalView, output: Output): void {
+  const more = findings.length - shownFindings + moreFindings
+  if (more > 0)
+    output.line(`          and ${more} more findings; the first ${findings.length} with --json, up to 100 on the machine's console`, "bad")
 }
 
 /** A machine with another image has hundreds; the first ones tell. */

@@ -3,13 +3,17 @@ import { X509Certificate } from "node:crypto"
 import { existsSync } from "node:fs"
 import { readFileBounded } from "../../bytes/durable.ts"
 import { MalformedError } from "../../bytes/error.ts"
+import { parseUtf8 } from "../../bytes/text.ts"
+import { parseIdentityCard } from "../../client/identity.ts"
 import { HostTpm } from "../../evidence/tpm/client/host-tpm.ts"
 import type { TpmLocation } from "../../evidence/tpm/client/transport.ts"
+import { admitMembers, loadMembers, type Member, parseMembers } from "../../manager/members.ts"
 import { serveManager } from "../../manager/server.ts"
-import { initManager } from "../../manager/state.ts"
+import { initManager, membersPath } from "../../manager/state.ts"
 import { hostTpmSealer } from "../../manager/tpm-sealer.ts"
 import { vaultWords } from "../../manager/vault.ts"
-import { verifyManager } from "../../protocol/manager-connection.ts"
+import { connectVerified, verifyManager } from "../../protocol/manager-connection.ts"
+import { routes } from "../../protocol/routes.ts"
 import { createTlsIdentity } from "../../protocol/tls.ts"
 import { parseSshPublicKey } from "../../pki/ssh-key.ts"
 import { unattestedManager, withManagerOption, type ManagerOption } from "../connect.ts"
@@ -35,16 +39,24 @@ export function register(command: Command, output: Output): void {
       parseTpmLocation,
     )
     .option("--key-file", "keep the vault key in a plain file, also where there is a TPM")
-    .description("make a manager's state: its keys, vault and store")
-    .action(async (folder: string, options: { laboratoryRoot: readonly string[]; tpm?: TpmLocation; keyFile?: true }) => {
+    .option("--member <key>", `who may propose policies: ${keyForms}; again for each`, (text, before: string[]) => [...before, text], [])
+    .description("make a manager's state: its keys, vault, store and the list of its members")
+    .action(async (folder: string, options: { laboratoryRoot: readonly string[]; tpm?: TpmLocation; keyFile?: true; member: readonly string[] }) => {
+      const members = await membersOf(options.member)
       const laboratoryRoots = []
       for (const path of options.laboratoryRoot) laboratoryRoots.push(certificateBytes(await readFileBounded(path, 65_536), path))
       await using tpm = await vaultTpm(options)
-      const made = await initManager({ folder, laboratoryRoots, ...(tpm === undefined ? {} : { sealer: hostTpmSealer(tpm, { cap: false }) }) })
-      output.result({ ok: true, folder, ...made }, () => {
+      const made = await initManager({
+        folder,
+        laboratoryRoots,
+        members,
+        ...(tpm === undefined ? {} : { sealer: hostTpmSealer(tpm, { cap: false }) }),
+      })
+      output.result({ ok: true, folder, ...made, members: members.length }, () => {
         output.line(`made ${folder}`, "good")
         output.line(`key       ${made.key} (what policies and perun manager trust name)`)
         output.line(`instance  ${made.instance}`)
+        sayMembers(members.length, folder, output)
         output.line(vaultWords[made.vault], made.vault === "tpm" ? "plain" : "warn")
       })
     })
@@ -73,11 +85,13 @@ export function register(command: Command, output: Output): void {
           instance: running.description.instance,
           vault: running.vault,
           laboratoryRoots: running.laboratoryRoots,
+          members: running.members,
         },
         () => {
           output.line(`listening on ${running.url}`, "good")
           output.line(`key       ${running.description.key}`)
           output.line(`instance  ${running.description.instance}`)
+          sayMembers(running.members, folder, output)
           output.line(vaultWords[running.vault], running.vault === "tpm" ? "plain" : "warn")
           output.line(`${unattestedManager}: this manager proves nothing about itself`, "warn")
           for (const root of running.laboratoryRoots) output.line(`INSECURE LABORATORY: TPMs under the root ${root} may enrol`, "warn")
@@ -85,6 +99,34 @@ export function register(command: Command, output: Output): void {
       )
       await new Promise<void>((resolve) => interrupt.signal.addEventListener("abort", () => resolve(), { once: true }))
       output.line("stopping")
+    })
+  command
+    .command("admit")
+    .requiredOption("--folder <folder>", "folder that perun manager init made; its manager may be running")
+    .argument("<key...>", `whom to admit: ${keyForms}`)
+    .description("let keys propose policies; a running manager sees it at once, and who is a member already is not added again")
+    .action(async (keys: readonly string[], { folder }: { folder: string }) => {
+      const added = await admitMembers(membersPath(folder), await membersOf(keys))
+      const members = await loadMembers(membersPath(folder))
+      output.result({ ok: true, folder, added, members: members.length }, () => {
+        for (const { key, comment } of added) output.line(`admitted ${key} ${comment}`.trimEnd(), "good")
+        if (added.length === 0) output.line("nothing to do: all of them are members already")
+        sayMembers(members.length, folder, output)
+      })
+    })
+  command
+    .command("members")
+    .requiredOption("--folder <folder>", "folder that perun manager init made")
+    .description("whose keys may propose policies; to end a membership take its line out of the file")
+    .action(async ({ folder }: { folder: string }) => {
+      const members = await loadMembers(membersPath(folder))
+      output.result({ ok: true, folder, file: membersPath(folder), members }, () => {
+        output.table(
+          ["key", "comment"],
+          members.map(({ key, comment }) => [key, comment]),
+        )
+        sayMembers(members.length, folder, output)
+      })
     })
   command
     .command("trust")
@@ -106,8 +148,12 @@ export function register(command: Command, output: Output): void {
     .description("what the pinned manager says about itself")
     .action(async (options: ManagerOption) => {
       const pin = await chosenManager(options.manager)
-      const { description } = await verifyManager(new URL(pin.url), pin.key, createTlsIdentity("perun client"))
-      output.result({ ok: true, url: pin.url, ...description }, () => {
+      const tls = createTlsIdentity("perun client")
+      const manager = await verifyManager(new URL(pin.url), pin.key, tls)
+      const { description } = manager
+      using transport = connectVerified(manager, tls)
+      const { members } = await transport.call(routes.health, {})
+      output.result({ ok: true, url: pin.url, ...description, members }, () => {
         output.line(`address        ${pin.url}`)
         output.line(`instance       ${description.instance}`)
         output.line(`key            ${description.key}`)
@@ -115,6 +161,7 @@ export function register(command: Command, output: Output): void {
         output.line(`log key        ${description.logKey}`)
         output.line(`configuration  ${description.configuration}`)
         output.line(`vault key      ${description.vault === "tpm" ? "sealed to the TPM" : "in a key file that its operator can read"}`)
+        output.line(`members        ${members}${members === 0 ? `: ${noMembers(undefined)}` : ""}`, members === 0 ? "warn" : "plain")
         if (description.evidence === null) output.line(`evidence       none: ${unattestedManager}`, "warn")
       })
     })
@@ -125,6 +172,39 @@ async function vaultTpm(options: { readonly tpm?: TpmLocation; readonly keyFile?
   if (options.keyFile === true) return undefined
   if (options.tpm !== undefined) return HostTpm.open(options.tpm)
   return existsSync("/dev/tpmrm0") ? HostTpm.open() : undefined
+}
+
+const keyForms = "file of a public key or an identity.json, or the key itself as 'ssh-ed25519 AAAA…'"
+
+/** Keys as people give them: a key's text, a file with one or more of them, or an identity card. */
+async function membersOf(given: readonly string[]): Promise<readonly Member[]> {
+  const members: Member[] = []
+  for (const text of given) {
+    if (/^(?:ssh|ecdsa|sk)-\S+ /.test(text)) members.push(...parseMembers(text, "key"))
+    else members.push(...parseKeyFile(await readFileBounded(text, 65_536), text))
+  }
+  return members
+}
+
+function parseKeyFile(bytes: Uint8Array, path: string): readonly Member[] {
+  const text = parseUtf8(bytes, path)
+  if (text.trimStart().startsWith("{")) {
+    const { key, name } = parseIdentityCard(bytes)
+    return [{ key: parseSshPublicKey(key).text, comment: name }]
+  }
+  const members = parseMembers(text, path)
+  if (members.length === 0) throw new MalformedError("malformed", "holds no public key", { path })
+  return members
+}
+
+function sayMembers(count: number, folder: string, output: Output): void {
+  output.line(`members   ${count}${count === 0 ? `: ${noMembers(folder)}` : ` (${membersPath(folder)})`}`, count === 0 ? "warn" : "plain")
+}
+
+/** What an operator has to know and do; the folder is known only on the manager's own machine. */
+function noMembers(folder: string | undefined): string {
+  const file = folder === undefined ? "the file members in its folder" : membersPath(folder)
+  return `nobody can propose a policy; put public keys into ${file}, one a line, or: perun manager admit --folder ${folder ?? "FOLDER"} KEY`
 }
 
 function parseListen(text: string): { readonly host: string; readonly port: number } {

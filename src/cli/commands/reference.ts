@@ -1,7 +1,8 @@
 import { Argument, type Command, Option } from "commander"
 import { join } from "node:path"
 import { readFileBounded, writeFileDurably } from "../../bytes/durable.ts"
-import type { Digest } from "../../bytes/digest.ts"
+import { digestOf, type Digest } from "../../bytes/digest.ts"
+import { encodeUtf8 } from "../../bytes/text.ts"
 import { type BootReference, type ImaReference, maxReferenceBytes, parseReference, type Reference, referenceDigest } from "../../policy/reference.ts"
 import { diffReferences } from "../../policy/reference-diff.ts"
 import type { Cell, Output } from "../output.ts"
@@ -134,7 +135,14 @@ function labelled(reference: Reference): ReadonlyArray<readonly [string, string]
     ["made", reference.created],
     ["expires", reference.expires],
   ] as const
-  if (reference.kind === "ima") return [...common, ["policy", `${reference.imaPolicy.path} ${reference.imaPolicy.digest}`]]
+  if (reference.kind === "ima") {
+    const { path, rules, before, replaceable } = reference.imaPolicy
+    const count = rules.split("\n").filter((line) => /^\s*[^#\s]/.test(line)).length
+    return [
+      ...common,
+      ["policy", `${path} ${digestOf(encodeUtf8(rules))}, ${count} rules, after ${before.length} other entries, replaceable ${replaceable}`],
+    ]
+  }
   const { appliance } = reference
   return [
     ...common,
@@ -144,7 +152,7 @@ function labelled(reference: Reference): ReadonlyArray<readonly [string, string]
       "system",
       appliance === "none"
         ? "its builder states nothing (level administered)"
-        : Object.entries(appliance)
+        : Object.entries({ ...appliance, verity: appliance.verity.map(({ parameter, rootHash }) => `${parameter}=${rootHash}`).join(" ") })
             .map(([fact, value]) => `${fact} ${value}`)
             .join(", "),
     ],
