@@ -3,8 +3,9 @@
  * with them, afresh and with the mutant switched on: so mutants in tables and constants are tried as well, and no state goes from one mutant to the next.
  * Stryker ends the process when a mutant runs too long or eats too much memory.
  */
+import crypto from "node:crypto"
 import { existsSync, readFileSync, writeFileSync } from "node:fs"
-import { registerHooks, stripTypeScriptTypes } from "node:module"
+import { registerHooks, stripTypeScriptTypes, syncBuiltinESMExports } from "node:module"
 import { join } from "node:path"
 import { fileURLToPath, pathToFileURL } from "node:url"
 import { takeTests } from "./node-test.ts"
@@ -53,6 +54,7 @@ const nodeTestUrl = new URL("./node-test.ts", import.meta.url).href
 const namespace: Namespace = ((globalThis as { __stryker__?: Namespace }).__stryker__ ??= {})
 
 let generation = 0
+let keysTaken = 0
 let stray: Error | undefined
 
 class InProcessRunner {
@@ -88,6 +90,7 @@ class InProcessRunner {
         return { format: "module", source, shortCircuit: true }
       },
     })
+    keepRsaKeys()
     process.on("uncaughtException", (error) => (stray ??= error))
     process.on("unhandledRejection", (reason) => (stray ??= reason instanceof Error ? reason : new Error(String(reason))))
   }
@@ -174,8 +177,24 @@ async function run(fileName: string, id: string, test: RegisteredTest): Promise<
   return { ...about, timeSpentMs: performance.now() - started, status: isSkipped ? 2 : 0 }
 }
 
+/** RSA keys take long to make. Those of earlier runs are given out again, each once in a run. */
+function keepRsaKeys(): void {
+  const make = crypto.generateKeyPairSync as (type: string, options: unknown) => unknown
+  const kept = new Map<string, unknown>()
+  const makeOrTake = (type: string, options: unknown): unknown => {
+    if (type !== "rsa") return make(type, options)
+    const name = `${keysTaken++} ${JSON.stringify(options)}`
+    const pair = kept.get(name) ?? make(type, options)
+    kept.set(name, pair)
+    return pair
+  }
+  Object.assign(crypto, { generateKeyPairSync: makeOrTake })
+  syncBuiltinESMExports()
+}
+
 function switchTo({ activeMutant, hitCount, hitLimit }: Namespace): void {
   Object.assign(namespace, { activeMutant, hitCount, hitLimit, currentTestId: undefined })
+  keysTaken = 0
 }
 
 function killed(by: string, failure: unknown, nrOfTests: number): RunResult {

@@ -16,12 +16,15 @@ interface Node {
   readonly callee?: Node
   readonly property?: Node
   readonly id?: Node
+  /** Of a member of an object. */
+  readonly key?: Node
   readonly name?: string
 }
 
 function reasonToIgnore({ node, parent, listKey, key }: Path): string | undefined {
   const isText = node.type === "StringLiteral" || node.type === "TemplateLiteral"
   if (isText && key === "init" && pathNames.has(parent?.id?.name ?? "")) return fieldName
+  if (isText && key === "value" && textMembers.has(parent?.key?.name ?? "")) return words
   if (listKey !== "arguments" || parent?.callee === undefined || typeof key !== "number") return undefined
   const callee = nameOf(parent.callee)
   if (parent.type === "NewExpression" && callee.endsWith("Error")) {
@@ -30,7 +33,7 @@ function reasonToIgnore({ node, parent, listKey, key }: Path): string | undefine
   }
   if (!isText) return undefined
   const first = textArguments.get(callee)
-  return first !== undefined && key >= first ? errorText : fieldReaders.has(callee) ? fieldName : undefined
+  return first !== undefined && key >= first ? words : fieldReaders.has(callee) ? fieldName : undefined
 }
 
 /** Name of a function, a method or a private method. */
@@ -41,14 +44,22 @@ function nameOf(callee: Node): string {
 
 const errorText = "text of an error"
 const fieldName = "name of a field in errors"
+const words = "words for people"
 const pathNames: ReadonlySet<string> = new Set(["path", "field"])
 /** ByteReader and its methods that take the field's name. */
 const fieldReaders: ReadonlySet<string> = new Set(
   "ByteReader u8 u16be u16le u32be u32le u64be u64le peekU8 bytes view boundedBytes rest sub readAll".split(" "),
 )
-/** Functions that take texts and paths for errors, from this argument on. */
+/** Members that hold a sentence. */
+const textMembers: ReadonlySet<string> = new Set(["meaning", "advice", "message", "fix", "error", "expected"])
+/** Functions that take texts and paths for people, from this argument on. */
 const textArguments: ReadonlyMap<string, number> = new Map([
   ["error", 1],
+  ["finding", 1],
+  ["problem", 2],
+  ["unknown", 1],
+  ["regex", 1],
+  ["refine", 1],
   ["needQuirk", 2],
   ["parseHex", 1],
   ["parseUtf8", 1],
