@@ -27,6 +27,13 @@ test("parseBase64Url() refuses padding, set padding bits, impossible lengths and
   for (const text of ["QQ==", "QR", "Q", "Q+"]) assert.throws(() => parseBase64Url(text), malformed)
 })
 
+test("parseHex(), parseBase64() and parseBase64Url() read megabytes", () => {
+  const zeros = new Uint8Array(16 * 1024 * 1024)
+  assert.equal(parseHex(encodeHex(zeros)).length, zeros.length)
+  assert.equal(parseBase64(encodeBase64(zeros)).length, zeros.length)
+  assert.equal(parseBase64Url(encodeBase64Url(zeros)).length, zeros.length)
+})
+
 test("parseUtf8() refuses overlong and cut sequences and keeps a byte order mark", () => {
   for (const bytes of [
     [0xc0, 0x80],

@@ -3,7 +3,7 @@ import { createHash } from "node:crypto"
 import { test } from "node:test"
 import { digestOf } from "../bytes/digest.ts"
 import { encodeBase64, encodeHex, encodeUtf8 } from "../bytes/text.ts"
-import { decodeHostBundle, hostBundleSchema, maxQuoteBytes, parseHostBundle, sessionDigest } from "./bundle.ts"
+import { decodeHostBundle, hostBundleSchema, maxEventLogBytes, maxImaListBytes, maxQuoteBytes, parseHostBundle, sessionDigest } from "./bundle.ts"
 import type { SessionFields } from "./bundle.ts"
 
 const digest = digestOf(encodeUtf8("x"))
@@ -85,9 +85,18 @@ test("parseHostBundle() refuses other versions, missing and unknown members, dup
   assert.throws(() => parseHostBundle(JSON.stringify(bundle).replace(`"perun":1`, `"perun":1,"perun":1`)), { code: "duplicate" })
 })
 
+test("parseHostBundle() takes parts of the greatest size", () => {
+  const [quote, eventLog, list] = [maxQuoteBytes, maxEventLogBytes, maxImaListBytes].map((size) => encodeBase64(new Uint8Array(size)))
+  const text = JSON.stringify({ perun: 1, tpm: { quote, signature: quote, akPublic: quote, eventLog, ima: { from: 0xffffffff, list } } })
+  const parsed = parseHostBundle(text)
+  assert.deepEqual([parsed.quote.length, parsed.eventLog?.length, parsed.ima.list.length], [maxQuoteBytes, maxEventLogBytes, maxImaListBytes])
+  assert.throws(() => parseHostBundle(text + " ".repeat(65_536)), { code: "too-large" })
+})
+
 test("parseHostBundle() refuses parts that are too large", () => {
   const large = encodeBase64(new Uint8Array(maxQuoteBytes + 3))
   for (const part of ["quote", "signature", "akPublic"] as const)
     assert.throws(() => parse((b) => ({ ...b, tpm: { ...b.tpm, [part]: large } })), { code: "too-large", path: `bundle.tpm.${part}` })
-  assert.throws(() => parse((b) => ({ ...b, tpm: { ...b.tpm, eventLog: encodeBase64(new Uint8Array(1_048_579)) } })), { code: "too-large" })
+  const withLog = { eventLog: encodeBase64(new Uint8Array(maxEventLogBytes + 3)) }
+  assert.throws(() => parse((b) => ({ ...b, tpm: { ...b.tpm, ...withLog } })), { code: "too-large", path: "bundle.tpm.eventLog" })
 })

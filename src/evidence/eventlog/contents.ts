@@ -140,7 +140,7 @@ function loaderContent(data: Uint8Array, covers: (data: Uint8Array) => boolean):
 
 /** UTF-16 where it looks like it (even length, a NUL in every second byte of the first characters), else one character per byte. */
 function decodeText(data: Uint8Array): string {
-  const isUtf16 = data.length >= 2 && data.length % 2 === 0 && data[1] === 0
+  const isUtf16 = data.length % 2 === 0 && data[1] === 0
   return (isUtf16 ? decodeUtf16(data) : decodeLatin(data)).replace(/\0+$/, "")
 }
 

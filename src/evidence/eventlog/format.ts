@@ -143,7 +143,7 @@ function readEventData(reader: ByteReader, index: number): Uint8Array {
 }
 
 function isSpecIdEvent(event: LogEvent): boolean {
-  return event.type === eventTypes.EV_NO_ACTION && event.data.length >= 16 && specIdSignature.every((byte, at) => event.data[at] === byte)
+  return event.type === eventTypes.EV_NO_ACTION && specIdSignature.every((byte, at) => event.data[at] === byte)
 }
 
 /**
@@ -186,7 +186,7 @@ function paddingStart(bytes: Uint8Array): number {
   const fill = bytes.at(-1)
   if (fill !== 0x00 && fill !== 0xff) return bytes.length
   let start = bytes.length
-  while (start > 0 && bytes[start - 1] === fill) start--
+  while (bytes[start - 1] === fill) start--
   return start
 }
 

@@ -55,6 +55,10 @@ for (const [what, events, code] of wrongLocality)
     assert.throws(() => replay(events), { code })
   })
 
+test("replayEventLog() says which record is at fault", () => {
+  assert.throws(() => replay([separator(1), separator(24)]), { path: "eventLog[2]" })
+})
+
 test("startValue() is all ones in PCR 17 to 22, else zero", () => {
   assert.equal(encodeHex(startValue(16, "sha256", 3)), "00".repeat(32))
   assert.equal(encodeHex(startValue(17, "sha256", 3)), "ff".repeat(32))
@@ -85,7 +89,8 @@ test("replayMeasurementRegisters() extends indices 1 to 4 from zero with SHA-384
 test("replayMeasurementRegisters() refuses MRTD, indices beyond RTMR3, and other banks", () => {
   for (const index of [0, 5])
     assert.throws(() => replayMeasurementRegisters(parseEventLog(makeLog([separator(index)], ["sha384"]))), { code: "log-order" })
-  assert.throws(() => replayMeasurementRegisters(parseEventLog(makeLog([separator(1)]))), { code: "log-incomplete" })
+  for (const events of [[], [separator(1)]])
+    assert.throws(() => replayMeasurementRegisters(parseEventLog(makeLog(events))), { code: "log-incomplete" })
   const without = makeLog([{ ...separator(1), without: ["sha384"] }], ["sha256", "sha384"])
   assert.throws(() => replayMeasurementRegisters(parseEventLog(without)), { code: "log-incomplete" })
 })

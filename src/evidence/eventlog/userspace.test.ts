@@ -37,6 +37,19 @@ test("parseUserspaceLog() reads every record", () => {
   assert.deepEqual(parseUserspaceLog(new Uint8Array(0)), [])
 })
 
+test("parseUserspaceLog() reads records without type and text", () => {
+  const digests = [{ hashAlg: "sha256", digest: "00".repeat(32) }]
+  const [event] = parseUserspaceLog(encodeUtf8(`\u001e${JSON.stringify({ pcr: 11, digests, content_type: "systemd", content: {} })}\n`))
+  assert.deepEqual([event?.eventType, event?.text], ["", ""])
+})
+
+test("parseUserspaceLog() takes a log of the greatest size", () => {
+  const [line] = Buffer.from(record({})).toString().split("\n")
+  const bytes = encodeUtf8(`${(line ?? "").padEnd(4 * 1024 * 1024 - 1, " ")}\n`)
+  assert.equal(bytes.length, 4 * 1024 * 1024)
+  assert.equal(parseUserspaceLog(bytes).length, 1)
+})
+
 const changed = (from: string, to: string): Uint8Array => encodeUtf8(Buffer.from(record({})).toString().replace(from, to))
 const wrong: readonly (readonly [string, Uint8Array, string])[] = [
   ["text in front", concatBytes(encodeUtf8("x"), log), "malformed"],
@@ -79,6 +92,9 @@ test("verifyEventLog() explains systemd's registers with its log, apart from the
   )
   assert.equal(claims.userspace?.[0]?.digest, encodeHex(hash("sha256", encodeUtf8("enter-initrd"))))
   assert.ok(claims.events.every((event) => event.pcr !== 11))
+  const secret = record({ text: "cryptsetup:volume", hashed: "key" })
+  const uncertified = verifyEventLog(boot, { bank: "sha256", quotedPcrs: quotedPcrs(11, extend("00".repeat(32), "key")), userspaceLog: secret })
+  assert.deepEqual([uncertified.claims.userspace?.[0]?.certified, uncertified.claims.userspace?.[0]?.description], [false, ""])
   assert.throws(() => verifyEventLog(boot, { bank: "sha256", quotedPcrs: quotedPcrs(11, after) }), { code: "log-incomplete" })
   assert.throws(() => verifyEventLog(boot, { bank: "sha256", quotedPcrs: quotedPcrs(11, after), userspaceLog: record({}) }), { code: "pcr-mismatch" })
 })

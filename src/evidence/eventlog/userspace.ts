@@ -28,7 +28,6 @@ export function parseUserspaceLog(bytes: Uint8Array): readonly UserspaceEvent[] 
   if (bytes.length > maxLogBytes)
     throw new MalformedError("too-large", `${bytes.length} bytes, at most ${maxLogBytes} are allowed`, { path: "userspaceLog" })
   const text = parseUtf8(bytes, "userspaceLog")
-  if (text === "") return []
   const [before, ...records] = text.split(recordSeparator)
   if (before !== "") throw new MalformedError("malformed", "a record does not begin with a record separator", { path: "userspaceLog" })
   return records.map((record, index) => parseRecord(record, `userspaceLog[${index}]`))

@@ -3,7 +3,7 @@ import { existsSync, readFileSync } from "node:fs"
 import { resolve } from "node:path"
 import { test } from "node:test"
 import { concatBytes } from "../../bytes/compare.ts"
-import { encodeHex, encodeUtf8 } from "../../bytes/text.ts"
+import { encodeHex, encodeUtf8, parseHex } from "../../bytes/text.ts"
 import { ByteWriter } from "../../bytes/writer.ts"
 import { hash } from "../../pki/signatures.ts"
 import { Genuine } from "../genuine.ts"
@@ -188,6 +188,7 @@ const refusals: readonly (readonly [string, readonly EventInput[], string])[] = 
   ["an ExitBootServices that only began", without((event) => event === exitSuccess), "log-incomplete"],
   ["an event behind ExitBootServices", [...boot, image("late")], "log-order"],
   ["a command line behind ExitBootServices", [...boot, { pcr: 8, type: "EV_IPL", data: encodeUtf8("kernel_cmdline: /late") , hashed: encodeUtf8("/late") }], "log-order"], // prettier-ignore
+  ["ExitBootServices events of another register only", [...without(isExit), action(4, "Exit Boot Services Returned with Success")], "log-incomplete"],
   ["Secure Boot without an authority", without((event) => event.type === "EV_EFI_VARIABLE_AUTHORITY"), "log-incomplete"],
   ["a SecureBoot variable of another value", replaced(isVariable("SecureBoot"), () => variable("SecureBoot", Uint8Array.of(2))), "log-mismatch"],
   ["a SecureBoot variable of two bytes", replaced(isVariable("SecureBoot"), () => variable("SecureBoot", Uint8Array.of(1, 0))), "log-mismatch"],
@@ -206,6 +207,14 @@ for (const [what, events, code] of refusals)
   test(`verifyEventLog() refuses ${what}`, () => {
     assert.throws(() => verify(events), { code })
   })
+
+test("verifyEventLog() asks what the firmware's registers have to hold of these only", () => {
+  const zeros: EventInput = { pcr: 14, type: "EV_IPL", data: other, hashed: new Uint8Array(4) }
+  assert.equal(verify(inserted(zeros, isSeparator(0))).secureBoot, "enabled")
+  assert.deepEqual(verify(inserted(action(4, "UEFI Debug Mode"), isSeparator(4))).quirks, [])
+  const odd: EventInput = { pcr: 7, type: "EV_EFI_VARIABLE_DRIVER_CONFIG", data: other }
+  assert.equal(verify(inserted(odd, isVariable("dbx"))).secureBoot, "enabled")
+})
 
 test("verifyEventLog() knows the five variables by vendor and name", () => {
   const foreign: EventInput = { pcr: 7, type: "EV_EFI_VARIABLE_DRIVER_CONFIG", data: variableData("shim", "PK", other) }
@@ -263,8 +272,12 @@ test("verifyEventLog() accepts ExitBootServices events that the log lacks where 
   assert.deepEqual(verifyWith(["unlogged-exit-boot-services"]).quirks, ["unlogged-exit-boot-services"])
   const wrong = new Map(quotedPcrs).set(5, "11".repeat(32))
   assert.throws(() => verifyWith(["unlogged-exit-boot-services"], wrong), { code: "pcr-mismatch" })
-  const inPcr4 = new Map(quotedPcrs).set(4, quotedPcrs.get(5) ?? "")
-  assert.throws(() => verifyWith(["unlogged-exit-boot-services"], inPcr4), { code: "pcr-mismatch" })
+  const exitTexts = [exitInvocation, exitSuccess].map(({ data }) => hash("sha256", data))
+  for (const pcr of [0, 4, 7, 14]) {
+    const register = exitTexts.reduce((value, text) => hash("sha256", value, text), parseHex(quotedPcrs.get(pcr) ?? ""))
+    const elsewhere = new Map(quotedPcrs).set(pcr, encodeHex(register))
+    assert.throws(() => verifyWith(["unlogged-exit-boot-services"], elsewhere), { code: "pcr-mismatch" })
+  }
   const half = new Map(quotedPcrs).set(5, quotedBy(makeLog(without((event) => event === exitSuccess)), "sha256", [5]).get(5) ?? "")
   assert.throws(() => verifyWith(["unlogged-exit-boot-services"], half), { code: "pcr-mismatch" })
 })
@@ -298,6 +311,13 @@ test("verifyEventLog() takes systemd-boot's command line from PCR 12", () => {
   const log = makeLog(events)
   const { claims } = verifyEventLog(log, { bank: "sha256", quotedPcrs: quotedBy(log, "sha256", [...bootRegisters, 12]) })
   assert.deepEqual(claims.commandLines, [{ pcr: 12, text: "root=/dev/vda quiet " }, { pcr: 8, text: "/vmlinuz quiet" }]) // prettier-ignore
+})
+
+test("verifyEventLog() takes no command line from what is none in PCR 12, nor from other registers", () => {
+  const tag: EventInput = { pcr: 12, type: "EV_EVENT_TAG", data: other, hashed: encodeUtf8("x") }
+  const log = makeLog([...inserted({ pcr: 14, type: "EV_IPL", data: encodeUtf8("/vmlinuz other") }, isSeparator(0)).filter((event) => !isExit(event)), tag, exitInvocation, exitSuccess]) // prettier-ignore
+  const { claims } = verifyEventLog(log, { bank: "sha256", quotedPcrs: quotedBy(log, "sha256", [...bootRegisters, 12]) })
+  assert.deepEqual(claims.commandLines, [{ pcr: 8, text: "/vmlinuz quiet" }])
 })
 
 test("verifyEventLog() explains load options by a given candidate", () => {

@@ -65,8 +65,8 @@ export class LabMachine {
   }
 
   /** Extends a register without a word in any log. */
-  extendSilently(pcr: number): void {
-    for (const bank of this.#banks) this.#extend(bank, pcr, hash(bank, encodeUtf8("silent")))
+  extendSilently(pcr: number, text = "silent"): void {
+    for (const bank of this.#banks) this.#extend(bank, pcr, hash(bank, encodeUtf8(text)))
   }
 
   /** Evidence over the given registers. */

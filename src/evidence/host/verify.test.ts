@@ -9,6 +9,8 @@ import { Genuine } from "../genuine.ts"
 import type { ClockInfo, TpmIdentity } from "../tpm/claims.ts"
 import { tpmNameText } from "../tpm/keys.ts"
 import { encodeSizedPublicArea } from "../tpm/public-area.ts"
+import type { PublicArea } from "../tpm/public-area.ts"
+import { makeEccKey, makeQuote } from "../tpm/software-tpm.testing.ts"
 import { bootSessionChange, checkSameBoot } from "./boot-session.ts"
 import { LabMachine } from "./machine.testing.ts"
 import { hostPcrs, previousHost, verifyHost } from "./verify.ts"
@@ -202,6 +204,45 @@ for (const [what, change] of [
   })
 }
 
+test("verifyHost() goes on with fewer registers than before, but not with more", () => {
+  const machine = new LabMachine()
+  const fewer = { bank: "sha256", pcrs: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10] }
+  const previous = previousHost(verifyHost(machine.quote(extraData), expectation).claims)
+  const next = withoutLog(machine.quote(extraData, { pcrs: fewer.pcrs, from: 1 }))
+  assert.equal(
+    verifyHost(next, { ...expectation, requiredPcrs: fewer, previous })
+      .claims.quote.pcrs.get("sha256")
+      ?.has(14),
+    false,
+  )
+  const started = verifyHost(machine.quote(extraData, { pcrs: fewer.pcrs }), { ...expectation, requiredPcrs: fewer }).claims
+  refuses("pcr-mismatch", withoutLog(machine.quote(extraData, { from: 1 })), { previous: previousHost(started) })
+})
+
+test("verifyHost() takes the required registers in any order", () => {
+  const requiredPcrs = { bank: "sha256", pcrs: hostPcrs.pcrs.toReversed() }
+  assert.equal(verifyHost(new LabMachine().quote(extraData), { ...expectation, requiredPcrs }).claims.ima.certifiedCount, 1)
+})
+
+test("verifyHost() accepts unlogged ExitBootServices events in front of a boot log only", () => {
+  const machine = new LabMachine()
+  const quirks = ["unlogged-exit-boot-services"] as const
+  const previous = previousHost(verifyHost(machine.quote(extraData), { ...expectation, quirks }).claims)
+  for (const text of ["Exit Boot Services Invocation", "Exit Boot Services Returned with Success"]) machine.extendSilently(5, text)
+  refuses("pcr-mismatch", withoutLog(machine.quote(extraData, { from: 1 })), { previous, quirks })
+})
+
+test("verifyHost() refuses a signature over SHA-1", () => {
+  const { attest, signature, area } = quoteOverSha1()
+  refuses("weak-algorithm", { ...new LabMachine().quote(extraData), quote: attest, signature, akPublic: encodeSizedPublicArea(area) })
+})
+
+function quoteOverSha1(): ReturnType<typeof makeQuote> & { readonly area: PublicArea } {
+  const key = makeEccKey({ scheme: { scheme: "ecdsa", hash: "sha1" } })
+  const values = new Map(hostPcrs.pcrs.map((pcr) => [pcr, "00".repeat(32)]))
+  return { ...makeQuote(key, { extraData, hash: "sha1", pcrs: new Map([["sha256", values]]) }), area: key.area }
+}
+
 test("verifyHost() gives an unsafe clock as a claim", () => {
   const machine = new LabMachine()
   machine.clock = { ...machine.clock, safe: false }
@@ -233,6 +274,7 @@ test("verifyHost() takes padded SHA-1 only when told, also when it goes on", () 
   machine.measure("/bin/a")
   const next = machine.quote(extraData, { from: 1 })
   assert.equal(verifyHost(next, { ...expectation, previous, insecureAllowPaddedSha1: true }).claims.ima.certifiedCount, 2)
+  refuses("pcr-mismatch", next, { previous })
   const plain = new LabMachine()
   assert.equal(verifyHost(plain.quote(extraData), { ...expectation, insecureAllowPaddedSha1: true }).claims.ima.extendRule, "per-bank")
 })

@@ -109,8 +109,7 @@ const aggregatePcrs = 10
 
 function requiredBank({ bank, pcrs }: PcrSelectionClaim): HashName {
   if (!isHashName(bank) || bank === "sha1") throw new TypeError(`hosts are not judged by the bank ${bank}`)
-  for (let pcr = 0; pcr < aggregatePcrs; pcr++) if (!pcrs.includes(pcr)) throw new TypeError(`hosts must quote PCR ${pcr}`)
-  if (!pcrs.includes(imaPcr)) throw new TypeError("hosts must quote PCR 10")
+  for (let pcr = 0; pcr <= imaPcr; pcr++) if (!pcrs.includes(pcr)) throw new TypeError(`hosts must quote PCR ${pcr}`)
   return bank
 }
 
@@ -123,8 +122,7 @@ function bootRegisters(
 ): ReadonlyMap<number, string> {
   const wanted = expectation.requiredPcrs.pcrs.filter((pcr) => pcr !== imaPcr).toSorted((a, b) => a - b)
   if (bundle.eventLog === undefined) {
-    const { pcrs } = requiredBoot(previous)
-    return new Map(wanted.flatMap((pcr) => [...pcrs].filter(([known]) => known === pcr)))
+    return new Map([...requiredBoot(previous).pcrs].filter(([pcr]) => wanted.includes(pcr)))
   }
   const replay = replayEventLog(parseEventLog(bundle.eventLog), bank)
   return new Map(wanted.map((pcr) => [pcr, encodeHex(replay.registers.get(pcr) ?? startValue(pcr, bank, replay.startupLocality))]))

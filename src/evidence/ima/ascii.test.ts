@@ -52,6 +52,12 @@ const wrong: readonly (readonly [string, string])[] = [
   ["a signature that is none", `10 ${zero} ima-sig sha1:${zero} /x 0`],
   ["an unknown template", `10 ${zero} ima-xyz sha1:${zero} /x`],
   ["a template of four fields", `10 ${zero} evm-sig sha1:${zero} /x 00`],
+  ["something in front of the register", `x10 ${zero} ima-ng sha1:${zero} /x`],
+  ["a carriage return behind", `10 ${zero} ima-ng sha1:${zero} /x\r`],
+  ["a space in place of the digest", `10 ${zero} d|n-ng  /x`],
+  ["a third field only", `10 ${zero} ima-sig sha1:${zero} 00`],
+  ["a template of five fields", `10 ${zero} ima-modsig sha1:${zero} /x 00`],
+  ["a third field without a text form here", `10 ${zero} d-ng|n-ng|evmsig sha1:${zero} /x 00`],
   ["a field without a text form here", `10 ${zero} d-ng|modsig sha1:${zero} 00`],
 ]
 for (const [what, line] of wrong)

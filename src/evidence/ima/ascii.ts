@@ -33,7 +33,7 @@ function writeLine(writer: ByteWriter, line: string, path: string): void {
 function splitFields(fields: readonly TemplateField[], rest: string, path: string): readonly string[] {
   const first = rest.indexOf(" ")
   const last = rest.lastIndexOf(" ")
-  if (first < 0 || fields.length < 2 || fields.length > 3) throw new MalformedError("malformed", "template has another form as text", { path })
+  if (first <= 0 || fields.length > 3) throw new MalformedError("malformed", "template has another form as text", { path })
   const digest = rest.substring(0, first)
   if (fields.length === 2) return [digest, rest.substring(first + 1)]
   if (last <= first) throw new MalformedError("malformed", "a field is missing", { path })

@@ -16,6 +16,7 @@ const legacy = (name: Uint8Array): EntryInput => ({
   template: "ima",
   data: concatBytes(sha1, new ByteWriter().u32le(name.length).bytes(name).take()),
 })
+const none = new Uint8Array(0)
 const u32 = (value: number): Uint8Array => new ByteWriter().u32le(value).take()
 const evmFields = (
   names: string,
@@ -40,7 +41,7 @@ const templates: readonly EntryInput[] = [
     data: fields(
       digestField("sha256", digest),
       nameField("/m"),
-      new Uint8Array(0),
+      encodeUtf8("both"),
       digestField("sha512", hash("sha512", digest)),
       encodeUtf8("pkcs7"),
     ),
@@ -85,7 +86,7 @@ test("readImaEntry() reads every template", () => {
       ["d|n", "sha1", "/old"],
     ],
   )
-  assert.deepEqual(entries.map((entry) => textOf(entry.signature)), [undefined, undefined, "signature", undefined, undefined, undefined, undefined, "sig", "s", undefined]) // prettier-ignore
+  assert.deepEqual(entries.map((entry) => textOf(entry.signature)), [undefined, undefined, "signature", undefined, undefined, undefined, "both", "sig", "s", undefined]) // prettier-ignore
   assert.equal(entries[0]?.digest, encodeHex(sha1))
   assert.equal(entries[2]?.digest, encodeHex(digest))
   assert.deepEqual(
@@ -99,13 +100,50 @@ test("readImaEntry() reads every template", () => {
   assert.ok(entries.every((entry) => !entry.violation && entry.pcr === 10))
 })
 
+test("readImaEntry() leaves out signatures that are empty", () => {
+  const entry = entryOf({ template: "ima-modsig", data: fields(digestField("sha256", digest), nameField("/m"), none, none, none) })
+  assert.deepEqual(Object.keys(entry).toSorted(), ["digest", "hashAlgorithm", "index", "name", "pcr", "template", "violation"])
+})
+
+test("readImaEntry() copies signatures and buffers", () => {
+  const signed = { template: "ima-sig", data: fields(digestField("sha256", digest), nameField("/m"), encodeUtf8("first")) }
+  const modsig = fields(
+    digestField("sha256", digest),
+    nameField("/m"),
+    encodeUtf8("first"),
+    digestField("sha512", hash("sha512", digest)),
+    encodeUtf8("first"),
+  )
+  const buffer = { template: "ima-buf", data: fields(digestField("sha256", digest), nameField("/m"), encodeUtf8("first")) }
+  const list = makeList([signed, { template: "ima-modsig", data: modsig }, buffer])
+  const entries = parseImaList(list).map((record) => readImaEntry(record))
+  list.fill(0)
+  assert.deepEqual(entries.map((entry) => textOf(entry.signature)), ["first", "first", undefined]) // prettier-ignore
+  assert.deepEqual([textOf(entries[1]?.modsig), textOf(entries[2]?.buffer)], ["first", "first"])
+})
+
+test("readImaEntry() takes an empty name with its NUL", () => {
+  assert.equal(entryOf(ng("sha256", digest, nameField(""))).name.length, 0)
+})
+
 test("readImaEntry() reads the inode of evm-sig", () => {
   const { inode } = entryOf(evm)
   assert.deepEqual(inode?.xattrs.map(({ name, value }) => [name, textOf(value)]), [["security.ima", "ab"], ["security.selinux", "cde"]]) // prettier-ignore
   assert.deepEqual([inode?.uid, inode?.gid, inode?.mode], [1000, 100, 0o100755])
   assert.deepEqual(entryOf(evmFields("", new Uint8Array(0), new Uint8Array(0))).inode?.xattrs, [])
-  const none = entryOf(evmFields("", new Uint8Array(0), new Uint8Array(0), [new Uint8Array(0), new Uint8Array(0), new Uint8Array(0)]))
-  assert.equal(none.inode, undefined)
+  assert.equal(entryOf(evmFields("", none, none, [none, none, none])).inode, undefined)
+})
+
+/** Owner, group and mode of which one is empty, and names with all three empty. */
+const halfInodes: readonly EntryInput[] = [
+  evmFields("", none, none, [none, u32(0), new Uint8Array(2)]),
+  evmFields("", none, none, [u32(0), none, new Uint8Array(2)]),
+  evmFields("", none, none, [u32(0), u32(0), none]),
+  evmFields("", none, none, [none, none, new Uint8Array(2)]),
+  evmFields("a", u32(0), none, [none, none, none]),
+]
+test("readImaEntry() refuses an inode of which something is missing", () => {
+  for (const input of halfInodes) assert.throws(() => entryOf(input), { code: "truncated" })
 })
 
 const brokenInodes: readonly (readonly [string, EntryInput, string])[] = [
@@ -185,7 +223,9 @@ test("parseImaList() refuses lengths and registers beyond their bounds before re
 })
 
 test("parseImaList() refuses a list over 128 MiB and one of more than a million records", () => {
-  assert.throws(() => parseImaList(new Uint8Array(128 * 1024 * 1024 + 1)), { code: "too-large" })
+  // A list of zeros is wrong in its first record; the size is looked at before.
+  assert.throws(() => parseImaList(new Uint8Array(128 * 1024 * 1024 + 1)), { code: "too-large", path: "ima" })
+  assert.throws(() => parseImaList(new Uint8Array(128 * 1024 * 1024)), { code: "too-large", path: "ima[0].templateNameLength" })
   const one = record(10, 6, "ima-ng", u32(0))
   const many = new Uint8Array(one.length * 1_000_001)
   for (let at = 0; at < many.length; at += one.length) many.set(one, at)

@@ -132,12 +132,12 @@ function entryOf(record: ImaRecord, index: number): ImaEntry {
     index,
     pcr: record.pcr,
     template: record.template,
-    hashAlgorithm: violation && values.d !== undefined ? "" : (digest?.algorithm ?? ""),
-    digest: digest === undefined ? "" : encodeHex(digest.digest),
+    hashAlgorithm: violation && values.d !== undefined ? "" : digest.algorithm,
+    digest: encodeHex(digest.digest),
     name: readName(record.template, values["n-ng"], values.n),
     violation,
   }
-  if (digest?.kind === "verity") entry.verity = true
+  if (digest.kind === "verity") entry.verity = true
   if (signature !== undefined && signature.length > 0) entry.signature = signature.slice()
   if (values.modsig !== undefined && values.modsig.length > 0) entry.modsig = values.modsig.slice()
   if (values["d-modsig"] !== undefined && values["d-modsig"].length > 0)
@@ -177,10 +177,11 @@ function readXattrs(namesField: Uint8Array, lengthsField: Uint8Array, valuesFiel
 
 type Mutable<T> = { -readonly [key in keyof T]: T[key] }
 
-function digestOf(values: TemplateValues): TemplateDigest | undefined {
+/** Every template has one of the three. */
+function digestOf(values: TemplateValues): TemplateDigest {
   if (values["d-ngv2"] !== undefined) return readTemplateDigest("d-ngv2", values["d-ngv2"])
   if (values["d-ng"] !== undefined) return readTemplateDigest("d-ng", values["d-ng"])
-  return values.d === undefined ? undefined : readTemplateDigest("d", values.d)
+  return readTemplateDigest("d", values.d ?? new Uint8Array(0))
 }
 
 /**
@@ -189,7 +190,7 @@ function digestOf(values: TemplateValues): TemplateDigest | undefined {
  */
 function readName(template: string, nameNg: Uint8Array | undefined, name: Uint8Array | undefined): Uint8Array {
   const value = nameNg ?? name ?? new Uint8Array(0)
-  const isTerminated = (nameNg ?? name) !== undefined && template !== "ima"
+  const isTerminated = template !== "ima"
   const nameBytes = isTerminated ? value.length - 1 : value.length
   if (nameBytes < 0 || value.indexOf(0) !== (isTerminated ? nameBytes : -1))
     throw new MalformedError("malformed", isTerminated ? "name does not end with its only NUL" : "name holds a NUL", { path: "n" })

@@ -1,16 +1,17 @@
 import assert from "node:assert/strict"
 import { execFileSync, spawnSync } from "node:child_process"
-import { constants, createHash, createPublicKey, generateKeyPairSync, privateEncrypt, sign } from "node:crypto"
+import { constants, createHash, createPrivateKey, createPublicKey, generateKeyPairSync, privateEncrypt, sign } from "node:crypto"
 import type { KeyObject } from "node:crypto"
 import { test } from "node:test"
 import { concatBytes } from "../../bytes/compare.ts"
-import { encodeHex, encodeUtf8, parseHex } from "../../bytes/text.ts"
+import { readAll } from "../../bytes/reader.ts"
+import { encodeBase64Url, encodeHex, encodeUtf8, parseHex } from "../../bytes/text.ts"
 import { ByteWriter } from "../../bytes/writer.ts"
 import { hash } from "../../pki/signatures.ts"
 import type { HashName } from "../../pki/signatures.ts"
 import { assertRefuses, testParserLaws } from "../testing/parser-laws.ts"
 import type { ImaEntry, ImaInode } from "./claims.ts"
-import { checkPrehashed } from "./prehashed.ts"
+import { checkPrehashed, readDer } from "./prehashed.ts"
 import { judgeFileSignature, parseFileSignature } from "./signature.ts"
 import type { FileSignatureOptions } from "./signature.ts"
 
@@ -99,6 +100,94 @@ test("checkPrehashed() refuses ECDSA numbers outside the order and other forms",
   assert.equal(checkPrehashed(p256.publicKey, "sha256", digest, concatBytes(signature, zero)), "wrong")
 })
 
+test("checkPrehashed() refuses an RSA value without its leading zero byte", () => {
+  for (let round = 0; ; round++) {
+    const data = encodeUtf8(`file ${round}`)
+    const signature = sign("sha256", data, rsa.privateKey)
+    if (signature[0] !== 0) continue
+    assert.equal(checkPrehashed(rsa.publicKey, "sha256", hash("sha256", data), signature), "right")
+    assert.equal(checkPrehashed(rsa.publicKey, "sha256", hash("sha256", data), signature.subarray(1)), "wrong")
+    return
+  }
+})
+
+test("checkPrehashed() takes RSA keys of up to 8192 bits", () => {
+  const keyOf = (bits: number): KeyObject =>
+    createPublicKey({
+      key: { kty: "RSA", e: "AQAB", n: encodeBase64Url(new Uint8Array(Math.ceil(bits / 8)).fill(bits % 8 === 0 ? 0xff : 1)) },
+      format: "jwk",
+    })
+  assert.equal(checkPrehashed(keyOf(8192), "sha256", hash("sha256", content), new Uint8Array(1024)), "wrong")
+  assert.equal(checkPrehashed(keyOf(8193), "sha256", hash("sha256", content), new Uint8Array(1025)), "unfit-key")
+})
+
+const p256Order = 0xffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551n
+const generatorX = "6b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296"
+const generatorY = 0x4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5n
+const p256Prime = 0xffffffff00000001000000000000000000000000ffffffffffffffffffffffffn
+const bytesOf = (value: bigint): Uint8Array => parseHex(value.toString(16).padStart(66, "0"))
+
+/** The key whose public point is the generator, or its negative: the sums in ECDSA then meet equal and opposite points. */
+function generatorKey(y: bigint, d?: bigint): KeyObject {
+  const point = { kty: "EC", crv: "P-256", x: encodeBase64Url(parseHex(generatorX)), y: encodeBase64Url(bytesOf(y).slice(1)) }
+  if (d === undefined) return createPublicKey({ key: point, format: "jwk" })
+  return createPrivateKey({ key: { ...point, d: encodeBase64Url(bytesOf(d).slice(1)) }, format: "jwk" })
+}
+
+test("checkPrehashed() adds equal and opposite points", () => {
+  for (const [y, d] of [
+    [generatorY, 1n],
+    [p256Prime - generatorY, p256Order - 1n],
+  ] as const) {
+    // prettier-ignore
+    const signature = sign("sha256", content, generatorKey(y, d))
+    assert.equal(checkPrehashed(generatorKey(y), "sha256", hash("sha256", content), signature), "right")
+    assert.equal(checkPrehashed(generatorKey(y), "sha256", hash("sha256", encodeUtf8("other")), signature), "wrong")
+  }
+})
+
+test("checkPrehashed() refuses an ECDSA sum at infinity", () => {
+  // With the generator as key, digest and r add up to the order.
+  for (const r of [1n, 5n])
+    assert.equal(
+      checkPrehashed(generatorKey(generatorY), "sha256", bytesOf(p256Order - r).slice(1), ecdsaValue(bytesOf(r), Uint8Array.of(1))),
+      "wrong",
+    )
+})
+
+test("checkPrehashed() refuses ECDSA numbers that are too large by the order, and zeros", () => {
+  const digest = hash("sha256", content)
+  const raw = sign("sha256", content, { key: p256.privateKey, dsaEncoding: "ieee-p1363" })
+  const [r, s] = [BigInt(`0x${encodeHex(raw.subarray(0, 32))}`), BigInt(`0x${encodeHex(raw.subarray(32))}`)]
+  assert.equal(checkPrehashed(p256.publicKey, "sha256", digest, ecdsaValue(bytesOf(r), bytesOf(s))), "right")
+  for (const [wrongR, wrongS] of [
+    [r + p256Order, s],
+    [r, s + p256Order],
+    [0n, 0n],
+    [p256Order, p256Order],
+  ] as const)
+    // prettier-ignore
+    assert.equal(checkPrehashed(p256.publicKey, "sha256", digest, ecdsaValue(bytesOf(wrongR), bytesOf(wrongS))), "wrong")
+  const inside = concatBytes(ecdsaValue(bytesOf(r), bytesOf(s), Uint8Array.of(5, 0)))
+  assert.equal(checkPrehashed(p256.publicKey, "sha256", digest, inside), "wrong")
+})
+
+const read = (bytes: readonly number[]): Uint8Array =>
+  readAll("DER", Uint8Array.from(bytes), (reader) => readDer(reader, 0x04, "octets").rest("octets"))
+
+test("readDer() reads definite lengths of up to three bytes", () => {
+  assert.deepEqual([...read([0x04, 1, 9])], [9])
+  for (const form of [[0x81, 200], [0x82, 0, 200], [0x83, 0, 0, 200]]) assert.equal(read([0x04, ...form, ...new Uint8Array(200)]).length, 200) // prettier-ignore
+  assert.equal(read([0x04, 0x7f, ...new Uint8Array(127)]).length, 127)
+})
+
+test("readDer() refuses other tags, indefinite and longer lengths", () => {
+  assertRefuses(() => read([0x05, 1, 9]), "another tag", "malformed")
+  assertRefuses(() => read([0x04, 0x80, 9, 0, 0]), "an indefinite length", "malformed")
+  assertRefuses(() => read([0x04, 0x84, 0, 0, 0, 1, 9]), "four bytes of length", "malformed")
+  assertRefuses(() => read([0x04, 0xff, ...new Uint8Array(128)]), "many bytes of length", "malformed")
+})
+
 const types = { ima: 3, "evm-portable": 5, verity: 6 } as const
 const hashCodes = { sha1: 2, sha256: 4, sha384: 5, sha512: 6 } as const
 
@@ -161,6 +250,11 @@ test("judgeFileSignature() names the key that signed", () => {
   assert.equal(outcome(entry({ signature: v3(3, rsa) })), "ima rsa")
   assert.equal(outcome(entry({ signature: v3(6, rsa), verity: true })), "verity rsa")
 })
+
+for (const name of ["sha384", "sha512"] as const)
+  test(`judgeFileSignature() takes signatures over ${name}`, () => {
+    assert.equal(outcome(entry({ hashAlgorithm: name, digest: encodeHex(hash(name, content)), signature: v2(rsa, name) })), "ima rsa")
+  })
 
 test("judgeFileSignature() trusts no key by default", () => {
   assert.equal(outcome(entry({ signature: v2(rsa) }), { keys: [] }), "wrong-signature")

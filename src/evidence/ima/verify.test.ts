@@ -16,6 +16,7 @@ import {
   makeList,
   nameField,
   quotedAfter,
+  signedFile,
   violation,
 } from "./list-builder.testing.ts"
 import type { EntryInput } from "./list-builder.testing.ts"
@@ -62,6 +63,13 @@ test("verifyIma() judges every bank, SHA-1 only where it is named", () => {
   const change = { bank: "sha1", quotedPcrs: quotedAfter(bytes, 2, "sha1"), bootPcrs: bootPcrs("sha1") } as const
   assert.throws(() => verify(bytes, change), { code: "weak-algorithm" })
   assert.equal(verify(bytes, { ...change, insecureAllowSha1: true }).certifiedCount, 2)
+})
+
+test("verifyIma() wants PCR 10 quoted also where it goes on from what was certified", () => {
+  const { state } = verify(list)
+  const withoutIma = { list: new Uint8Array(0), bank: "sha256", bootPcrs: bootPcrs(), quotedPcrs: new Map([[11, "00".repeat(32)]]) } as const
+  assert.throws(() => verifyIma({ ...withoutIma, previous: state }), { code: "wrong-selection" })
+  assert.throws(() => verifyIma({ ...withoutIma, list: makeList([{ ...file("/a"), pcr: 11 }]) }), { code: "wrong-selection" })
 })
 
 test("verifyIma() refuses values of another length and a quote without PCR 10", () => {
@@ -174,6 +182,8 @@ test("verifyIma() reads lists with SHA-256 template digests", () => {
   const quotedPcrs = replayImaList(bytes, "sha256", { headerHash: "sha256" }).registers
   assert.deepEqual(quotedPcrs, quotedAfter(list))
   assert.equal(verify(bytes, { quotedPcrs, headerHash: "sha256", insecureAllowPaddedSha1: true }).certifiedCount, 5)
+  const wrong = { quotedPcrs: new Map([[10, "11".repeat(32)]]), headerHash: "sha256", insecureAllowPaddedSha1: true } as const
+  assert.throws(() => verify(bytes, wrong), { code: "pcr-mismatch" })
   assert.throws(() => replayImaList(bytes, "sha256", { headerHash: "sha256", extendRule: "padded-sha1" }), TypeError)
 })
 
@@ -296,6 +306,12 @@ test("verifyIma() refuses a buffer that passes for a signed file, which leaves r
     assert.throws(() => verify(makeList([bootAggregate(), { template, data }])), { code: "log-mismatch" }, template)
   for (const template of ["d-ng|n-ng|d-modsig", "d-ng|n-ng|iuid", "d-ng|n-ng|xattrvalues"])
     assert.throws(() => verify(makeList([bootAggregate(), { template, data }])), { code: "malformed" }, template)
+})
+
+test("verifyIma() gives signatures as they stand in the list", () => {
+  const signature = encodeUtf8("signature")
+  const bytes = makeList([bootAggregate(), signedFile("/a", hash("sha256", encodeUtf8("a")), signature)])
+  assert.deepEqual(verify(bytes).entries[1]?.signature, signature)
 })
 
 test("verifyIma() chains long entries like short ones", () => {
