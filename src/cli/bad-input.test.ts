@@ -3,13 +3,12 @@
  * warnings, nothing of a stack, and what was there before is untouched.
  */
 import assert from "node:assert/strict"
-import { type ChildProcess, spawn, spawnSync } from "node:child_process"
+import { type ChildProcess, spawnSync } from "node:child_process"
 import { createHash } from "node:crypto"
 import { cp, mkdir, mkdtemp, readdir, readFile, rm, truncate, writeFile } from "node:fs/promises"
 import { createServer } from "node:net"
 import { tmpdir } from "node:os"
 import { join, resolve } from "node:path"
-import { createInterface } from "node:readline"
 import { after, before, describe, type TestContext, test } from "node:test"
 import { encodeBase64 } from "../bytes/text.ts"
 import { createIdentity, type Identity } from "../client/identity.ts"
@@ -22,8 +21,8 @@ import { connectVerified, verifyManager } from "../protocol/manager-connection.t
 import { generateHpkeKeyPair } from "../protocol/hpke.ts"
 import { routes } from "../protocol/routes.ts"
 import { createTlsIdentity } from "../protocol/tls.ts"
+import { demandStatus, end, type Ended, type Environment, filesBelow, lastEvent, runCommand, serveFolder } from "./process.testing.ts"
 
-const main = resolve(import.meta.dirname, "main.ts")
 const vectors = process.env["PERUN_VECTORS"] ?? resolve(import.meta.dirname, "../../../shared/vectors")
 const base = await mkdtemp(join(tmpdir(), "perun-bad-input-"))
 const home = join(base, "home")
@@ -300,7 +299,7 @@ describe("a manager", () => {
 
   before(async () => {
     ;({ key } = await initManager({ folder, laboratoryRoots: [authority.root] }))
-    ;({ server, url } = await serve())
+    ;({ server, url } = await serveFolder(folder))
     own = await homeWith(identity, { url, key })
     const ours: Policy = { ...policy, manager: { insecureUnattested: { key } } }
     const file = await put("submitted/policy.json", JSON.stringify(ours))
@@ -313,17 +312,6 @@ describe("a manager", () => {
     submitted = policyDigest(ours)
   })
   after(async () => end(server))
-
-  async function serve(): Promise<{ readonly server: ChildProcess; readonly url: string }> {
-    const child = spawn(process.execPath, [...nodeOptions, main, "manager", "serve", folder, "--listen", "127.0.0.1:0", "--json"], {
-      stdio: ["ignore", "pipe", "inherit"],
-    })
-    for await (const line of createInterface({ input: child.stdout })) {
-      const event = JSON.parse(line) as { event?: string; url?: string }
-      if (event.event === "listening" && event.url !== undefined) return { server: child, url: event.url }
-    }
-    throw new Error("the manager did not start")
-  }
 
   test("policy status: the control", async () => {
     const { stderr, stdout } = await fails(["policy", "status"], 0, { PERUN_HOME: own })
@@ -389,7 +377,7 @@ describe("a manager", () => {
   test("killed and started again, it has what it had", async () => {
     await end(server, "SIGKILL")
     await fails(["host", "list"], 40, { PERUN_HOME: own })
-    ;({ server, url } = await serve())
+    ;({ server, url } = await serveFolder(folder))
     const again = await homeWith(identity, { url, key })
     const { stdout } = await run(["host", "list", "--json"], { PERUN_HOME: again })
     assert.match(stdout, /"host":"host-1"/)
@@ -398,42 +386,12 @@ describe("a manager", () => {
   })
 })
 
-interface Ended {
-  readonly status: number | null
-  readonly stdout: string
-  readonly stderr: string
+function run(args: readonly string[], environment: Environment = {}): Promise<Ended> {
+  return runCommand(args, { PERUN_HOME: home, ...environment })
 }
 
-const nodeOptions = ["--disable-warning=ExperimentalWarning"]
-
-async function run(args: readonly string[], environment: Readonly<Record<string, string>> = {}): Promise<Ended> {
-  const child = spawn(process.execPath, [...nodeOptions, main, ...args], {
-    stdio: ["ignore", "pipe", "pipe"],
-    env: { ...process.env, PERUN_HOME: home, NO_COLOR: "1", ...environment },
-  })
-  let stdout = ""
-  let stderr = ""
-  child.stdout.setEncoding("utf8").on("data", (text: string) => (stdout += text))
-  child.stderr.setEncoding("utf8").on("data", (text: string) => (stderr += text))
-  const status = await new Promise<number | null>((resolve) => child.on("close", resolve))
-  return { status, stdout, stderr }
-}
-
-/** Runs a command that must end with this status; a failure brings one line on standard error, besides warnings, or one event with `--json`. */
-async function fails(args: readonly string[], status: number, environment?: Readonly<Record<string, string>>): Promise<Ended> {
-  const ended = await run(args, environment)
-  assert.equal(ended.status, status, `perun ${args.join(" ")}: status ${ended.status}, expected ${status}\n${ended.stderr}${ended.stdout}`)
-  const lines = ended.stderr.split("\n").filter((line) => line !== "" && !/^(UNATTESTED MANAGER|\S.*(: \d+ %| \.\.\.)$)/.test(line))
-  const json = args.includes("--json")
-  assert.equal(lines.length, ended.status === 0 || json ? 0 : 1, `perun ${args.join(" ")}: ${ended.stderr}`)
-  if (ended.status !== 0 && !json) assert.match(ended.stderr, /^perun: [^\n]+$/m)
-  if (ended.status !== 0 && json) assert.equal(lastEvent(ended.stdout)["ok"], false)
-  assert.doesNotMatch(ended.stderr + ended.stdout, /internal:|\n\s+at /)
-  return ended
-}
-
-function lastEvent(stdout: string): Readonly<Record<string, unknown>> {
-  return JSON.parse(stdout.trimEnd().split("\n").at(-1) ?? "") as Readonly<Record<string, unknown>>
+function fails(args: readonly string[], status: number, environment: Environment = {}): Promise<Ended> {
+  return demandStatus(args, status, { PERUN_HOME: home, ...environment })
 }
 
 /** Runs something that must change no file of a folder. */
@@ -449,11 +407,6 @@ async function contentOf(folder: string): Promise<Readonly<Record<string, string
       .update(await readFile(join(folder, name)))
       .digest("hex")
   return Object.fromEntries(await Promise.all((await filesBelow(folder)).map(async (name) => [name, await digest(name)] as const)))
-}
-
-async function filesBelow(folder: string): Promise<readonly string[]> {
-  const entries = await readdir(folder, { recursive: true, withFileTypes: true }).catch(() => [])
-  return entries.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name).substring(folder.length + 1))
 }
 
 async function put(name: string, content: string | Uint8Array): Promise<string> {
@@ -507,12 +460,6 @@ async function cut(folder: string, name: string, bytes: number): Promise<void> {
 
 async function takeFrom(kase: string, folder: string, name: string): Promise<void> {
   await writeFile(join(folder, name), await readFile(join(vectors, kase, name)))
-}
-
-async function end(child: ChildProcess, signal: NodeJS.Signals = "SIGTERM"): Promise<void> {
-  const ended = new Promise((resolve) => child.once("exit", resolve))
-  child.kill(signal)
-  await ended
 }
 
 /** A disk of one megabyte; undefined, and the test skipped, where we may not mount one. */
