@@ -27,7 +27,7 @@ export async function problemsOfFile(
   try {
     parsed = await loadPolicyFile(path)
   } catch (error) {
-    if (error instanceof PolicyError) return { problems: error.problems }
+    if (error instanceof PolicyError) return { problems: error.problems.toSorted((a, b) => a.line - b.line || a.column - b.column) }
     throw error
   }
   const { policy, locate } = parsed
