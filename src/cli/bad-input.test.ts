@@ -80,7 +80,7 @@ describe("documents", { concurrency: 2 }, () => {
     }
     const wrong = await sign("wrong", `perun policy ${policyDigest(policy)}`)
     const right = await sign("right", `perun policy ${policyDigest(own)}`)
-    const takeOver = (signature: string): readonly string[] => ["policy", "sign", file, "--offline", "--ssh-signature", signature, "--json"]
+    const takeOver = (signature: string): readonly string[] => ["policy", "sign", file, "--offline", "--ssh-signature", signature, "--yes", "--json"]
     await untouched(folder, async () => {
       const { stdout } = await fails(takeOver(wrong), 10)
       assert.equal(lastEvent(stdout)["code"], "wrong-signature")
@@ -308,7 +308,7 @@ describe("a manager", () => {
       await put("submitted/ima.json", JSON.stringify(imaReference)),
     ]
     await fails(["policy", "submit", file, ...references.flatMap((path) => ["--reference", path])], 0, { PERUN_HOME: own })
-    await fails(["policy", "sign", file], 0, { PERUN_HOME: own })
+    await fails(["policy", "sign", file, "--yes"], 0, { PERUN_HOME: own })
     submitted = policyDigest(ours)
   })
   after(async () => end(server))
