@@ -47,7 +47,7 @@ export async function demandStatus(args: readonly string[], status: number, envi
   assert.equal(lines.length, ended.status === 0 || json ? 0 : 1, `perun ${args.join(" ")}: ${ended.stderr}`)
   if (ended.status !== 0 && !json) assert.match(ended.stderr, /^perun: [^\n]+$/m)
   if (ended.status !== 0 && json) assert.equal(lastEvent(ended.stdout)["ok"], false)
-  assert.doesNotMatch(ended.stderr + ended.stdout, /internal:|\n\s+at /)
+  assert.doesNotMatch(ended.stderr + ended.stdout, /internal:|\n\s+at [^\n]*:\d+:\d+/)
   return ended
 }
 

@@ -1,7 +1,10 @@
 import type { Command } from "commander"
-import type { Receipt, SignedReceipt } from "../../protocol/messages.ts"
-import { noReceipts, type ReceiptHead, verifyReceipts } from "../../protocol/receipts.ts"
-import { routes } from "../../protocol/routes.ts"
+import type { ManagerConnection } from "../../client/connection.ts"
+import { fetchReceipts, type VerifiedReceipts } from "../../client/receipts.ts"
+import { ProtocolError } from "../../protocol/errors.ts"
+import type { Receipt } from "../../protocol/messages.ts"
+import { noReceipts } from "../../protocol/receipts.ts"
+import { auditHeadsFile, loadSeenHead, saveSeenHead, type SeenHead } from "../audit-heads.ts"
 import { insecureLaboratory, withManager, withManagerOption, type ManagerOption } from "../connect.ts"
 import type { Cell, Output } from "../output.ts"
 
@@ -10,27 +13,30 @@ export function register(command: Command, output: Output): void {
     .option("--kind <kind>", "only receipts of this kind, e.g. key-released")
     .description("what happened, from the manager's receipts: each signed and linked to the one before; all of them are verified first")
     .action(async (options: ManagerOption & { kind?: string }) => {
-      const receipts = await withManager(options, output, async (connection) => {
-        const { logKey, instance } = connection.description
-        const all: SignedReceipt[] = []
-        let head: ReceiptHead = noReceipts
-        for (;;) {
-          const page = await connection.call(routes.listReceipts, { query: { from: String(head.count) } })
-          head = verifyReceipts(page.receipts, { logKey, manager: instance }, head)
-          all.push(...page.receipts)
-          if (page.receipts.length === 0 || head.count >= page.total) return all
-        }
-      })
+      const { receipts, head, seen } = await withManager(options, output, (connection) => receiptsSinceSeen(connection))
       const shown = receipts.filter(({ receipt }) => options.kind === undefined || receipt.kind === options.kind)
-      output.result({ ok: true, verified: receipts.length, receipts: shown }, () => {
+      output.result({ ok: true, verified: receipts.length, head, receipts: shown }, () => {
         output.table(
           ["", "at", "what", "by", "concerns", "on"],
           shown.map(({ receipt }) => rowOf(receipt)),
         )
         output.line()
         output.line(`${receipts.length} receipts, each signed by the manager's log key and linked to the one before`, "good")
+        if (seen !== undefined) output.line(`among them, unchanged, the ${seen.count} that were there on ${seen.at}`, "good")
       })
     })
+}
+
+/** All receipts, held against the head that this home saw last; the new head is kept for the next time. */
+async function receiptsSinceSeen(connection: ManagerConnection): Promise<VerifiedReceipts & { readonly seen: SeenHead | undefined }> {
+  const { description } = connection
+  const seen = await loadSeenHead(description)
+  const verified = await fetchReceipts(connection, seen ?? noReceipts).catch((cause: unknown) => {
+    if (!(cause instanceof ProtocolError) || seen === undefined) throw cause
+    throw new ProtocolError(cause.code, `${cause.message} (seen on ${seen.at}, kept in ${auditHeadsFile()})`, { cause })
+  })
+  await saveSeenHead(description, verified.head, new Date().toISOString())
+  return { ...verified, seen }
 }
 
 function rowOf(receipt: Receipt): readonly Cell[] {
