@@ -1,4 +1,4 @@
-import { mkdir, mkdtemp, readdir, rename, rm } from "node:fs/promises"
+import { lstat, mkdir, mkdtemp, readdir, rename, rm } from "node:fs/promises"
 import { basename, dirname, join, resolve } from "node:path"
 import * as z from "zod"
 import { digestOf } from "../bytes/digest.ts"
@@ -8,7 +8,7 @@ import { AgeFile, readAgeHeader } from "./age-file.ts"
 import { digestOfReader } from "./blobs.ts"
 import type { BlobSource } from "./blobs.ts"
 import { ChunkPool } from "./chunk-pool.ts"
-import { onDisk, SealingError, systemCode } from "./errors.ts"
+import { diskError, onDisk, SealingError, systemCode } from "./errors.ts"
 import { filesByShard, maxIndexBytes, parseFileIndex } from "./file-index.ts"
 import type { FileIndex, IndexedFile } from "./file-index.ts"
 import { openHash } from "./hash-thread.ts"
@@ -44,6 +44,8 @@ export interface ArtifactAccess {
 export interface OpenArtifactOptions extends ArtifactAccess {
   /** Folder to be made; must not exist, or be empty. */
   readonly destination: string
+  /** What becomes of the files' executable bits; default `keep`. */
+  readonly executables?: "keep" | "drop" | undefined
   readonly workers?: number | undefined
   readonly signal?: AbortSignal | undefined
   readonly onProgress?: ((progress: SealingProgress) => void) | undefined
@@ -56,7 +58,8 @@ export interface OpenedArtifact {
 
 /**
  * Opens a whole artifact into a folder: manifest, sizes and digests of the ciphertext, tags of every chunk, tar, and the digest of every file are verified.
- * The files appear at `destination` only when all of it held; on any error nothing is left.
+ * The files appear at `destination` only when all of it held; on any error nothing is left. Modes are 0644 (0755 for programs) in folders of 0755, under a
+ * destination that only its owner enters (0700).
  * @throws {SealingError} any code
  * @throws {UnavailableError} `disk-full`, `permission-denied`
  */
@@ -204,7 +207,7 @@ async function openShard(
   try {
     refuseOtherSize(reader, named.sizeBytes, path)
     const file = await AgeFile.open(reader, options.identity, replacedHeader(options, shard))
-    await using extractor = new ShardExtractor(files, folder, folders)
+    await using extractor = new ShardExtractor(files, folder, folders, options.executables ?? "keep")
     await file.stream({
       pool,
       signal: options.signal,
@@ -269,12 +272,16 @@ function replacedHeader(access: ArtifactAccess, which: number | "index"): Uint8A
   return parseBase64(text, "headers")
 }
 
-async function refuseOccupied(destination: string): Promise<void> {
+/** @throws {SealingError} `not-empty` unless nothing is there, or an empty folder */
+export async function refuseOccupied(destination: string): Promise<void> {
   try {
+    const found = await lstat(destination)
+    if (found.isSymbolicLink()) throw new SealingError("not-empty", `${destination} is a link`)
+    if (!found.isDirectory()) throw new SealingError("not-empty", `${destination} is a file`)
     if ((await readdir(destination)).length > 0) throw new SealingError("not-empty", `${destination} is not empty`)
   } catch (cause) {
     if (systemCode(cause) === "ENOENT") return
-    if (systemCode(cause) === "ENOTDIR") throw new SealingError("not-empty", `${destination} is a file`)
-    throw cause
+    if (systemCode(cause) === "ENOTDIR") throw new SealingError("not-empty", `${destination} lies below a file`)
+    throw diskError(destination, cause)
   }
 }
