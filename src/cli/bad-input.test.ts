@@ -12,6 +12,9 @@ import { join, resolve } from "node:path"
 import { after, before, describe, type TestContext, test } from "node:test"
 import { encodeBase64 } from "../bytes/text.ts"
 import { createIdentity, type Identity } from "../client/identity.ts"
+import { endorsementKeyDigest } from "../evidence/tpm/endorsements.ts"
+import { publicKeyOf, tpmNameText } from "../evidence/tpm/keys.ts"
+import { parseSizedPublicArea } from "../evidence/tpm/public-area.ts"
 import { LaboratoryAuthority, LaboratoryMachine } from "../manager/machine.testing.ts"
 import { initManager } from "../manager/state.ts"
 import { signStatement } from "../pki/statement.ts"
@@ -223,8 +226,19 @@ describe("evidence", { concurrency: 2 }, () => {
     ...more,
   ]
 
+  /** What `host list --json` prints where the TPM of `ofEndorsement` was enrolled with the attestation key of `ofAttestation`. */
+  async function enrolments(ofEndorsement: string, ofAttestation: string): Promise<string> {
+    const areaOf = async (folder: string, name: string) => parseSizedPublicArea(new Uint8Array(await readFile(join(vectors, folder, name))))
+    const endorsementKey = endorsementKeyDigest(publicKeyOf(await areaOf(ofEndorsement, "ek.tpm2b-public")))
+    const attestationKeyName = tpmNameText(await areaOf(ofAttestation, "ak.tpm2b-public"))
+    const identity = { endorsementKey, root: endorsementKey, rootKind: "laboratory", description: "", attestationKeyName }
+    const list = { ok: true, hosts: [{ host: "host-1", identity, enrolledAt: "2026-11-22T00:00:00Z", retired: false }] }
+    return put(`hosts-${ofEndorsement}-${ofAttestation}.json`.replaceAll("/", "-"), `{"event":"warning"}\n${JSON.stringify(list)}\n`)
+  }
+
   const spoiled: readonly (readonly [name: string, status: number, code: string, spoil: (folder: string) => Promise<void>])[] = [
-    ["whole", 0, "", async () => undefined],
+    ["whole, but of a key that nobody enrolled", 10, "unproved", async () => undefined],
+    ["whole, but of a TPM that nobody vouches for", 10, "unproved", (folder) => rm(join(folder, "ek-certificate.der"))],
     ["another key's", 10, "wrong-signature", (folder) => takeFrom("host/evmsig", folder, "ak.tpm2b-public")],
     ["another TPM's endorsement key", 10, "wrong-binding", (folder) => takeFrom("host/evmsig", folder, "ek.tpm2b-public")],
     ["a boot log of another machine", 10, "pcr-mismatch", (folder) => takeFrom("host/evmsig", folder, "eventlog.bin")],
@@ -245,6 +259,31 @@ describe("evidence", { concurrency: 2 }, () => {
       if (code !== "") assert.equal(lastEvent(stdout)["code"], code)
     })
   }
+
+  test("evidence verify: whole, of a key that was enrolled; the words are green only then", async (t) => {
+    const found = await evidenceCase(t, "enrolled")
+    if (found === undefined) return
+    const colours = { NO_COLOR: "", FORCE_COLOR: "1" }
+    const enrolled = await fails(verify(found.folder, found.nonce, "--enrolled", await enrolments("host/ng", "host/ng")), 0, colours)
+    assert.match(enrolled.stdout, /\u001b\[32mgenuine: /)
+    const unproved = await run(verify(found.folder, found.nonce), colours)
+    assert.equal(unproved.status, 10)
+    assert.match(unproved.stderr, /^perun: not accepted: /m)
+    assert.doesNotMatch(unproved.stdout, /\u001b\[32mgenuine/)
+    await rm(join(found.folder, "ek-certificate.der"))
+    const unvouched = await fails(verify(found.folder, found.nonce, "--enrolled", await enrolments("host/ng", "host/ng")), 10)
+    assert.match(unvouched.stderr, /no endorsement certificate/)
+  })
+
+  test("evidence verify: enrolments of another key, of another TPM, and what is none", async (t) => {
+    const found = await evidenceCase(t, "enrolled otherwise")
+    if (found === undefined) return
+    const code = async (file: string, status: number): Promise<unknown> =>
+      lastEvent((await fails(verify(found.folder, found.nonce, "--enrolled", file, "--json"), status)).stdout)["code"]
+    assert.equal(await code(await enrolments("host/ng", "host/evmsig"), 10), "wrong-binding")
+    assert.equal(await code(await enrolments("host/evmsig", "host/ng"), 10), "refused")
+    assert.equal(await code(await put("hosts-none.json", '{"ok":true,"hosts":[{}]}'), 30), "malformed")
+  })
 
   test("evidence verify: yesterday's", async (t) => {
     const found = await evidenceCase(t, "of yesterday")
