@@ -42,7 +42,9 @@ export async function runCommand(args: readonly string[], environment: Environme
 export async function demandStatus(args: readonly string[], status: number, environment: Environment): Promise<Ended> {
   const ended = await runCommand(args, environment)
   assert.equal(ended.status, status, `perun ${args.join(" ")}: status ${ended.status}, expected ${status}\n${ended.stderr}${ended.stdout}`)
-  const lines = ended.stderr.split("\n").filter((line) => line !== "" && !/^(UNATTESTED MANAGER|\S.*(: \d+ %| \.\.\.)$)/.test(line))
+  const lines = ended.stderr
+    .split("\n")
+    .filter((line) => line !== "" && !/^(UNATTESTED MANAGER|INSECURE LABORATORY|\S.*(: \d+ %| \.\.\.)$)/.test(line))
   const json = args.includes("--json")
   assert.equal(lines.length, ended.status === 0 || json ? 0 : 1, `perun ${args.join(" ")}: ${ended.stderr}`)
   if (ended.status !== 0 && !json) assert.match(ended.stderr, /^perun: [^\n]+$/m)

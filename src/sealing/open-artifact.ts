@@ -68,7 +68,8 @@ export async function openArtifact(options: OpenArtifactOptions): Promise<Opened
   const destination = resolve(options.destination)
   await refuseOccupied(destination)
   await onDisk(dirname(destination), () => mkdir(dirname(destination), { recursive: true }))
-  const prefix = join(dirname(destination), `.${basename(destination)}.opening-`)
+  await removeLeftovers(destination)
+  const prefix = join(dirname(destination), `.${basename(destination)}.opening-${process.pid}-`)
   // mkdtemp makes it with mode 0700.
   const temporary = await onDisk(prefix, () => mkdtemp(prefix))
   try {
@@ -270,6 +271,25 @@ function replacedHeader(access: ArtifactAccess, which: number | "index"): Uint8A
   const text = which === "index" ? access.headers.index : access.headers.shards[which]
   if (text === undefined) throw new Error(`internal: no header for shard ${which}`)
   return parseBase64(text, "headers")
+}
+
+/** What a process that was killed while it opened into this destination left beside it is plaintext: it goes, unless the process still runs. */
+async function removeLeftovers(destination: string): Promise<void> {
+  const folder = dirname(destination)
+  const start = `.${basename(destination)}.opening-`
+  for (const name of await onDisk(folder, () => readdir(folder))) {
+    const pid = name.startsWith(start) ? /^([1-9][0-9]{0,9})-[A-Za-z0-9]{6}$/.exec(name.replace(start, ""))?.[1] : undefined
+    if (pid !== undefined && !isRunning(Number(pid))) await rm(join(folder, name), { recursive: true, force: true })
+  }
+}
+
+function isRunning(pid: number): boolean {
+  try {
+    return process.kill(pid, 0)
+  } catch (error) {
+    // ESRCH: no such process. Anything else, as EPERM, means that there is one.
+    return systemCode(error) !== "ESRCH"
+  }
 }
 
 /** @throws {SealingError} `not-empty` unless nothing is there, or an empty folder */
