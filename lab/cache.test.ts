@@ -42,6 +42,13 @@ test("cachedFolder() leaves nothing of a maker that failed, and clears what a ki
   assert.ok(!(await readdir(cacheFolder())).includes("fails.tmp-abc"))
 })
 
+test("cachedFolder() clears what was left under other names too, but not where somebody is at work", async () => {
+  for (const name of ["old-name.tmp-abc", "busy.tmp-abc"]) await mkdir(join(cacheFolder(), name))
+  await withLock("busy", () => cachedFolder("new-name", async () => undefined))
+  const names = await readdir(cacheFolder())
+  assert.deepEqual([names.includes("old-name.tmp-abc"), names.includes("busy.tmp-abc")], [false, true])
+})
+
 test("withLock() lets one in at a time", async () => {
   let inside = 0
   let most = 0
