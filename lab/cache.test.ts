@@ -54,6 +54,13 @@ test("pruneUnused() removes what was not asked for in time, and nothing else", a
   for (const name of ["app-used", "other-unused", "app-making.tmp-abc"]) assert.ok(left.includes(name), name)
 })
 
+test("cachedFolder() clears what was left under other names too, but not where somebody is at work", async () => {
+  for (const name of ["old-name.tmp-abc", "busy.tmp-abc"]) await mkdir(join(cacheFolder(), name))
+  await withLock("busy", () => cachedFolder("new-name", async () => undefined))
+  const names = await readdir(cacheFolder())
+  assert.deepEqual([names.includes("old-name.tmp-abc"), names.includes("busy.tmp-abc")], [false, true])
+})
+
 test("withLock() lets one in at a time", async () => {
   let inside = 0
   let most = 0

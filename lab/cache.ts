@@ -104,9 +104,23 @@ function tryLock(database: DatabaseSync): boolean {
   }
 }
 
+/** Removes what makers that were interrupted left: of `name`, whose lock is held here, and of every other name that nobody is making now. */
 async function removeLeftovers(name: string): Promise<void> {
   for (const entry of await readdir(cacheFolder())) {
-    if (entry.startsWith(`${name}.tmp-`)) await rm(join(cacheFolder(), entry), { recursive: true, force: true })
+    const owner = /^(.+)\.tmp-[^.]+$/.exec(entry)?.[1]
+    const remove = (): Promise<void> => rm(join(cacheFolder(), entry), { recursive: true, force: true })
+    if (owner === name) await remove()
+    else if (owner !== undefined) await whereFree(owner, remove)
+  }
+}
+
+/** Runs `work` under the lock of this name if nobody has it. */
+async function whereFree(name: string, work: () => Promise<void>): Promise<void> {
+  const database = new DatabaseSync(join(cacheFolder(), `${name}.lock`), { timeout: 0 })
+  try {
+    if (tryLock(database)) await work()
+  } finally {
+    database.close()
   }
 }
 

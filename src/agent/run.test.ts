@@ -1,6 +1,6 @@
 import assert from "node:assert/strict"
 import { noSandbox } from "./testing/sandbox-possible.testing.ts"
-import { chmod, copyFile, mkdir, mkdtemp, readFile, readdir, rm, writeFile } from "node:fs/promises"
+import { chmod, copyFile, mkdir, mkdtemp, readFile, readdir, rm, stat, writeFile } from "node:fs/promises"
 import { performance } from "node:perf_hooks"
 import { join } from "node:path"
 import { after, before, describe, test } from "node:test"
@@ -118,6 +118,7 @@ rows = open(os.environ["SM_CHANNEL_RECORDS"] + "/table.csv").read().count("\\n")
 with open(os.environ["PERUN_METRICS"], "a") as file:
     file.write('{"epoch": 1, "loss": 0.123456}\\n{"epoch": 2, "patient": 7}\\n')
 save(os.environ["SM_MODEL_DIR"] + "/model.safetensors", rows)
+os.chmod(os.environ["SM_MODEL_DIR"] + "/model.safetensors", 0o6777)
 `
     const { report, outputs, metrics, study, blobs, events } = await run("good", { program })
     assert.deepEqual(
@@ -134,6 +135,7 @@ save(os.environ["SM_MODEL_DIR"] + "/model.safetensors", rows)
     const destination = join(folder, "opened")
     await openArtifact({ signed, blobs: blobFolder(blobs), identity: study.outputIdentity, destination })
     assert.deepEqual(await readdir(destination), ["model.safetensors"])
+    assert.equal((await stat(join(destination, "model.safetensors"))).mode & 0o7777, 0o644, "no program leaves as one")
     assert.equal(events.at(-1), "scratch-wiped")
   })
 

@@ -247,7 +247,7 @@ class Run {
     const output = await scratch.folder("sealed", name)
     const { exchange, signer, log } = this.#world
     const key = { recipient: this.#grant.outputRecipient }
-    const { signed, digest } = await sealArtifact({ source, output, kind, name, signer, key, signal: this.#lease })
+    const { signed, digest } = await sealArtifact({ source, output, kind, name, signer, key, executables: "drop", signal: this.#lease })
     const blobs = blobsOf(signed)
     for (const blob of blobs) await exchange.putBlob(blob.digest, join(output, blob.file), this.#lease)
     await exchange.reportOutput({ name, manifest: parseShape(documentSchema, signed) }, this.#lease)

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict"
 import { execFileSync } from "node:child_process"
 import { existsSync } from "node:fs"
-import { mkdir, mkdtemp, open, readFile, readdir, rm, stat, symlink, writeFile } from "node:fs/promises"
+import { chmod, chown, lchown, mkdir, mkdtemp, open, readFile, readdir, rm, stat, symlink, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { describe, test } from "node:test"
 import { Scratch, walk, wipeScratch } from "./scratch.ts"
@@ -41,6 +41,23 @@ describe("Scratch", { skip: possible ? false : "skipped: needs root and mounts",
       const mounts = await mountsUnder(base)
       assert.equal(mounts.length, 2)
       for (const mount of mounts) for (const word of ["noexec", "nosuid", "nodev", "tmpfs"]) assert.match(mount, new RegExp(word))
+    })
+  })
+
+  test("create() uses no folder that somebody else made or may write", async () => {
+    await withBase(async (base) => {
+      const refused = (path: string): Promise<void> => assert.rejects(Scratch.create(path, 1_000_000), { code: "scratch-unavailable" })
+      const elsewhere = join(base, "elsewhere")
+      await mkdir(elsewhere, { mode: 0o750 })
+      await symlink(elsewhere, join(base, "link"))
+      await lchown(join(base, "link"), user.uid, user.gid)
+      await refused(join(base, "link"))
+      assert.equal((await stat(elsewhere)).mode & 0o777, 0o750)
+      await chmod(elsewhere, 0o777)
+      await refused(elsewhere)
+      await chmod(elsewhere, 0o755)
+      await chown(elsewhere, user.uid, user.gid)
+      await refused(elsewhere)
     })
   })
 

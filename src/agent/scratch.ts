@@ -1,6 +1,6 @@
 import { execFile } from "node:child_process"
 import { constants } from "node:fs"
-import { chmod, chown, lstat, mkdir, open, readFile, readdir, realpath } from "node:fs/promises"
+import { chmod, chown, lstat, mkdir, open, readFile, readdir, realpath, stat } from "node:fs/promises"
 import { join } from "node:path"
 import { promisify } from "node:util"
 import { AgentError } from "./error.ts"
@@ -25,6 +25,7 @@ export class Scratch implements AsyncDisposable {
   static async create(base: string, sizeBytes: number): Promise<Scratch> {
     await wipeScratch(base)
     await mkdir(base, { recursive: true })
+    await refuseForeign(base)
     await chmod(base, 0o711)
     const scratch = new Scratch(base)
     await mountMemory(scratch.path, sizeBytes, 0o711)
@@ -98,6 +99,14 @@ async function overwriteBelow(path: Buffer): Promise<void> {
   } catch {
     return // Freed with its mount.
   }
+}
+
+/** A folder, or a link to one, that another user could have put there or writes into is no place for plaintext. */
+async function refuseForeign(base: string): Promise<void> {
+  const own = process.getuid?.()
+  const [name, target] = [await lstat(base), await stat(base)]
+  if (name.uid !== own || target.uid !== own || !target.isDirectory() || (target.mode & 0o022) !== 0)
+    throw new AgentError("scratch-unavailable", `${base} is not a folder of our own that nobody else writes`)
 }
 
 const separator = Buffer.from("/")

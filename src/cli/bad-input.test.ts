@@ -3,16 +3,18 @@
  * warnings, nothing of a stack, and what was there before is untouched.
  */
 import assert from "node:assert/strict"
-import { type ChildProcess, spawn, spawnSync } from "node:child_process"
+import { type ChildProcess, spawnSync } from "node:child_process"
 import { createHash } from "node:crypto"
 import { cp, mkdir, mkdtemp, readdir, readFile, rm, truncate, writeFile } from "node:fs/promises"
 import { createServer } from "node:net"
 import { tmpdir } from "node:os"
 import { join, resolve } from "node:path"
-import { createInterface } from "node:readline"
 import { after, before, describe, type TestContext, test } from "node:test"
 import { encodeBase64 } from "../bytes/text.ts"
 import { createIdentity, type Identity } from "../client/identity.ts"
+import { endorsementKeyDigest } from "../evidence/tpm/endorsements.ts"
+import { publicKeyOf, tpmNameText } from "../evidence/tpm/keys.ts"
+import { parseSizedPublicArea } from "../evidence/tpm/public-area.ts"
 import { LaboratoryAuthority, LaboratoryMachine } from "../manager/machine.testing.ts"
 import { initManager } from "../manager/state.ts"
 import { signStatement } from "../pki/statement.ts"
@@ -22,8 +24,8 @@ import { connectVerified, verifyManager } from "../protocol/manager-connection.t
 import { generateHpkeKeyPair } from "../protocol/hpke.ts"
 import { routes } from "../protocol/routes.ts"
 import { createTlsIdentity } from "../protocol/tls.ts"
+import { demandStatus, end, type Ended, type Environment, filesBelow, lastEvent, runCommand, serveFolder } from "./process.testing.ts"
 
-const main = resolve(import.meta.dirname, "main.ts")
 const vectors = process.env["PERUN_VECTORS"] ?? resolve(import.meta.dirname, "../../../shared/vectors")
 const base = await mkdtemp(join(tmpdir(), "perun-bad-input-"))
 const home = join(base, "home")
@@ -81,7 +83,7 @@ describe("documents", { concurrency: 2 }, () => {
     }
     const wrong = await sign("wrong", `perun policy ${policyDigest(policy)}`)
     const right = await sign("right", `perun policy ${policyDigest(own)}`)
-    const takeOver = (signature: string): readonly string[] => ["policy", "sign", file, "--offline", "--ssh-signature", signature, "--json"]
+    const takeOver = (signature: string): readonly string[] => ["policy", "sign", file, "--offline", "--ssh-signature", signature, "--yes", "--json"]
     await untouched(folder, async () => {
       const { stdout } = await fails(takeOver(wrong), 10)
       assert.equal(lastEvent(stdout)["code"], "wrong-signature")
@@ -225,8 +227,19 @@ describe("evidence", { concurrency: 2 }, () => {
     ...more,
   ]
 
+  /** What `host list --json` prints where the TPM of `ofEndorsement` was enrolled with the attestation key of `ofAttestation`. */
+  async function enrolments(ofEndorsement: string, ofAttestation: string): Promise<string> {
+    const areaOf = async (folder: string, name: string) => parseSizedPublicArea(new Uint8Array(await readFile(join(vectors, folder, name))))
+    const endorsementKey = endorsementKeyDigest(publicKeyOf(await areaOf(ofEndorsement, "ek.tpm2b-public")))
+    const attestationKeyName = tpmNameText(await areaOf(ofAttestation, "ak.tpm2b-public"))
+    const identity = { endorsementKey, root: endorsementKey, rootKind: "laboratory", description: "", attestationKeyName }
+    const list = { ok: true, hosts: [{ host: "host-1", identity, enrolledAt: "2026-11-22T00:00:00Z", retired: false }] }
+    return put(`hosts-${ofEndorsement}-${ofAttestation}.json`.replaceAll("/", "-"), `{"event":"warning"}\n${JSON.stringify(list)}\n`)
+  }
+
   const spoiled: readonly (readonly [name: string, status: number, code: string, spoil: (folder: string) => Promise<void>])[] = [
-    ["whole", 0, "", async () => undefined],
+    ["whole, but of a key that nobody enrolled", 10, "unproved", async () => undefined],
+    ["whole, but of a TPM that nobody vouches for", 10, "unproved", (folder) => rm(join(folder, "ek-certificate.der"))],
     ["another key's", 10, "wrong-signature", (folder) => takeFrom("host/evmsig", folder, "ak.tpm2b-public")],
     ["another TPM's endorsement key", 10, "wrong-binding", (folder) => takeFrom("host/evmsig", folder, "ek.tpm2b-public")],
     ["a boot log of another machine", 10, "pcr-mismatch", (folder) => takeFrom("host/evmsig", folder, "eventlog.bin")],
@@ -247,6 +260,31 @@ describe("evidence", { concurrency: 2 }, () => {
       if (code !== "") assert.equal(lastEvent(stdout)["code"], code)
     })
   }
+
+  test("evidence verify: whole, of a key that was enrolled; the words are green only then", async (t) => {
+    const found = await evidenceCase(t, "enrolled")
+    if (found === undefined) return
+    const colours = { NO_COLOR: "", FORCE_COLOR: "1" }
+    const enrolled = await fails(verify(found.folder, found.nonce, "--enrolled", await enrolments("host/ng", "host/ng")), 0, colours)
+    assert.match(enrolled.stdout, /\u001b\[32mgenuine: /)
+    const unproved = await run(verify(found.folder, found.nonce), colours)
+    assert.equal(unproved.status, 10)
+    assert.match(unproved.stderr, /^perun: not accepted: /m)
+    assert.doesNotMatch(unproved.stdout, /\u001b\[32mgenuine/)
+    await rm(join(found.folder, "ek-certificate.der"))
+    const unvouched = await fails(verify(found.folder, found.nonce, "--enrolled", await enrolments("host/ng", "host/ng")), 10)
+    assert.match(unvouched.stderr, /no endorsement certificate/)
+  })
+
+  test("evidence verify: enrolments of another key, of another TPM, and what is none", async (t) => {
+    const found = await evidenceCase(t, "enrolled otherwise")
+    if (found === undefined) return
+    const code = async (file: string, status: number): Promise<unknown> =>
+      lastEvent((await fails(verify(found.folder, found.nonce, "--enrolled", file, "--json"), status)).stdout)["code"]
+    assert.equal(await code(await enrolments("host/ng", "host/evmsig"), 10), "wrong-binding")
+    assert.equal(await code(await enrolments("host/evmsig", "host/ng"), 10), "refused")
+    assert.equal(await code(await put("hosts-none.json", '{"ok":true,"hosts":[{}]}'), 30), "malformed")
+  })
 
   test("evidence verify: yesterday's", async (t) => {
     const found = await evidenceCase(t, "of yesterday")
@@ -301,7 +339,7 @@ describe("a manager", () => {
 
   before(async () => {
     ;({ key } = await initManager({ folder, laboratoryRoots: [authority.root], members: [{ key: identity.key, comment: "" }] }))
-    ;({ server, url } = await serve())
+    ;({ server, url } = await serveFolder(folder))
     own = await homeWith(identity, { url, key })
     const ours: Policy = { ...policy, manager: { insecureUnattested: { key } } }
     const file = await put("submitted/policy.json", JSON.stringify(ours))
@@ -310,21 +348,10 @@ describe("a manager", () => {
       await put("submitted/ima.json", JSON.stringify(imaReference)),
     ]
     await fails(["policy", "submit", file, ...references.flatMap((path) => ["--reference", path])], 0, { PERUN_HOME: own })
-    await fails(["policy", "sign", file], 0, { PERUN_HOME: own })
+    await fails(["policy", "sign", file, "--yes"], 0, { PERUN_HOME: own })
     submitted = policyDigest(ours)
   })
   after(async () => end(server))
-
-  async function serve(): Promise<{ readonly server: ChildProcess; readonly url: string }> {
-    const child = spawn(process.execPath, [...nodeOptions, main, "manager", "serve", folder, "--listen", "127.0.0.1:0", "--json"], {
-      stdio: ["ignore", "pipe", "inherit"],
-    })
-    for await (const line of createInterface({ input: child.stdout })) {
-      const event = JSON.parse(line) as { event?: string; url?: string }
-      if (event.event === "listening" && event.url !== undefined) return { server: child, url: event.url }
-    }
-    throw new Error("the manager did not start")
-  }
 
   test("policy status: the control", async () => {
     const { stderr, stdout } = await fails(["policy", "status"], 0, { PERUN_HOME: own })
@@ -390,7 +417,7 @@ describe("a manager", () => {
   test("killed and started again, it has what it had", async () => {
     await end(server, "SIGKILL")
     await fails(["host", "list"], 40, { PERUN_HOME: own })
-    ;({ server, url } = await serve())
+    ;({ server, url } = await serveFolder(folder))
     const again = await homeWith(identity, { url, key })
     const { stdout } = await run(["host", "list", "--json"], { PERUN_HOME: again })
     assert.match(stdout, /"host":"host-1"/)
@@ -399,42 +426,12 @@ describe("a manager", () => {
   })
 })
 
-interface Ended {
-  readonly status: number | null
-  readonly stdout: string
-  readonly stderr: string
+function run(args: readonly string[], environment: Environment = {}): Promise<Ended> {
+  return runCommand(args, { PERUN_HOME: home, ...environment })
 }
 
-const nodeOptions = ["--disable-warning=ExperimentalWarning"]
-
-async function run(args: readonly string[], environment: Readonly<Record<string, string>> = {}): Promise<Ended> {
-  const child = spawn(process.execPath, [...nodeOptions, main, ...args], {
-    stdio: ["ignore", "pipe", "pipe"],
-    env: { ...process.env, PERUN_HOME: home, NO_COLOR: "1", ...environment },
-  })
-  let stdout = ""
-  let stderr = ""
-  child.stdout.setEncoding("utf8").on("data", (text: string) => (stdout += text))
-  child.stderr.setEncoding("utf8").on("data", (text: string) => (stderr += text))
-  const status = await new Promise<number | null>((resolve) => child.on("close", resolve))
-  return { status, stdout, stderr }
-}
-
-/** Runs a command that must end with this status; a failure brings one line on standard error, besides warnings, or one event with `--json`. */
-async function fails(args: readonly string[], status: number, environment?: Readonly<Record<string, string>>): Promise<Ended> {
-  const ended = await run(args, environment)
-  assert.equal(ended.status, status, `perun ${args.join(" ")}: status ${ended.status}, expected ${status}\n${ended.stderr}${ended.stdout}`)
-  const lines = ended.stderr.split("\n").filter((line) => line !== "" && !/^(UNATTESTED MANAGER|\S.*(: \d+ %| \.\.\.)$)/.test(line))
-  const json = args.includes("--json")
-  assert.equal(lines.length, ended.status === 0 || json ? 0 : 1, `perun ${args.join(" ")}: ${ended.stderr}`)
-  if (ended.status !== 0 && !json) assert.match(ended.stderr, /^perun: [^\n]+$/m)
-  if (ended.status !== 0 && json) assert.equal(lastEvent(ended.stdout)["ok"], false)
-  assert.doesNotMatch(ended.stderr + ended.stdout, /internal:|\n\s+at /)
-  return ended
-}
-
-function lastEvent(stdout: string): Readonly<Record<string, unknown>> {
-  return JSON.parse(stdout.trimEnd().split("\n").at(-1) ?? "") as Readonly<Record<string, unknown>>
+function fails(args: readonly string[], status: number, environment: Environment = {}): Promise<Ended> {
+  return demandStatus(args, status, { PERUN_HOME: home, ...environment })
 }
 
 /** Runs something that must change no file of a folder. */
@@ -450,11 +447,6 @@ async function contentOf(folder: string): Promise<Readonly<Record<string, string
       .update(await readFile(join(folder, name)))
       .digest("hex")
   return Object.fromEntries(await Promise.all((await filesBelow(folder)).map(async (name) => [name, await digest(name)] as const)))
-}
-
-async function filesBelow(folder: string): Promise<readonly string[]> {
-  const entries = await readdir(folder, { recursive: true, withFileTypes: true }).catch(() => [])
-  return entries.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name).substring(folder.length + 1))
 }
 
 async function put(name: string, content: string | Uint8Array): Promise<string> {
@@ -508,12 +500,6 @@ async function cut(folder: string, name: string, bytes: number): Promise<void> {
 
 async function takeFrom(kase: string, folder: string, name: string): Promise<void> {
   await writeFile(join(folder, name), await readFile(join(vectors, kase, name)))
-}
-
-async function end(child: ChildProcess, signal: NodeJS.Signals = "SIGTERM"): Promise<void> {
-  const ended = new Promise((resolve) => child.once("exit", resolve))
-  child.kill(signal)
-  await ended
 }
 
 /** A disk of one megabyte; undefined, and the test skipped, where we may not mount one. */

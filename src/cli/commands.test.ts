@@ -69,6 +69,10 @@ test("every command's --help ends well and names the command", async () => {
     for (const command of withParents(fresh, path)) command.configureOutput({ writeOut: (part) => (text += part) })
     await assert.rejects(fresh.parseAsync([...path, "--help"], { from: "user" }), { code: "commander.helpDisplayed", exitCode: 0 }, path.join(" "))
     assert.ok(text.startsWith(`Usage: perun ${path.join(" ")}`), text)
+    const usage = text.split("\n\n")[0] ?? ""
+    const command = withParents(fresh, path).at(-1)
+    for (const { flags, mandatory } of command?.options ?? []) assert.equal(usage.includes(flags), mandatory, `${path.join(" ")} ${flags}`)
+    assert.doesNotMatch(text, /default: \[\]/)
   }
 })
 

@@ -1,11 +1,15 @@
 import { stat } from "node:fs/promises"
 import { join } from "node:path"
+import * as z from "zod"
 import { readFileBounded } from "../bytes/durable.ts"
-import { UnavailableError } from "../bytes/error.ts"
+import { MalformedError, UnavailableError } from "../bytes/error.ts"
+import { parseJson } from "../bytes/json.ts"
 import { parseUtf8 } from "../bytes/text.ts"
 import { type HostBundle, maxEventLogBytes, maxImaListBytes, maxQuoteBytes, parseHostBundle } from "../evidence/bundle.ts"
+import type { TpmIdentity } from "../evidence/tpm/claims.ts"
 import { loadVendorRoots, laboratoryRoot, type TrustedRoot } from "../evidence/tpm/roots.ts"
 import { parsePemCertificates } from "../pki/certificate.ts"
+import { hostListSchema } from "../protocol/messages.ts"
 
 /** Evidence of a host as it lies on disk. */
 export interface HostEvidenceFiles {
@@ -37,6 +41,22 @@ export async function loadHostEvidence(path: string): Promise<HostEvidenceFiles>
     ...(ekPublic === undefined ? {} : { ekPublic }),
   }
 }
+
+/**
+ * Identities of enrolled machines, as `perun host list --json` prints them on its last line.
+ * @throws {MalformedError}
+ */
+export async function loadEnrolments(path: string): Promise<readonly TpmIdentity[]> {
+  const last = parseUtf8(await readFileBounded(path, maxBundleBytes), path)
+    .trimEnd()
+    .split("\n")
+    .at(-1)
+  const result = enrolmentsSchema.safeParse(parseJson(last ?? "", { maxBytes: maxBundleBytes }))
+  if (!result.success) throw new MalformedError("malformed", "not what perun host list --json prints", { path, cause: result.error })
+  return result.data.hosts.map(({ identity }) => identity)
+}
+
+const enrolmentsSchema = hostListSchema.extend({ ok: z.literal(true) })
 
 /** The pinned vendor roots and, marked as such, laboratory roots from PEM files. */
 export async function rootsWith(laboratoryFiles: readonly string[]): Promise<readonly TrustedRoot[]> {

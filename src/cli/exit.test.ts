@@ -99,7 +99,7 @@ test("exitStatus() of the program's own errors", () => {
 
 test("exitStatus() of a document's problems is malformed exactly for problems of form", () => {
   const form = Object.keys(problemCodes).filter((code) => exitStatus(new InvalidPolicyError("f", [problem(code as ProblemCode)])) === 30)
-  assert.deepEqual(form, ["too-large", "malformed", "duplicate", "unknown-field", "missing-field", "wrong-type", "wrong-value"])
+  assert.deepEqual(form, ["too-large", "malformed", "duplicate", "unknown-field", "missing-field", "not-filled-in", "wrong-type", "wrong-value"])
   for (const code of Object.keys(problemCodes) as ProblemCode[])
     assert.equal(exitStatus(new PolicyError("invalid-policy", [problem(code)])), form.includes(code) ? 30 : 10, code)
   assert.equal(exitStatus(new InvalidPolicyError("f", [problem("expired"), problem("duplicate")])), 30)

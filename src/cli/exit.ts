@@ -56,6 +56,7 @@ const formCodes: ReadonlySet<ProblemCode> = new Set([
   "duplicate",
   "unknown-field",
   "missing-field",
+  "not-filled-in",
   "wrong-type",
   "wrong-value",
 ])

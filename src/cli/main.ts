@@ -1,5 +1,6 @@
 import { CommanderError } from "commander"
 import { exitStatus, InterruptedError, messageOf } from "./exit.ts"
+import { wasInterrupted } from "./interrupt.ts"
 import { Output } from "./output.ts"
 import { buildProgram } from "./program.ts"
 
@@ -15,7 +16,8 @@ export async function main(args: readonly string[]): Promise<number> {
     const program = await buildProgram(args, output)
     await program.parseAsync([...args], { from: "user" })
     return typeof process.exitCode === "number" ? process.exitCode : 0
-  } catch (error) {
+  } catch (caught) {
+    const error = wasInterrupted() ? new InterruptedError() : caught
     if (error instanceof CommanderError) {
       if (error.exitCode === 0) return 0
       if (json) output.event({ ok: false, code: "usage", message: error.message.replace(/^error: /, "") })

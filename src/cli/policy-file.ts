@@ -6,6 +6,9 @@ import { PolicyError } from "../policy/errors.ts"
 import { checkPolicy } from "../policy/check.ts"
 import { maxReferenceBytes, parseReference, referencesByDigest, type Reference, type References } from "../policy/reference.ts"
 import type { Problem } from "../policy/problem.ts"
+import type { PolicyStatus } from "../protocol/messages.ts"
+import { InvalidPolicyError } from "./exit.ts"
+import type { Cell, Output } from "./output.ts"
 
 /** Reads a policy file; `.json` is JSON, everything else YAML. */
 export async function loadPolicyFile(path: string): Promise<ParsedPolicy> {
@@ -28,7 +31,7 @@ export async function problemsOfFile(
   try {
     parsed = await loadPolicyFile(path)
   } catch (error) {
-    if (error instanceof PolicyError) return { problems: error.problems }
+    if (error instanceof PolicyError) return { problems: error.problems.toSorted((a, b) => a.line - b.line || a.column - b.column) }
     throw error
   }
   const { policy, locate } = parsed
@@ -38,4 +41,34 @@ export async function problemsOfFile(
 /** A policy named on the command line: by its digest, or by its file. */
 export async function policyNamed(text: string): Promise<Digest> {
   return isDigest(text) ? text : (await loadPolicyFile(text)).digest
+}
+
+/**
+ * Reads a policy that may be signed, once: what is returned is what was judged.
+ * @throws {InvalidPolicyError} after listing every problem
+ */
+export async function demandGoodPolicy(file: string, referencePaths: readonly string[], output: Output): Promise<ParsedPolicy> {
+  const references = referencePaths.length === 0 ? undefined : (await loadReferenceFiles(referencePaths)).byDigest
+  const { problems, parsed } = await problemsOfFile(file, references, new Date())
+  if (problems.length === 0 && parsed !== undefined) return parsed
+  output.table(
+    ["line", "field", "problem", "what to do"],
+    problems.map(({ line, field, code, message, fix }): readonly Cell[] => [
+      line === 0 ? "" : line,
+      field,
+      { text: `${message} [${code}]`, tone: "bad" },
+      fix,
+    ]),
+  )
+  output.event({ event: "problems", problems })
+  throw new InvalidPolicyError(file, problems)
+}
+
+/** Where a policy stands at the manager. */
+export function showStatus(status: PolicyStatus, output: Output): void {
+  output.line(`policy     ${status.digest}`)
+  output.line(`study      ${status.study}`)
+  output.line(`state      ${status.state}`, status.state === "active" ? "good" : status.state === "proposed" ? "plain" : "bad")
+  if (status.missing.length > 0) output.line(`missing    ${status.missing.join(", ")}`, "warn")
+  for (const blocker of status.blockers) output.line(`blocked    ${blocker}`, "warn")
 }

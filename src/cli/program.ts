@@ -1,4 +1,4 @@
-import { Command } from "commander"
+import { Command, Help } from "commander"
 import { readFileSync } from "node:fs"
 import { groups } from "./commands.ts"
 import type { Output } from "./output.ts"
@@ -25,9 +25,15 @@ export async function buildProgram(args: readonly string[] | undefined, output: 
   return program
 }
 
-/** Every command takes `--json`, throws instead of exiting, and prints errors in one line. */
+/** Every command takes `--json`, throws instead of exiting, prints errors in one line, and shows in its usage what it cannot do without. */
 function strictly(command: Command, output: Output): void {
   command.exitOverride()
+  command.configureHelp({ optionDescription: (option) => new Help().optionDescription(option).replace(/ \(default: \[\]\)$/, "") })
+  const required = command.options.filter(({ mandatory }) => mandatory).map(({ flags }) => flags)
+  if (required.length > 0) {
+    const words = command.registeredArguments.map((argument) => (argument.required ? `<${argument.name()}>` : `[${argument.name()}]`))
+    command.usage([...required, "[options]", ...words].join(" "))
+  }
   command.configureOutput({
     writeErr: (text) => {
       if (!output.json) process.stderr.write(text)

@@ -1,5 +1,6 @@
 import { randomInt, type KeyObject } from "node:crypto"
 import { setTimeout as sleep } from "node:timers/promises"
+import { sshPublicKeyText } from "../pki/ssh-key.ts"
 import { withRetry, type Transport } from "../protocol/http-client.ts"
 import { connectAsStakeholder } from "../protocol/manager-connection.ts"
 import type { ManagerDescription } from "../protocol/messages.ts"
@@ -26,11 +27,14 @@ const retryPauses = { attempts: 4, baseMilliseconds: 250, maxMilliseconds: 4000 
  */
 export class ManagerConnection implements Disposable {
   readonly description: ManagerDescription
+  /** SSH text of the key that this connection speaks for. */
+  readonly ownKey: string
   /** For blobs and event streams; calls go through `call`. */
   readonly transport: Transport
 
-  private constructor(description: ManagerDescription, transport: Transport) {
+  private constructor(description: ManagerDescription, ownKey: string, transport: Transport) {
     this.description = description
+    this.ownKey = ownKey
     this.transport = transport
   }
 
@@ -40,7 +44,7 @@ export class ManagerConnection implements Disposable {
    */
   static async open(pin: ManagerPin, signer: SessionSigner, options: { readonly timeoutMilliseconds?: number } = {}): Promise<ManagerConnection> {
     const { description, transport } = await connectAsStakeholder(new URL(pin.url), pin.key, signer.privateKey, { now: new Date(), ...options })
-    return new ManagerConnection(description, transport)
+    return new ManagerConnection(description, sshPublicKeyText(signer.privateKey), transport)
   }
 
   [Symbol.dispose](): void {

@@ -99,9 +99,13 @@ test("owners and strangers get no package", async () => {
 test("voteOutput() refuses a vote for other ciphertext, by a stranger, or for another purpose", async () => {
   const { study, view } = await finished()
   const params = { output: view.output }
-  const other = { ...view, ciphertext: digestOf(encodeUtf8("other")) }
+  const other = digestOf(encodeUtf8("other"))
+  const others: readonly Partial<OutputView>[] = [
+    ...[{ run: "0".repeat(32) }, { job: "other" }, { name: "other" }, { ciphertext: other }, { sizeBytes: view.sizeBytes + 1 }],
+    ...[{ policy: other }, { evidence: other }, { laboratory: !view.laboratory }],
+  ]
   const attempts = [
-    [signStatement("vote", voteDigest(other), clinic.privateKey), "wrong-signature"],
+    ...others.map((change) => [signStatement("vote", voteDigest({ ...view, ...change }), clinic.privateKey), "wrong-signature"] as const),
     [signStatement("policy", voteDigest(view), clinic.privateKey), "wrong-signature"],
     [signStatement("vote", voteDigest(view), stranger.privateKey), "not-permitted"],
   ] as const

@@ -6,7 +6,7 @@ import { type Derivation, derivationOfOutput, mergeDerivations } from "../policy
 import { own, type Policy } from "../policy/document.ts"
 import { ProtocolError } from "../protocol/errors.ts"
 import type { OutputPackage, OutputRequest, OutputView } from "../protocol/messages.ts"
-import { voteDigest } from "../protocol/statements.ts"
+import { voteDigest, type VoteSubject } from "../protocol/statements.ts"
 import { parseShape } from "../protocol/wire.ts"
 import { SealingError } from "../sealing/errors.ts"
 import { parseAgeHeader, rewrapHeader } from "../sealing/header.ts"
@@ -133,7 +133,7 @@ function blobsOf(manifest: ArtifactManifest): readonly { readonly digest: Digest
 export function voteOutput(context: ManagerContext, caller: StakeholderCaller, outputId: string, signature: StatementSignature): OutputView {
   const record = demandOutput(context, context.store, caller, outputId)
   const policy = context.documents.policy(context.store, record.policy)
-  const stakeholder = signerOf(policy, "vote", voteDigest(record), signature)
+  const stakeholder = signerOf(policy, "vote", voteDigest(votedOn(context.store, record)), signature)
   return transact(context, (tx) => {
     demandUnlocked(context, tx, record)
     const key = pairKey(outputId, stakeholder)
@@ -205,7 +205,16 @@ function isLocked(context: ManagerContext, reader: Reader, record: OutputRecord)
 function tallyOf(context: ManagerContext, reader: Reader, record: OutputRecord): Tally {
   const { policy, withdrawn } = readStanding(context, reader, record.policy)
   const signatures = reader.list("votes").flatMap((vote) => (vote.output === record.output ? [vote.signature] : []))
-  return tallyRelease(policy, record.job, record.name, { digest: voteDigest(record), signatures }, derivationsOf(reader), { withdrawn })
+  return tallyRelease(policy, record.job, record.name, { digest: voteDigest(votedOn(reader, record)), signatures }, derivationsOf(reader), {
+    withdrawn,
+  })
+}
+
+/** What a vote for this output must be over. */
+function votedOn(reader: Reader, record: OutputRecord): VoteSubject {
+  const evidence = reader.get("runs", record.run)?.evidence
+  if (evidence === undefined) throw new TypeError("internal: output of a run without evidence")
+  return { ...record, evidence }
 }
 
 /** @throws {ProtocolError} `not-found` */
@@ -232,6 +241,7 @@ function viewOutput(context: ManagerContext, reader: Reader, record: OutputRecor
   const { terms } = demandTerms(context.documents.policy(reader, record.policy), record.job, record.name)
   return {
     ...facts,
+    evidence: votedOn(reader, record).evidence,
     state: isLocked(context, reader, record) ? "locked" : released ? "released" : "waiting",
     to: [...terms.to],
     votes: [...tally.signed],

@@ -142,7 +142,17 @@ test("signingKeys() has the keys that signed, stated or not, and no others", () 
   assert.deepEqual([...signingKeys("policy", digest, signatures)], [keyText("vendor"), keyText("stranger")])
 })
 
-const vote: ReleaseVote = { run: "run-1", output: "model", ciphertext: named("sealed"), policy: digest, vote: "release" }
+const vote: ReleaseVote = {
+  run: "run-1",
+  job: "train",
+  output: "model",
+  ciphertext: named("sealed"),
+  sizeBytes: 1000,
+  policy: digest,
+  evidence: named("evidence"),
+  laboratory: false,
+  vote: "release",
+}
 
 function tallyVotes(names: readonly Party[], outputName = "model", study: Policy = policy, against = {}): ReturnType<typeof tallyRelease> {
   const voteDigest = digestOfJson(vote)

@@ -62,11 +62,17 @@ export function tallyApprovals(policy: Policy, signatures: readonly StatementSig
 /** What a vote to release is about. Its digest (`digestOfJson`) is what is signed, as purpose `vote`. */
 export interface ReleaseVote {
   readonly run: string
+  readonly job: string
   /** Name of the output, or `logs`. */
   readonly output: string
   /** Digest of the sealed output's ciphertext or manifest. */
   readonly ciphertext: Digest
+  readonly sizeBytes: number
   readonly policy: Digest
+  /** Digest of the evidence on which the run got its keys. */
+  readonly evidence: Digest
+  /** Whether the machine's TPM chains to a laboratory root. */
+  readonly laboratory: boolean
   readonly vote: "release"
 }
 

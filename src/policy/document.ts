@@ -6,6 +6,7 @@ import type { Problem } from "./problem.ts"
 import { problemsOfIssues } from "./issues.ts"
 import type { Locate } from "./locate.ts"
 import { nowhere } from "./locate.ts"
+import { problemsOfMarks } from "./marks.ts"
 import { utcTime } from "./time.ts"
 
 /** The contract: what may happen to whose artifact on what kind of machine. Identified by `policyDigest`. design.md section 4. */
@@ -187,12 +188,14 @@ export function referencedDigests(policy: Policy): readonly Digest[] {
 export function readPolicy(value: unknown, locate: Locate): Policy {
   const unsupported = unsupportedLevels(value, locate)
   const result = policySchema.safeParse(value, { reportInput: true })
-  if (result.success && unsupported.length === 0) return result.data
-  const machinesAtFault = unsupported.map((problem) => problem.field.replace(/level$/, ""))
+  const marks = problemsOfMarks(value, locate)
+  if (result.success && unsupported.length === 0 && marks.length === 0) return result.data
+  // What a mark says of its place is more than what the form says of the mark.
+  const placesAtFault = [...unsupported.map((problem) => problem.field.replace(/level$/, "")), ...marks.map(({ field }) => `${field}.`)]
   const issues = result.success ? [] : problemsOfIssues(result.error.issues, value, locate)
   // A machine of another level states other evidence; complaints about its shape would only hide the real one.
-  const relevant = issues.filter((problem) => !machinesAtFault.some((machine) => `${problem.field}.`.startsWith(machine)))
-  throw new PolicyError("invalid-policy", [...unsupported, ...relevant])
+  const relevant = issues.filter((problem) => !placesAtFault.some((place) => `${problem.field}.`.startsWith(place)))
+  throw new PolicyError("invalid-policy", [...unsupported, ...marks, ...relevant])
 }
 
 function unsupportedLevels(value: unknown, locate: Locate): readonly Problem[] {
@@ -229,8 +232,6 @@ export const levels = ["administered", "sealed"] as const
 const maxMembers = 256
 /** Longest sentence, path or argument. */
 const maxText = 4096
-/** Stands in a draft where something is still to be stated; it is refused wherever other text would do. */
-export const placeholder = "FILL-IN"
 /** A post-quantum age recipient has some 2000 characters. */
 const maxKeyText = 8192
 
@@ -247,12 +248,10 @@ const line = z
   .min(1)
   .max(maxText)
   .regex(/^[^\p{C}\p{Zl}\p{Zp}]*$/u, "expected one line of visible text")
-  .refine((text) => text !== placeholder, "still to be filled in")
 const argument = z
   .string()
   .max(maxText)
   .regex(/^(?:[^\p{C}\p{Zl}\p{Zp}]|[\t\n])*$/u, "expected visible text, tabs and line ends")
-  .refine((text) => text !== placeholder, "still to be filled in")
 const sshKey = z
   .string()
   .max(maxKeyText)

@@ -8,6 +8,7 @@ import type { Level, Machine, Policy } from "./document.ts"
 import { policyDigest } from "./document.ts"
 import { parsePolicy } from "./parse.ts"
 import { PolicyError } from "./errors.ts"
+import type { Problem } from "./problem.ts"
 import { explainPolicy, explanationText, policySights, policyWarnings, tallyText } from "./explain.ts"
 import { bootReference, imaReference, keyText, named, now, policy } from "./fixtures.testing.ts"
 import { policyTemplate } from "./init.ts"
@@ -374,29 +375,44 @@ test("policyTemplate() takes what is given over what is usual", () => {
   assert.equal(full.jobs["train"]?.machine, "server")
 })
 
-test("policyTemplate() leaves what is not known to be filled in, and the check names each place", () => {
-  const text = policyTemplate({ study: "trial", stakeholders: [{ name: "clinic-a", key: keyText("clinic-a"), roles: ["data"] }] })
-  assert.throws(
-    () => parsePolicy(encodeUtf8(text), "yaml"),
-    (error) => {
+test("policyTemplate() leaves what is not known to be filled in, and the check says of each place what belongs there and who prints it", () => {
+  const problemsOf = (text: string): readonly Problem[] => {
+    try {
+      parsePolicy(encodeUtf8(text), "yaml")
+      return []
+    } catch (error) {
       assert.ok(error instanceof PolicyError)
-      assert.deepEqual(
-        error.problems.map(({ field }) => field),
-        [
-          "purpose",
-          "manager.insecureUnattested.key",
-          "artifacts",
-          "machines.gpu-host.tpm.endorsementKeys.0",
-          "machines.gpu-host.boot.reference",
-          "machines.gpu-host.ima.reference",
-          "jobs.train.run.0",
-          "jobs.train.inputs",
-          "jobs.train.outputs.model.to.0",
-          "jobs.train.outputs.model.release.of.0",
-          "expires",
-        ],
-      )
-      return true
-    },
+      return error.problems
+    }
+  }
+  const clinic = { name: "clinic-a", key: keyText("clinic-a"), roles: ["data"] } as const
+  const lines = problemsOf(policyTemplate({ study: "trial", stakeholders: [clinic] }))
+  assert.deepEqual(
+    lines.map(({ field }) => field),
+    [
+      "purpose",
+      "manager.insecureUnattested.key",
+      "artifacts.FILL-IN",
+      "artifacts.FILL-IN.kind",
+      "artifacts.FILL-IN.owner",
+      "artifacts.FILL-IN.manifest",
+      "machines.gpu-host.tpm.endorsementKeys.0",
+      "machines.gpu-host.boot.reference",
+      "machines.gpu-host.ima.reference",
+      "jobs.train.run.0",
+      "jobs.train.inputs.FILL-IN",
+      "jobs.train.outputs.model.to.0",
+      "jobs.train.outputs.model.release.of.0",
+      "expires",
+    ],
   )
+  for (const { code, line, message, fix, field } of [...lines, ...problemsOf(policyTemplate({ study: "trial", stakeholders: [] }))]) {
+    assert.equal(code, "not-filled-in", field)
+    assert.ok(line > 0, field)
+    assert.notEqual(message, "still to be filled in: something that only the parties know", `${field} has advice of its own`)
+    assert.notEqual(fix, "")
+  }
+  const fixOf = (field: string): string | undefined => lines.find((problem) => problem.field === field)?.fix
+  assert.match(fixOf("machines.gpu-host.boot.reference") ?? "", /perun reference build/)
+  assert.match(fixOf("manager.insecureUnattested.key") ?? "", /perun manager status/)
 })

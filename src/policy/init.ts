@@ -1,6 +1,6 @@
 import type { Digest } from "../bytes/digest.ts"
 import type { ArtifactKind, Level, Role } from "./document.ts"
-import { placeholder as missing } from "./document.ts"
+import { placeholder as missing } from "./marks.ts"
 
 /** What is known when a draft is begun; the rest is left to be filled in, and `policy check` names each place. */
 export interface PolicyDraft {
@@ -35,6 +35,7 @@ export interface PolicyDraft {
 export function policyTemplate(draft: PolicyDraft): string {
   const artifacts = draft.artifacts ?? []
   const owners = [...new Set(artifacts.map(({ owner }) => owner))]
+  const named = artifacts.length === 0 ? [{ name: missing, kind: missing, owner: missing, manifest: missing }] : artifacts
   const consumers = draft.stakeholders.filter(({ roles }) => roles.includes("consumer")).map(({ name }) => name)
   const coders = draft.stakeholders.filter(({ roles }) => roles.includes("code")).map(({ name }) => name)
   const machine = draft.machine?.name ?? "gpu-host"
@@ -45,11 +46,13 @@ export function policyTemplate(draft: PolicyDraft): string {
     `study: ${quoted(draft.study)}`,
     `purpose: ${quoted(draft.purpose ?? missing)} # one sentence: what it is for, and what leaves`,
     "stakeholders: # roles: data, code, model, consumer, auditor",
-    ...draft.stakeholders.map(stakeholderLine),
+    ...(draft.stakeholders.length === 0 ? [{ name: missing, key: missing, recipient: missing, roles: [missing] }] : draft.stakeholders).map(
+      stakeholderLine,
+    ),
     "# Shown as UNATTESTED MANAGER everywhere: whoever runs it can read the keys.",
     `manager: { insecureUnattested: { key: ${quoted(draft.managerKey ?? missing)} } }`,
     "artifacts: # kind: dataset, code, model, mock; manifest: as perun seal prints it",
-    ...artifacts.map(
+    ...named.map(
       ({ name, kind, owner, manifest }) => `  ${name}: { kind: ${kind}, owner: ${quoted(owner)}, manifest: ${quoted(manifest ?? missing)} }`,
     ),
     "machines:",
@@ -68,7 +71,7 @@ export function policyTemplate(draft: PolicyDraft): string {
     "    runtime: measured-root",
     `    run: ${list(draft.run ?? [missing])}`,
     "    inputs: # where the program finds each artifact, read-only",
-    ...artifacts.map(({ name, kind }) => `      ${name}: ${inputFolder(name, kind)}`),
+    ...named.map(({ name, kind }) => `      ${name}: ${inputFolder(name, kind)}`),
     "    outputs:",
     "      model:",
     "        path: /opt/ml/model",
@@ -90,7 +93,12 @@ export function policyTemplate(draft: PolicyDraft): string {
   return `${lines.join("\n")}\n`
 }
 
-function stakeholderLine({ name, key, recipient, roles }: PolicyDraft["stakeholders"][number]): string {
+function stakeholderLine({
+  name,
+  key,
+  recipient,
+  roles,
+}: Omit<PolicyDraft["stakeholders"][number], "roles"> & { readonly roles: readonly string[] }): string {
   const recipients = recipient === undefined ? "" : `, recipients: ${list([recipient])}`
   return `  ${name}: { keys: ${list([key])}${recipients}, roles: [${roles.join(", ")}] }`
 }
@@ -107,7 +115,7 @@ function metricLines(coders: readonly string[]): readonly string[] {
   ]
 }
 
-function inputFolder(name: string, kind: ArtifactKind): string {
+function inputFolder(name: string, kind: string): string {
   return kind === "code" ? `/opt/ml/code/${name}` : `/opt/ml/input/${name}`
 }
 

@@ -8,6 +8,7 @@ export const problemCodes = {
   duplicate: "a key, or a member of a list of names, appears twice",
   "unknown-field": "the document has no such field at this place",
   "missing-field": "something is not stated; where anything is meant, `any` or `none` is written out",
+  "not-filled-in": "a draft's mark FILL-IN stands where something is still to be stated",
   "wrong-type": "the value is of another type",
   "wrong-value": "the value is not one of those allowed here",
   "level-unsupported": "the protection level has no verifier in this version, so nothing could be released under it",

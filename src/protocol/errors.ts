@@ -14,6 +14,7 @@ export const protocolCodes = {
   "already-exists": "the name is taken by something else, and names are not reused",
   "wrong-digest": "the content does not have the digest that names it",
   "wrong-manager": "the peer is not the manager whose key is pinned",
+  contradicting: "two answers of the manager do not fit each other",
   "wrong-tls-key": "the peer's TLS key is not the one that the manager's description names",
   "wrong-message": "a sealed message does not open: other key, other context, or changed",
   "challenge-unknown": "the challenge was never issued, or was forgotten after it expired",

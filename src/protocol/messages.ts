@@ -209,6 +209,8 @@ export const outputViewSchema = z.strictObject({
   votes: z.array(nameSchema).max(256),
   missing: z.array(nameSchema).max(256),
   laboratory: z.boolean(),
+  /** Digest of the evidence on which the run got its keys. */
+  evidence: digestSchema,
   createdAt: timeSchema,
 })
 export const outputListSchema = z.strictObject({ outputs: z.array(outputViewSchema).max(10_000) })

@@ -93,6 +93,7 @@ const statusByCode = {
   "not-empty": 409,
   // found by clients; never sent by a manager
   "wrong-manager": 403,
+  contradicting: 403,
   "wrong-tls-key": 403,
   "wrong-receipts": 403,
   // the manager's own trouble

@@ -1,4 +1,4 @@
-import { mkdir, mkdtemp, readdir, rename, rm } from "node:fs/promises"
+import { lstat, mkdir, mkdtemp, readdir, rename, rm } from "node:fs/promises"
 import { basename, dirname, join, resolve } from "node:path"
 import * as z from "zod"
 import { digestOf } from "../bytes/digest.ts"
@@ -8,7 +8,7 @@ import { AgeFile, readAgeHeader } from "./age-file.ts"
 import { digestOfReader } from "./blobs.ts"
 import type { BlobSource } from "./blobs.ts"
 import { ChunkPool } from "./chunk-pool.ts"
-import { onDisk, SealingError, systemCode } from "./errors.ts"
+import { diskError, onDisk, SealingError, systemCode } from "./errors.ts"
 import { filesByShard, maxIndexBytes, parseFileIndex } from "./file-index.ts"
 import type { FileIndex, IndexedFile } from "./file-index.ts"
 import { openHash } from "./hash-thread.ts"
@@ -44,6 +44,8 @@ export interface ArtifactAccess {
 export interface OpenArtifactOptions extends ArtifactAccess {
   /** Folder to be made; must not exist, or be empty. */
   readonly destination: string
+  /** What becomes of the files' executable bits; default `keep`. */
+  readonly executables?: "keep" | "drop" | undefined
   readonly workers?: number | undefined
   readonly signal?: AbortSignal | undefined
   readonly onProgress?: ((progress: SealingProgress) => void) | undefined
@@ -56,7 +58,8 @@ export interface OpenedArtifact {
 
 /**
  * Opens a whole artifact into a folder: manifest, sizes and digests of the ciphertext, tags of every chunk, tar, and the digest of every file are verified.
- * The files appear at `destination` only when all of it held; on any error nothing is left.
+ * The files appear at `destination` only when all of it held; on any error nothing is left. Modes are 0644 (0755 for programs) in folders of 0755, under a
+ * destination that only its owner enters (0700).
  * @throws {SealingError} any code
  * @throws {UnavailableError} `disk-full`, `permission-denied`
  */
@@ -65,7 +68,8 @@ export async function openArtifact(options: OpenArtifactOptions): Promise<Opened
   const destination = resolve(options.destination)
   await refuseOccupied(destination)
   await onDisk(dirname(destination), () => mkdir(dirname(destination), { recursive: true }))
-  const prefix = join(dirname(destination), `.${basename(destination)}.opening-`)
+  await removeLeftovers(destination)
+  const prefix = join(dirname(destination), `.${basename(destination)}.opening-${process.pid}-`)
   // mkdtemp makes it with mode 0700.
   const temporary = await onDisk(prefix, () => mkdtemp(prefix))
   try {
@@ -204,7 +208,7 @@ async function openShard(
   try {
     refuseOtherSize(reader, named.sizeBytes, path)
     const file = await AgeFile.open(reader, options.identity, replacedHeader(options, shard))
-    await using extractor = new ShardExtractor(files, folder, folders)
+    await using extractor = new ShardExtractor(files, folder, folders, options.executables ?? "keep")
     await file.stream({
       pool,
       signal: options.signal,
@@ -269,12 +273,35 @@ function replacedHeader(access: ArtifactAccess, which: number | "index"): Uint8A
   return parseBase64(text, "headers")
 }
 
-async function refuseOccupied(destination: string): Promise<void> {
+/** What a process that was killed while it opened into this destination left beside it is plaintext: it goes, unless the process still runs. */
+async function removeLeftovers(destination: string): Promise<void> {
+  const folder = dirname(destination)
+  const start = `.${basename(destination)}.opening-`
+  for (const name of await onDisk(folder, () => readdir(folder))) {
+    const pid = name.startsWith(start) ? /^([1-9][0-9]{0,9})-[A-Za-z0-9]{6}$/.exec(name.replace(start, ""))?.[1] : undefined
+    if (pid !== undefined && !isRunning(Number(pid))) await rm(join(folder, name), { recursive: true, force: true })
+  }
+}
+
+function isRunning(pid: number): boolean {
   try {
+    return process.kill(pid, 0)
+  } catch (error) {
+    // ESRCH: no such process. Anything else, as EPERM, means that there is one.
+    return systemCode(error) !== "ESRCH"
+  }
+}
+
+/** @throws {SealingError} `not-empty` unless nothing is there, or an empty folder */
+export async function refuseOccupied(destination: string): Promise<void> {
+  try {
+    const found = await lstat(destination)
+    if (found.isSymbolicLink()) throw new SealingError("not-empty", `${destination} is a link`)
+    if (!found.isDirectory()) throw new SealingError("not-empty", `${destination} is a file`)
     if ((await readdir(destination)).length > 0) throw new SealingError("not-empty", `${destination} is not empty`)
   } catch (cause) {
     if (systemCode(cause) === "ENOENT") return
-    if (systemCode(cause) === "ENOTDIR") throw new SealingError("not-empty", `${destination} is a file`)
-    throw cause
+    if (systemCode(cause) === "ENOTDIR") throw new SealingError("not-empty", `${destination} lies below a file`)
+    throw diskError(destination, cause)
   }
 }

@@ -51,6 +51,8 @@ export interface SealArtifactOptions {
    */
   readonly key?: { readonly generate: RecipientKind } | { readonly recipient: string } | undefined
   readonly shardBytes?: number | undefined
+  /** What becomes of the files' executable bits; default `keep`. What a job made is never sealed as a program, and the bits would tell things by the way. */
+  readonly executables?: "keep" | "drop" | undefined
   /** Time of making for the manifest, ISO 8601 in UTC. */
   readonly created?: string | undefined
   /** Worker threads; default one per processor. */
@@ -77,7 +79,8 @@ export async function sealArtifact(options: SealArtifactOptions): Promise<Sealed
   const { output } = options
   checkDescription(options)
   refuseOutputInSource(options.source, output)
-  const files = await listSourceFiles(options.source)
+  const found = await listSourceFiles(options.source)
+  const files = options.executables === "drop" ? found.map((file) => ({ ...file, executable: false })) : found
   await onDisk(output, () => mkdir(output, { recursive: true }))
   await refuseFinished(output)
   const key = await artifactKey(options)

@@ -193,6 +193,7 @@ export class ShardExtractor implements ByteSink, AsyncDisposable {
   readonly #files: readonly IndexedFile[]
   readonly #folder: string
   readonly #folders: Set<string>
+  readonly #executables: "keep" | "drop"
   readonly #segments: Generator<Segment>
   #segment: Segment | undefined
   #done = 0
@@ -202,8 +203,9 @@ export class ShardExtractor implements ByteSink, AsyncDisposable {
   #small: Uint8Array | undefined
 
   /** `folders`: those already made, shared between the shards of one artifact. Paths were checked by `parseFileIndex`. */
-  constructor(files: readonly IndexedFile[], folder: string, folders: Set<string>) {
+  constructor(files: readonly IndexedFile[], folder: string, folders: Set<string>, executables: "keep" | "drop" = "keep") {
     this.#files = files
+    this.#executables = executables
     this.#folder = folder
     this.#folders = folders
     this.#segments = segmentsOf(files)
@@ -276,7 +278,7 @@ export class ShardExtractor implements ByteSink, AsyncDisposable {
       return
     }
     const path = join(this.#folder, file.path)
-    const handle = await onDisk(path, () => open(path, newFileFlags, fileMode(file)))
+    const handle = await onDisk(path, () => open(path, newFileFlags, this.#mode(file)))
     this.#open = { handle, hash: createHash("sha256"), sink: new FileSink(handle, path) }
   }
 
@@ -286,7 +288,7 @@ export class ShardExtractor implements ByteSink, AsyncDisposable {
       const content = this.#small
       this.#small = undefined
       refuseOtherDigest(file, digestOf(content))
-      writeSmallFile(join(this.#folder, file.path), fileMode(file), content)
+      writeSmallFile(join(this.#folder, file.path), this.#mode(file), content)
       return
     }
     if (this.#open === undefined) throw new Error("internal: no file is open")
@@ -294,6 +296,10 @@ export class ShardExtractor implements ByteSink, AsyncDisposable {
     this.#open = undefined
     await handle.close()
     refuseOtherDigest(file, `sha256:${hash.digest("hex")}`)
+  }
+
+  #mode({ executable }: TarFile): number {
+    return executable && this.#executables === "keep" ? 0o755 : 0o644
   }
 
   #file(number: number): IndexedFile {
@@ -306,10 +312,6 @@ export class ShardExtractor implements ByteSink, AsyncDisposable {
 function refuseOtherDigest(file: IndexedFile, found: Digest): void {
   if (found === file.digest) return
   throw new SealingError("wrong-manifest", "a file's content is not the one that the index names", { path: "index.files" })
-}
-
-function fileMode(file: TarFile): number {
-  return file.executable ? 0o755 : 0o644
 }
 
 const newFileFlags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW

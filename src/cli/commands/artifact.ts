@@ -22,7 +22,7 @@ export function register(command: Command, output: Output): void {
           artifact,
           folder,
           signal: interrupt.signal,
-          onProgress: (done, total) => progress.update(`uploading ${artifact}`, done, total),
+          onProgress: (step, done, total) => progress.update(`${step} ${artifact}`, done, total),
         }),
       ).finally(() => progress.end())
       output.result({ ok: true, ...view }, () => output.line(`deposited the key of ${artifact} under ${digest}`, "good"))

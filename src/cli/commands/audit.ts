@@ -1,7 +1,10 @@
 import type { Command } from "commander"
-import type { Receipt, ShownReceipt, SignedReceipt } from "../../protocol/messages.ts"
-import { noReceipts, type ReceiptHead, verifyReceipts } from "../../protocol/receipts.ts"
-import { routes } from "../../protocol/routes.ts"
+import type { ManagerConnection } from "../../client/connection.ts"
+import { fetchReceipts, type VerifiedReceipts } from "../../client/receipts.ts"
+import { ProtocolError } from "../../protocol/errors.ts"
+import type { Receipt, SignedReceipt } from "../../protocol/messages.ts"
+import { noReceipts } from "../../protocol/receipts.ts"
+import { auditHeadsFile, loadSeenHead, saveSeenHead, type SeenHead } from "../audit-heads.ts"
 import { insecureLaboratory, withManager, withManagerOption, type ManagerOption } from "../connect.ts"
 import type { Cell, Output } from "../output.ts"
 
@@ -12,30 +15,33 @@ export function register(command: Command, output: Output): void {
       "what happened in your policies, from the manager's receipts; the whole signed list is verified first, links of others' receipts too",
     )
     .action(async (options: ManagerOption & { kind?: string }) => {
-      const receipts = await withManager(options, output, async (connection) => {
-        const { logKey, instance } = connection.description
-        const all: ShownReceipt[] = []
-        let head: ReceiptHead = noReceipts
-        for (;;) {
-          const page = await connection.call(routes.listReceipts, { query: { from: String(head.count) } })
-          head = verifyReceipts(page.receipts, { logKey, manager: instance }, head)
-          all.push(...page.receipts)
-          if (page.receipts.length === 0 || head.count >= page.total) return all
-        }
-      })
+      const { receipts, head, seen } = await withManager(options, output, (connection) => receiptsSinceSeen(connection))
       const own = receipts.filter((shown): shown is SignedReceipt => shown.receipt !== undefined)
       const listed = own.filter(({ receipt }) => options.kind === undefined || receipt.kind === options.kind)
       const others = receipts.length - own.length
-      output.result({ ok: true, verified: receipts.length, others, receipts: listed }, () => {
+      output.result({ ok: true, verified: receipts.length, others, head, receipts: listed }, () => {
         output.table(
           ["", "at", "what", "by", "concerns", "on"],
           listed.map(({ link, receipt }) => rowOf(link.index, receipt)),
         )
         output.line()
         output.line(`${receipts.length} receipts, each signed by the manager's log key and linked to the one before`, "good")
+        if (seen !== undefined) output.line(`among them, unchanged, the ${seen.count} that were there on ${seen.at}`, "good")
         if (others > 0) output.line(`${others} of them do not concern you: their links were verified, what they say is not shown`)
       })
     })
+}
+
+/** All receipts, held against the head that this home saw last; the new head is kept for the next time. */
+async function receiptsSinceSeen(connection: ManagerConnection): Promise<VerifiedReceipts & { readonly seen: SeenHead | undefined }> {
+  const { description } = connection
+  const seen = await loadSeenHead(description)
+  const verified = await fetchReceipts(connection, seen ?? noReceipts).catch((cause: unknown) => {
+    if (!(cause instanceof ProtocolError) || seen === undefined) throw cause
+    throw new ProtocolError(cause.code, `${cause.message} (seen on ${seen.at}, kept in ${auditHeadsFile()})`, { cause })
+  })
+  await saveSeenHead(description, verified.head, new Date().toISOString())
+  return { ...verified, seen }
 }
 
 function rowOf(index: number, receipt: Receipt): readonly Cell[] {

@@ -1,5 +1,5 @@
 import type { Command } from "commander"
-import { createInterface } from "node:readline/promises"
+import { confirm } from "../confirm.ts"
 import { RefusedError } from "../exit.ts"
 import { interruptSignal } from "../interrupt.ts"
 import type { Output } from "../output.ts"
@@ -10,23 +10,11 @@ export function register(command: Command, output: Output): void {
     .option("--yes", "install what is missing without asking")
     .action(async (options: { folder: string; yes?: true }) => {
       const { setUpLab } = await import("../../../lab/setup.ts")
-      await setUpLab({ say: (line) => output.warn(line), confirm: () => confirm(options.yes === true) })
+      await setUpLab({ say: (line) => output.warn(line), confirm: () => confirm(options.yes) })
       const { runDemo } = await import("../../../lab/scenarios/demo.ts")
       using interrupt = interruptSignal()
       const result = await runDemo({ folder: options.folder, output, signal: interrupt.signal })
       output.event(result)
       if (!result.ok) throw new RefusedError("the demo ran, but not as it should: see its table")
     })
-}
-
-/** Asks at the terminal; without one, only --yes agrees. */
-export async function confirm(yes: boolean): Promise<boolean> {
-  if (yes) return true
-  if (!process.stdin.isTTY) return false
-  const terminal = createInterface({ input: process.stdin, output: process.stderr })
-  try {
-    return /^y(es)?$/i.test((await terminal.question("Go on? [y/N] ")).trim())
-  } finally {
-    terminal.close()
-  }
 }

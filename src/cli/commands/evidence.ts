@@ -1,17 +1,19 @@
 import type { Command } from "commander"
+import { PerunError } from "../../bytes/error.ts"
 import { parseHex } from "../../bytes/text.ts"
 import { allAgree, runConformance, type ConformanceRow } from "../../evidence/conformance/run.ts"
 import { type FirmwareQuirk, firmwareQuirks } from "../../evidence/eventlog/verify.ts"
 import type { HostClaims } from "../../evidence/host/claims.ts"
 import { hostPcrs, verifyHost } from "../../evidence/host/verify.ts"
-import type { EndorsementClaims } from "../../evidence/tpm/claims.ts"
+import type { EndorsementClaims, TpmIdentity } from "../../evidence/tpm/claims.ts"
 import { harmlessQuirks } from "../../evidence/tpm/endorsements.ts"
 import { parseAttest } from "../../evidence/tpm/format.ts"
+import { tpmNameText } from "../../evidence/tpm/keys.ts"
 import { parseSizedPublicArea } from "../../evidence/tpm/public-area.ts"
 import { verifyEndorsementCertificate } from "../../evidence/tpm/verify.ts"
 import { printableBytes } from "../../policy/findings.ts"
 import { insecureLaboratory } from "../connect.ts"
-import { type HostEvidenceFiles, loadHostEvidence, rootsWith } from "../evidence-file.ts"
+import { type HostEvidenceFiles, loadEnrolments, loadHostEvidence, rootsWith } from "../evidence-file.ts"
 import { RefusedError, UsageError } from "../exit.ts"
 import type { Cell, Output } from "../output.ts"
 
@@ -22,9 +24,10 @@ export function register(command: Command, output: Output): void {
     .option("--nonce <hex>", "challenge that the quote must answer (its extraData)")
     .option("--insecure-any-nonce", "accept whatever challenge the quote answers: says nothing about its age")
     .option("--laboratory-root <file>", "PEM of a laboratory root to accept: INSECURE LABORATORY; again for each", collect, [])
+    .option("--enrolled <file>", "what perun host list --json printed: the enrolments that proved which key lives in which TPM")
     .option("--at <time>", "judge certificates at this time (default: now)")
     .option("--quirk <name>", `firmware fault to accept: ${Object.keys(firmwareQuirks).join(", ")}; again for each`, collect, [])
-    .description("verify the evidence of a host: what was proved, by whom, until when, and what was not")
+    .description("verify the evidence of a host; exit 0 only if it is genuine and its key is proved to live in the TPM that a vendor vouches for")
     .action(async (path: string, options: VerifyOptions) => verify(path, options, output))
   command
     .command("conformance")
@@ -45,6 +48,7 @@ interface VerifyOptions {
   readonly insecureAnyNonce?: true
   readonly laboratoryRoot: readonly string[]
   readonly at?: string
+  readonly enrolled?: string
   readonly quirk: readonly string[]
 }
 
@@ -52,45 +56,72 @@ async function verify(path: string, options: VerifyOptions, output: Output): Pro
   const files = await loadHostEvidence(path)
   const time = parseTime(options.at)
   const endorsement = await verifiedEndorsement(files, options.laboratoryRoot, time)
+  const identity = await enrolledIdentity(files, endorsement, options.enrolled)
   const extraData = expectedNonce(files, options)
   const host = verifyHost(files.bundle, {
     extraData,
     requiredPcrs: hostPcrs,
     quirks: options.quirk.map(parseQuirk),
-    identity: "unproved",
+    identity: identity ?? "unproved",
     previous: "none",
   }).claims
-  const facts = [...endorsementFacts(endorsement), ...hostFacts(host, options.insecureAnyNonce === true)]
+  const facts = [...endorsementFacts(endorsement, identity), ...hostFacts(host, options.insecureAnyNonce === true)]
   const proved = facts.filter(({ proved: held }) => held)
   const open = facts.filter(({ proved: held }) => !held)
-  output.result(
-    {
-      ok: true,
-      consistent: true,
-      tpmProved: false,
-      fresh: options.insecureAnyNonce !== true,
-      at: time.toISOString(),
-      proved: proved.map(plain),
-      notProved: open.map(plain),
-    },
-    () => {
-      if (endorsement?.rootKind === "laboratory")
-        output.line(`${insecureLaboratory}: the endorsement chains to a root that was given, not to a vendor's`, "warn")
-      output.table(
-        ["what", "", "how we know"],
-        facts.map(({ what, proved: held, how }): readonly Cell[] => [
-          what,
-          held ? { text: "proved", tone: "good" } : { text: "not proved", tone: "warn" },
-          how,
-        ]),
-      )
-      output.line()
-      output.line(
-        "consistent and signed by this key. Nothing here proves that a TPM holds the key (perun host enrol does); whether it is acceptable is for a policy to say.",
-        "warn",
-      )
-    },
+  const tpmProved = endorsement !== undefined && identity !== undefined
+  output.event({
+    ...(tpmProved ? { ok: true } : { event: "genuine" }),
+    consistent: true,
+    tpmProved,
+    fresh: options.insecureAnyNonce !== true,
+    at: time.toISOString(),
+    proved: proved.map(plain),
+    notProved: open.map(plain),
+  })
+  if (endorsement?.rootKind === "laboratory")
+    output.line(`${insecureLaboratory}: the endorsement chains to a root that was given, not to a vendor's`, "warn")
+  output.table(
+    ["what", "", "how we know"],
+    facts.map(({ what, proved: held, how }): readonly Cell[] => [
+      what,
+      held ? { text: "proved", tone: "good" } : { text: "not proved", tone: "warn" },
+      how,
+    ]),
   )
+  output.line()
+  if (!tpmProved) throw new UnprovedError(endorsement === undefined ? unprovedWords.noCertificate : unprovedWords.noEnrolment)
+  output.line("genuine: signed by a key that lives in the TPM that is vouched for. Whether the machine is acceptable is for a policy to say.", "good")
+  if (open.length > 0) output.line(`not proved: ${open.map(({ what }) => what).join("; ")}`, "warn")
+}
+
+const unprovedWords = {
+  noCertificate: "not accepted: it fits together and a key signed it, but no endorsement certificate says that a TPM has that key",
+  noEnrolment:
+    "not accepted: it fits together and a key signed it, but nothing proves that the key lives in the TPM that is vouched for; perun host enrol proves it, --enrolled takes it over",
+} as const
+
+/** Evidence that fits together, of a key that anybody could have. */
+class UnprovedError extends PerunError<"unproved"> {
+  constructor(message: string) {
+    super("unproved", message)
+  }
+}
+
+/**
+ * The enrolment of the TPM that the certificate is of; undefined when no enrolments were given.
+ * @throws {RefusedError} when none of them is of this TPM
+ */
+async function enrolledIdentity(
+  { bundle }: HostEvidenceFiles,
+  endorsement: EndorsementClaims | undefined,
+  file: string | undefined,
+): Promise<TpmIdentity | undefined> {
+  if (file === undefined || endorsement === undefined) return undefined
+  const ofThisTpm = (await loadEnrolments(file)).filter(({ endorsementKey }) => endorsementKey === endorsement.key)
+  const name = tpmNameText(parseSizedPublicArea(bundle.akPublic))
+  const identity = ofThisTpm.find(({ attestationKeyName }) => attestationKeyName === name) ?? ofThisTpm[0]
+  if (identity === undefined) throw new RefusedError(`${file} has no machine whose TPM has the endorsement key ${endorsement.key}`)
+  return identity
 }
 
 interface Fact {
@@ -103,8 +134,15 @@ function plain({ what, how }: Fact): { readonly what: string; readonly how: stri
   return { what, how }
 }
 
-function endorsementFacts(endorsement: EndorsementClaims | undefined): readonly Fact[] {
-  const link = { what: "the quote's key lives in that TPM", proved: false, how: "needs MakeCredential with the machine: perun host enrol" }
+function endorsementFacts(endorsement: EndorsementClaims | undefined, identity: TpmIdentity | undefined): readonly Fact[] {
+  const link = {
+    what: "the quote's key lives in that TPM",
+    proved: identity !== undefined,
+    how:
+      identity === undefined
+        ? "needs MakeCredential with the machine: perun host enrol"
+        : "the enrolment that was given, by MakeCredential with the machine",
+  }
   if (endorsement === undefined) return [{ what: "a vendor vouches for the TPM", proved: false, how: "no endorsement certificate was given" }, link]
   const { manufacturer, model, version, rootName, rootKind, isRevocationChecked, quirks } = endorsement
   return [

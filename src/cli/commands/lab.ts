@@ -8,11 +8,11 @@ import { readFileBounded, writeFileDurably } from "../../bytes/durable.ts"
 import { UnavailableError } from "../../bytes/error.ts"
 import { agentConfigSchema } from "../../agent/config.ts"
 import { parseSshPublicKey } from "../../pki/ssh-key.ts"
+import { confirm } from "../confirm.ts"
 import { insecureLaboratory } from "../connect.ts"
 import { UsageError } from "../exit.ts"
 import { interruptSignal } from "../interrupt.ts"
 import { printable, type Output } from "../output.ts"
-import { confirm } from "./demo.ts"
 import { buildReferences, imageArgument, type ImageKindName, type ImageLevelName, levelOption, showWritten, writeReferences } from "./reference.ts"
 
 export function register(command: Command, output: Output): void {
@@ -29,7 +29,7 @@ function registerMaking(command: Command, output: Output): void {
     .action(async (options: { yes?: true }) => {
       const { missingPackages, setUpLab } = await import("../../../lab/setup.ts")
       const missing = await missingPackages()
-      await setUpLab({ say: (line) => output.warn(line), confirm: () => confirm(options.yes === true) })
+      await setUpLab({ say: (line) => output.warn(line), confirm: () => confirm(options.yes) })
       const installed = missing.map(({ name }) => name)
       output.result({ ok: true, installed }, () =>
         output.line(installed.length === 0 ? "everything is there" : `installed ${installed.join(", ")}`, "good"),

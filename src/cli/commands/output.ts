@@ -1,11 +1,10 @@
 import type { Command } from "commander"
 import { fetchOutput } from "../../client/fetch-output.ts"
-import { signStatement } from "../../pki/statement.ts"
+import { type Ballot, castVote, fetchBallot } from "../../client/vote.ts"
 import type { OutputView } from "../../protocol/messages.ts"
 import { routes } from "../../protocol/routes.ts"
-import { voteDigest } from "../../protocol/statements.ts"
+import { demandConsent } from "../confirm.ts"
 import { insecureLaboratory, withManager, withManagerOption, type ManagerOption } from "../connect.ts"
-import { UsageError } from "../exit.ts"
 import { interruptSignal } from "../interrupt.ts"
 import { formatBytes, type Cell, type Output } from "../output.ts"
 
@@ -22,14 +21,14 @@ export function register(command: Command, output: Output): void {
     })
   withManagerOption(command.command("vote"))
     .argument("<output>", "output, as output list prints it")
-    .description("sign your vote for the release of this output, exactly as sealed")
-    .action(async (id: string, options: ManagerOption) => {
+    .option("--yes", "sign without being asked, for scripts")
+    .description("show what the release of this output means, ask, and sign your vote for exactly that")
+    .action(async (id: string, options: ManagerOption & { yes?: true }) => {
       const view = await withManager(options, output, async (connection, identity) => {
-        const { outputs } = await connection.call(routes.listOutputs, { query: {} })
-        const waiting = outputs.find(({ output: other }) => other === id)
-        if (waiting === undefined) throw new UsageError(`no output ${id} among those of your policies`)
-        const signature = signStatement("vote", voteDigest(waiting), identity.privateKey)
-        return connection.call(routes.voteOutput, { params: { output: id }, body: { signature } })
+        const ballot = await fetchBallot(connection, id)
+        showBallot(ballot, output)
+        await demandConsent(options.yes, "Sign this vote?")
+        return castVote(connection, ballot, identity.privateKey)
       })
       output.result({ ok: true, ...view }, () =>
         output.line(
@@ -62,6 +61,25 @@ export function register(command: Command, output: Output): void {
         output.line(`opened ${fetched.files.length} files (${formatBytes(bytes)}) into ${options.out}`, "good"),
       )
     })
+}
+
+/** Everything that the vote's signature covers, and whom the policy gives it to. */
+function showBallot({ output: view, to, policy, host, voter, policySigned }: Ballot, output: Output): void {
+  const { name, job, run, sizeBytes, ciphertext, evidence, laboratory, votes, missing } = view
+  output.event({ event: "ballot", ...view, to, study: policy.study, host, voter, policySigned })
+  const needed = missing.includes(voter) || votes.includes(voter)
+  output.line(`As ${voter} you vote for the release of`, "strong")
+  output.line(`output      ${name} of job ${job}`)
+  output.line(`goes to     ${to.join(", ")}`)
+  output.line(`size        ${formatBytes(sizeBytes)} of ciphertext`)
+  output.line(`ciphertext  ${ciphertext}`)
+  output.line(`policy      ${policy.study}, ${view.policy}${policySigned ? ", which you signed" : ""}`, policySigned ? "plain" : "warn")
+  output.line(`run         ${run}`)
+  output.line(`machine     ${host}, by the evidence ${evidence}`)
+  if (laboratory) output.line(`            ${insecureLaboratory}: its TPM chains to a laboratory root`, "warn")
+  output.line(`voted       ${votes.join(", ") || "nobody"}; still missing: ${missing.join(", ") || "nobody"}`)
+  if (!policySigned) output.line("you have not signed this policy", "warn")
+  if (!needed) output.line("the release does not wait for your vote", "warn")
 }
 
 function rowOf(view: OutputView): readonly Cell[] {

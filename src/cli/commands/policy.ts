@@ -1,19 +1,12 @@
 import { InvalidArgumentError, type Command } from "commander"
-import { createFileDurably, readFileBounded, writeFileDurably } from "../../bytes/durable.ts"
+import { createFileDurably, readFileBounded } from "../../bytes/durable.ts"
 import { isDigest, type Digest } from "../../bytes/digest.ts"
 import { MalformedError } from "../../bytes/error.ts"
 import { canonicalJsonBytes, parseJson } from "../../bytes/json.ts"
-import { parseUtf8 } from "../../bytes/text.ts"
 import { documentOf, loadManifest, refuseOtherManager } from "../../client/deposit.ts"
 import { parseIdentityCard } from "../../client/identity.ts"
-import {
-  signStatement,
-  statementSignatureOfSshSignature,
-  statementSignatureSchema,
-  type StatementSignature,
-  verifyStatement,
-} from "../../pki/statement.ts"
-import { stakeholderOfKey, tallyApprovals } from "../../policy/approval.ts"
+import { signStatement, statementSignatureSchema, type StatementSignature } from "../../pki/statement.ts"
+import { tallyApprovals } from "../../policy/approval.ts"
 import { differenceText, diffPolicies } from "../../policy/diff.ts"
 import { type ArtifactKind, artifactKinds, type Level, levels, type Role, roles } from "../../policy/document.ts"
 import { parsePolicy } from "../../policy/parse.ts"
@@ -23,11 +16,13 @@ import { referenceDigest } from "../../policy/reference.ts"
 import type { PolicyStatus } from "../../protocol/messages.ts"
 import { routes } from "../../protocol/routes.ts"
 import { manifestDigest } from "../../sealing/manifest.ts"
+import { demandConsent } from "../confirm.ts"
 import { withManager, withManagerOption, type ManagerOption } from "../connect.ts"
-import { InvalidPolicyError, RefusedError, UsageError } from "../exit.ts"
-import { homeIdentity, loadManagerPins } from "../home.ts"
+import { RefusedError } from "../exit.ts"
+import { loadManagerPins } from "../home.ts"
 import type { Cell, Output } from "../output.ts"
-import { loadPolicyFile, loadReferenceFiles, policyNamed, problemsOfFile } from "../policy-file.ts"
+import { demandGoodPolicy, loadPolicyFile, loadReferenceFiles, policyNamed, showStatus } from "../policy-file.ts"
+import { registerSign } from "./policy-sign.ts"
 
 export function register(command: Command, output: Output): void {
   registerInit(command, output)
@@ -120,8 +115,7 @@ function registerReading(command: Command, output: Output): void {
     .option("--reference <file>", "reference document that goes with it; again for each", collect(String), [])
     .description("find everything that is wrong with a policy: line, field, what to do")
     .action(async (file: string, options: { reference: readonly string[] }) => {
-      await demandGoodPolicy(file, options.reference, output)
-      const { digest } = await loadPolicyFile(file)
+      const { digest } = await demandGoodPolicy(file, options.reference, output)
       output.result({ ok: true, digest, problems: [] }, () => output.line(`${file} is well formed and complete: ${digest}`, "good"))
     })
   command
@@ -147,57 +141,13 @@ function registerReading(command: Command, output: Output): void {
     })
 }
 
-interface SignOptions extends ManagerOption {
-  readonly reference: readonly string[]
-  readonly out?: string
-  readonly offline?: true
-  readonly sshSignature?: string
-}
-
-function registerSign(command: Command, output: Output): void {
-  withManagerOption(command.command("sign"))
-    .argument("<file>", "policy, YAML or JSON")
-    .option("--reference <file>", "reference document that goes with it; again for each", collect(String), [])
-    .option("--out <file>", "where the signature goes (default: FILE.NAME.approval.json)")
-    .option("--offline", "do not send the signature to the manager")
-    .option("--ssh-signature <file>", "take over a signature that ssh-keygen made, instead of signing with this home's identity")
-    .description("sign a policy that you have read; the signature is a file that anyone can check, and goes to the manager unless --offline")
-    .addHelpText(
-      "after",
-      `
-With an SSH key (or a FIDO key) instead of this home's identity:
-  printf 'perun policy %s' "$(perun policy check FILE --json | sed 's/.*"digest":"\\([^"]*\\)".*/\\1/')" > statement
-  ssh-keygen -Y sign -n perun-policy -f ~/.ssh/id_ed25519 statement
-  perun policy sign FILE --ssh-signature statement.sig`,
-    )
-    .action(async (file: string, options: SignOptions) => {
-      await demandGoodPolicy(file, options.reference, output)
-      const { policy, digest } = await loadPolicyFile(file)
-      const signature =
-        options.sshSignature === undefined
-          ? signStatement("policy", digest, (await homeIdentity()).privateKey)
-          : statementSignatureOfSshSignature(parseUtf8(await readFileBounded(options.sshSignature, 65_536)))
-      const signer = stakeholderOfKey(policy, verifyStatement("policy", digest, signature))
-      if (signer === undefined) throw new RefusedError(`the policy names no party with the key ${signature.key}; nothing was signed`)
-      const path = options.out ?? `${file}.${signer}.approval.json`
-      await writeFileDurably(path, `${JSON.stringify(signature, null, 2)}\n`)
-      output.line(`signed ${digest} as ${signer}: ${path}`, "good")
-      if (options.offline === true) return output.event({ ok: true, digest, signer, file: path, sent: false })
-      const status = await withManager(options, output, (connection) =>
-        connection.call(routes.approvePolicy, { params: { digest }, body: { signature } }),
-      )
-      output.result({ ok: true, digest, signer, file: path, sent: true, status }, () => showStatus(status, output))
-    })
-}
-
 function registerManagerSteps(command: Command, output: Output): void {
   withManagerOption(command.command("submit"))
     .argument("<file>", "policy, YAML or JSON")
     .option("--reference <file>", "reference document that the policy names; again for each", collect(String), [])
     .description("propose a policy to the manager that it names, with its reference values")
     .action(async (file: string, options: ManagerOption & { reference: readonly string[] }) => {
-      await demandGoodPolicy(file, options.reference, output)
-      const { policy } = await loadPolicyFile(file)
+      const { policy } = await demandGoodPolicy(file, options.reference, output)
       const { list } = await loadReferenceFiles(options.reference)
       const status = await withManager(options, output, (connection) => {
         refuseOtherManager(connection, policy)
@@ -243,42 +193,16 @@ function registerManagerSteps(command: Command, output: Output): void {
   withManagerOption(command.command("withdraw"))
     .argument("<policy>", "digest or file")
     .description("take your consent back, at once, alone and for good: leases end, keys of your artifacts and what came of them are locked")
-    .option("--yes", "do not ask")
+    .option("--yes", "withdraw without being asked, for scripts")
     .action(async (named: string, options: ManagerOption & { yes?: true }) => {
       const digest = await policyNamed(named)
-      if (options.yes !== true)
-        throw new UsageError(`a withdrawal is for good: nothing can be released under ${digest} again. Add --yes if you mean it`)
+      output.warn(`a withdrawal is for good: nothing can be released under ${digest} again`)
+      await demandConsent(options.yes, "Withdraw?")
       const status = await withManager(options, output, (connection, identity) =>
         connection.call(routes.withdrawPolicy, { params: { digest }, body: { signature: signStatement("withdraw", digest, identity.privateKey) } }),
       )
       output.result({ ok: true, ...status }, () => showStatus(status, output))
     })
-}
-
-/** @throws {InvalidPolicyError} after listing every problem */
-async function demandGoodPolicy(file: string, referencePaths: readonly string[], output: Output): Promise<void> {
-  const references = referencePaths.length === 0 ? undefined : (await loadReferenceFiles(referencePaths)).byDigest
-  const { problems } = await problemsOfFile(file, references, new Date())
-  if (problems.length === 0) return
-  output.table(
-    ["line", "field", "problem", "what to do"],
-    problems.map(({ line, field, code, message, fix }): readonly Cell[] => [
-      line === 0 ? "" : line,
-      field,
-      { text: `${message} [${code}]`, tone: "bad" },
-      fix,
-    ]),
-  )
-  output.event({ event: "problems", problems })
-  throw new InvalidPolicyError(file, problems)
-}
-
-function showStatus(status: PolicyStatus, output: Output): void {
-  output.line(`policy     ${status.digest}`)
-  output.line(`study      ${status.study}`)
-  output.line(`state      ${status.state}`, status.state === "active" ? "good" : status.state === "proposed" ? "plain" : "bad")
-  if (status.missing.length > 0) output.line(`missing    ${status.missing.join(", ")}`, "warn")
-  for (const blocker of status.blockers) output.line(`blocked    ${blocker}`, "warn")
 }
 
 function statusRow({ digest, study, state, missing, blockers }: PolicyStatus): readonly Cell[] {
