@@ -100,6 +100,8 @@ describe("claims against a running manager", () => {
     await refused(claimFor(await challenge(), other), "wrong-nonce")
     const stolen = claimFor(await challenge())
     using thief = await connectAs(createTlsIdentity("thief"))
+    await refused(stolen, "challenge-unknown", thief)
+    await thief.call(routes.requestChallenge, { body: { purpose: "claim", host: "host-1" } })
     await refused(stolen, "challenge-binding", thief)
   })
 
@@ -132,7 +134,13 @@ describe("claims against a running manager", () => {
     const claim = claimFor(await challenge())
     const grant = await transport.call(routes.claimRun, { body: claim })
     assert.equal(grant.policy, study.digest)
-    await refused(claim, "challenge-used")
+    // Word for word again is the same question: its answer may have been lost. Anything else on the same challenge is a replay, and so is the claim of another.
+    assert.deepEqual(await transport.call(routes.claimRun, { body: claim }), grant)
+    const otherKey = encodeBase64((await generateHpkeKeyPair()).publicKey)
+    await refused({ ...claim, hpkeKey: otherKey }, "challenge-used")
+    await refused(withTpm(claim, { signature: claim.bundle.tpm.akPublic }), "challenge-used")
+    using thief = await connectAs(createTlsIdentity("thief"))
+    await refused(claim, "challenge-unknown", thief)
     const { stdout } = await demandStatus(["job", "list", "--json"], 0, study.clinic.environment)
     const [run, ...others] = lastEvent(stdout)["runs"] as readonly RunView[]
     assert.deepEqual([run?.state, run?.host, others.length], ["running", "host-1", 0])
