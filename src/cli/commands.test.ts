@@ -108,6 +108,7 @@ test("printable() lets no text of others steer the terminal", () => {
   const text = printable("a\u001b[2Jb\nc\u202ed\u0085\r")
   assert.match(text, /^ab.c.d..$/u)
   assert.ok(!/[\p{Cc}\u202e]/u.test(text), JSON.stringify(text))
+  assert.equal(printable("\u001b[=3h\u001b[?25l\u001b[1;31mperun\u001b[ q"), "perun")
 })
 
 interface Leaf {

@@ -46,7 +46,7 @@ export class Output {
   warn(text: string): void {
     if (this.json) return this.event({ event: "warning", message: text })
     this.#clearBar()
-    this.#err.write(`${this.#paint(printable(text), "warn")}\n`)
+    this.#err.write(`${this.#paint(printable(text), "warn", this.#err)}\n`)
   }
 
   /** One JSON object on one line; nothing without `--json`. */
@@ -110,9 +110,9 @@ export class Output {
     this.#err.write("\r\u001b[K")
   }
 
-  #paint(text: string, tone: Tone): string {
+  #paint(text: string, tone: Tone, stream: NodeJS.WriteStream = this.#out): string {
     const format = toneFormats[tone]
-    return format === undefined ? text : styleText([...format], text, { stream: this.#out })
+    return format === undefined ? text : styleText([...format], text, { stream })
   }
 }
 
@@ -127,8 +127,15 @@ const toneFormats = {
 
 /** Text from other parties without control characters, so that it cannot move the cursor or fake a line. */
 export function printable(text: string): string {
-  return stripVTControlCharacters(text).replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g, "\ufffd")
+  // Node's own pattern leaves the ends of private sequences, such as those that firmware sends, as text.
+  return stripVTControlCharacters(text.replace(controlSequence, "")).replace(
+    /[\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g,
+    "\ufffd",
+  )
 }
+
+/** ECMA-48, 5.4: CSI, parameters, intermediates, final byte. */
+const controlSequence = /\u001b\[[0-?]*[ -/]*[@-~]/g
 
 /** Bytes as people write them: 1 KB = 1000 bytes. */
 export function formatBytes(count: number): string {
@@ -183,7 +190,7 @@ function layoutTable(
   return lines
 }
 
-/** Shrinks the widest columns until all fit. */
+/** Shrinks the widest columns until all fit; those that are equally wide share what is too much. */
 function fitWidths(natural: readonly number[], available: number): number[] {
   const widths = [...natural]
   const narrowest = 12
@@ -193,7 +200,8 @@ function fitWidths(natural: readonly number[], available: number): number[] {
     if (excess <= 0 || widest <= narrowest) return widths
     const second = Math.max(narrowest, ...widths.filter((width) => width < widest))
     const column = widths.indexOf(widest)
-    widths[column] = Math.max(second, widest - excess, narrowest)
+    const share = Math.ceil(excess / widths.filter((width) => width === widest).length)
+    widths[column] = Math.max(second, widest - share, narrowest)
     if (widths[column] === widest) widths[column] = widest - 1
   }
 }

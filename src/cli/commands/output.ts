@@ -77,7 +77,7 @@ function showBallot({ output: view, to, policy, host, voter, policySigned }: Bal
   output.line(`run         ${run}`)
   output.line(`machine     ${host}, by the evidence ${evidence}`)
   if (laboratory) output.line(`            ${insecureLaboratory}: its TPM chains to a laboratory root`, "warn")
-  output.line(`voted       ${votes.join(", ") || "nobody"}; still missing: ${missing.join(", ") || "nobody"}`)
+  output.line(`votes       ${votes.join(", ") || "nobody"}; still missing: ${missing.join(", ") || "nobody"}`)
   if (!policySigned) output.line("you have not signed this policy", "warn")
   if (!needed) output.line("the release does not wait for your vote", "warn")
 }
