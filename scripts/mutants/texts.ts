@@ -48,12 +48,22 @@ const words = "words for people"
 const pathNames: ReadonlySet<string> = new Set(["path", "field"])
 /** ByteReader and its methods that take the field's name. */
 const fieldReaders: ReadonlySet<string> = new Set(
-  "ByteReader u8 u16be u16le u32be u32le u64be u64le peekU8 bytes view boundedBytes rest sub readAll".split(" "),
+  "ByteReader DerReader u8 u16be u16le u32be u32le u64be u64le peekU8 bytes view boundedBytes rest sub readAll".split(" "),
 )
 /** Members that hold a sentence. */
 const textMembers: ReadonlySet<string> = new Set(["meaning", "advice", "message", "fix", "error", "expected"])
 /** Functions that take texts and paths for people, from this argument on. */
 const textArguments: ReadonlyMap<string, number> = new Map([
+  ["asEvidence", 0],
+  ["refuse", 0],
+  ["any", 0],
+  ["oid", 0],
+  ["enter", 1],
+  ["element", 1],
+  ["bitStringOctets", 1],
+  ["within", 2],
+  ["readSized", 2],
+  ["readHash", 1],
   ["error", 1],
   ["finding", 1],
   ["problem", 2],
@@ -65,7 +75,7 @@ const textArguments: ReadonlyMap<string, number> = new Map([
   ["parseUtf8", 1],
   ["parseBase64", 1],
   ["parseBase64Url", 1],
-  ["readDer", 2],
+  ["readDer", 0],
   ["readDerLength", 1],
   ["bounded", 3],
 ])

@@ -27,7 +27,7 @@ import { parseStoredCertificate } from "./endorsements.ts"
 import { tpmIdentity } from "./identity.ts"
 import { tpmNameText } from "./keys.ts"
 import { parsePublicArea, parseSizedPublicArea } from "./public-area.ts"
-import { laboratoryRoot, loadVendorRoots, vendorRootTable } from "./roots.ts"
+import { laboratoryRoot, loadVendorRoots, vendorRoot, vendorRootTable } from "./roots.ts"
 import { attestationAttributes, endorsementAttributes, makeEccKey, without } from "./software-tpm.testing.ts"
 import { verifyEndorsementCertificate } from "./verify.ts"
 import type { EndorsementEvidence, EndorsementExpectation } from "./endorsement-chain.ts"
@@ -115,6 +115,42 @@ test("verifyEndorsementCertificate() refuses other roots, times and revoked cert
   assert.equal(verify(stored, { roots: [namesake, root] }).root, certificateFingerprint(root.certificate))
 })
 
+/** Root, an authority below it and the endorsement certificate, of which the authority's own signature may be over SHA-1. */
+function threeCertificates(hash: "sha1" | "sha256"): {
+  roots: readonly [typeof root]
+  certificate: Uint8Array
+  intermediates: readonly Certificate[]
+} {
+  const [top, middle] = [generateKeyPairSync("rsa", { modulusLength: 2048 }), makeKeyPair()]
+  const authorityOf = { ...rootInput, key: middle, issuerKey: top, subject: "lab issuer", hash }
+  return {
+    roots: [laboratoryRoot(parseCertificate(makeCertificate({ ...rootInput, key: top, issuerKey: top })))],
+    certificate: makeCertificate({ ...leafInput, issuer: "lab issuer", issuerKey: middle }),
+    intermediates: [parseCertificate(makeCertificate(authorityOf))],
+  }
+}
+
+test("verifyEndorsementCertificate() says SHA-1 also of a certificate in between", () => {
+  for (const hash of ["sha1", "sha256"] as const) {
+    const { roots, certificate, intermediates } = threeCertificates(hash)
+    assert.equal(verify(certificate, { roots, insecureAllowSha1: true }, { intermediates }).usesSha1, hash === "sha1")
+  }
+})
+
+test("verifyEndorsementCertificate() says that revocation was checked only where every issuer had a list", () => {
+  const [middle, listOf] = [
+    makeKeyPair(),
+    (issuer: string, issuerKey: CertificateInput["key"]): ReturnType<typeof parseRevocationList> =>
+      parseRevocationList(makeRevocationList({ issuer, issuerKey, serials: [] })),
+  ]
+  const intermediates = [parseCertificate(makeCertificate({ ...rootInput, key: middle, subject: "lab issuer" }))]
+  const certificate = makeCertificate({ ...leafInput, issuer: "lab issuer", issuerKey: middle })
+  const lists = [listOf("lab ca", authority), listOf("lab issuer", middle)]
+  const isChecked = (revocationLists: typeof lists): boolean => verify(certificate, { revocationLists }, { intermediates }).isRevocationChecked
+  assert.equal(isChecked(lists), true)
+  for (const list of lists) assert.equal(isChecked([list]), false)
+})
+
 test("verifyEndorsementCertificate() wants the purpose of endorsement keys", () => {
   assert.throws(() => verify(withExtensions({ purpose: undefined })), { code: "wrong-certificate" })
   assert.throws(() => verify(withExtensions({ purpose: purposesOf(false, "2.23.133.8.3") })), { code: "wrong-certificate" })
@@ -162,10 +198,13 @@ test("verifyEndorsementCertificate() refuses unknown critical extensions", () =>
 })
 
 test("verifyEndorsementCertificate() shows a manufacturer that is no text as written", () => {
-  const odd = names.map(([oid, text]): readonly [string, string] => [oid, oid.endsWith(".1") ? "id:00001014" : text])
-  assert.equal(verify(withExtensions({ name: directoryNameOf(odd) })).manufacturer, "id:00001014")
-  const plain = names.map(([oid, text]): readonly [string, string] => [oid, oid.endsWith(".1") ? "Vendor" : text])
-  assert.equal(verify(withExtensions({ name: directoryNameOf(plain) })).manufacturer, "Vendor")
+  const shown = (manufacturer: string): string => {
+    const changed = names.map(([oid, text]): readonly [string, string] => [oid, oid.endsWith(".1") ? manufacturer : text])
+    return verify(withExtensions({ name: directoryNameOf(changed) })).manufacturer
+  }
+  const asWritten = ["id:00001014", "Vendor", "xid:53544D20", "id:53544D2020", "id:1B53544D", "id:53544D1B"]
+  for (const text of asWritten) assert.equal(shown(text), text)
+  assert.equal(shown("id:53544D00"), "STM")
 })
 
 test("verifyEndorsementCertificate() keeps the roles of endorsement and attestation keys apart", () => {
@@ -183,7 +222,8 @@ test("verifyEndorsementCertificate() keeps the roles of endorsement and attestat
   assert.equal(verify(certificate(endorsementPurpose, 0x80), attestation, evidence).role, "attestation")
   assert.throws(() => verify(certificate("1.2.3", 0x80), attestation, evidence), { code: "wrong-certificate" })
   assert.throws(() => verify(certificate("2.23.133.8.3", 0x20), attestation, evidence), { code: "wrong-certificate" })
-  assert.throws(() => verify(certificate("2.23.133.8.3", 0xa0), attestation, evidence), { code: "wrong-certificate" })
+  for (const usage of [0xa0, 0x84, 0x82, 0x86])
+    assert.throws(() => verify(certificate("2.23.133.8.3", usage), attestation, evidence), { code: "wrong-certificate" })
   assert.throws(() => verify(stored, attestation), { code: "wrong-certificate" })
   assert.throws(() => verify(certificate("2.23.133.8.3", 0x80), {}, evidence), { code: "wrong-certificate" })
 })
@@ -225,6 +265,7 @@ test("parseStoredCertificate() knows the header of TPM 1.2 and padding of one ki
   assert.deepEqual(parseStoredCertificate(stored).quirks, [])
   assert.deepEqual(parseStoredCertificate(full(0x1001, 0, 0x1002)).quirks, ["nv-header"])
   assert.deepEqual(parseStoredCertificate(full(0x1001, 0, 0x1002, new Uint8Array(3).fill(0xff))).certificate.der, stored)
+  assert.deepEqual(parseStoredCertificate(full(0x1001, 0, 0x1002, new Uint8Array(3))).certificate.der, stored)
   for (const filler of [0x00, 0xff])
     assert.deepEqual(parseStoredCertificate(concatBytes(stored, new Uint8Array(500).fill(filler))).quirks, ["padding"])
   for (const tail of [Uint8Array.of(1), Uint8Array.of(0, 0xff), Uint8Array.of(0xff, 0)])
@@ -258,7 +299,10 @@ test("loadVendorRoots() gives self-signed authorities with the pinned fingerprin
   const roots = loadVendorRoots()
   assert.equal(roots.length, vendorRootTable.length)
   assert.equal(new Set(roots.map(({ certificate }) => certificateFingerprint(certificate))).size, roots.length)
+  for (const { origin, file } of vendorRootTable) assert.match(origin, /^ek-certs\/[a-z0-9-]+$/, file)
+  assert.equal(new Set(roots.map(({ name }) => name)).size, roots.length)
   for (const [index, { certificate, name, kind, isCloud }] of roots.entries()) {
+    assert.match(name, /^[A-Z]\w+ /)
     assert.equal(certificateFingerprint(certificate), vendorRootTable[index]?.fingerprint, name)
     assert.deepEqual(certificate.issuer, certificate.subject, name)
     const { scheme } = certificate.signatureAlgorithm
@@ -268,6 +312,15 @@ test("loadVendorRoots() gives self-signed authorities with the pinned fingerprin
     assert.equal(kind, "vendor")
     assert.equal(isCloud, name.startsWith("Google"))
   }
+})
+
+test("vendorRoot() refuses another certificate than the pinned one, several, and none", () => {
+  const [one, two] = vendorRootTable
+  assert.ok(one !== undefined && two !== undefined)
+  const [pem, otherPem] = [one, two].map(({ file }) => readFileSync(join(import.meta.dirname, "roots", file), "utf8"))
+  assert.ok(pem !== undefined && otherPem !== undefined)
+  assert.equal(vendorRoot(one, pem).name, one.name)
+  for (const wrong of [otherPem, `${pem}\n${pem}`, `${pem}\n${otherPem}`]) assert.throws(() => vendorRoot(one, wrong), { message: /^internal: / })
 })
 
 // Certificates of real TPMs.

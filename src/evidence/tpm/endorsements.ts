@@ -97,21 +97,14 @@ export function certifiedKey(certificate: Certificate): { readonly key: KeyObjec
   return { key: rsaPublicKey(modulus.n, modulus.e), quirks: ["oaep-key"] }
 }
 
-/** RSAPublicKey, RFC 8017 A.1.1. */
+/** RSAPublicKey, RFC 8017 A.1.1; a zero byte in front of a number does not matter. */
 function readRsaKey(bytes: Uint8Array): { readonly n: Uint8Array; readonly e: Uint8Array } {
   return readDer("RSAPublicKey", bytes, (outer) =>
     within(outer, tags.sequence, "key", (reader) => ({
-      n: readUnsigned(reader, "modulus"),
-      e: readUnsigned(reader, "publicExponent"),
+      n: reader.element(tags.integer, "modulus").body,
+      e: reader.element(tags.integer, "publicExponent").body,
     })),
   )
-}
-
-function readUnsigned(reader: DerReader, field: string): Uint8Array {
-  return readAll(field, reader.element(tags.integer, field).body, (inner) => {
-    if (inner.peekU8("sign") === 0) inner.u8("sign")
-    return inner.rest("digits")
-  })
 }
 
 /**

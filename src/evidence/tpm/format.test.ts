@@ -75,6 +75,15 @@ test("parseAttest() reads each field where the specification puts it", () => {
   })
 })
 
+test("parseAttest() knows certified and created objects by their types", () => {
+  const clock = "0000000000000005" + "00000006" + "00000007" + "00"
+  const typed = (type: string): string =>
+    parseAttest(parseHex("ff544347" + type + "0000" + "0000" + clock + "0000000000000009" + "0001aa" + "0001bb")).attested.type
+  assert.equal(typed("8017"), "certify")
+  assert.equal(typed("801a"), "creation")
+  assert.throws(() => typed("801b"), { code: "not-a-quote" })
+})
+
 /** The encoded quote with the bytes of one field replaced. */
 function changed(find: string, put: string): Uint8Array {
   const hex = Buffer.from(encodeAttest(attest)).toString("hex")
@@ -107,6 +116,7 @@ test("parseTpmSignature() caps values and refuses unknown algorithms and hashes"
   assert.throws(() => parseTpmSignature(encodeTpmSignature({ algorithm: "ecdsa", hash: "sha256", r: new Uint8Array(67), s: digest })), {
     code: "too-large",
   })
+  parseTpmSignature(encodeTpmSignature({ algorithm: "ecdsa", hash: "sha256", r: new Uint8Array(66), s: new Uint8Array(66) }))
   assert.throws(() => parseTpmSignature(parseHex("0005000b0000")), { code: "unsupported", path: "TPMT_SIGNATURE.sigAlg" })
   assert.throws(() => parseTpmSignature(parseHex("001400120000")), { code: "unsupported" })
 })
@@ -121,6 +131,7 @@ test("parsePcrSelections() refuses doubled banks, unknown banks, other bitmap si
 
 test("parseIdObject() refuses sizes beyond any hash", () => {
   assert.throws(() => parseIdObject(new ByteWriter().u16be(133).take()), { code: "too-large" })
+  assert.equal(parseIdObject(encodeIdObject({ integrityHmac: new Uint8Array(64), encIdentity: new Uint8Array(66) })).encIdentity.length, 66)
 })
 
 test("algorithmName() and curveName() are inverse to their tables and know nothing else", () => {

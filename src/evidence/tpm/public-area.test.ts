@@ -1,6 +1,7 @@
 import assert from "node:assert/strict"
 import { createHash } from "node:crypto"
 import { test } from "node:test"
+import { concatBytes } from "../../bytes/compare.ts"
 import { encodeHex, parseHex } from "../../bytes/text.ts"
 import { testParserLaws } from "../testing/parser-laws.ts"
 import { checkAttestationKey, checkEndorsementKey } from "./attestation-key.ts"
@@ -26,7 +27,12 @@ const sealed: KeyedHashPublicArea = {
   unique: new Uint8Array(32).fill(1),
 }
 const withKdf = { ...ecc, scheme: { scheme: "ecdh", hash: "sha384" }, kdf: { scheme: "kdf1Sp800_56a", hash: "sha256" }, symmetric: aes } as const
-const areas: readonly PublicArea[] = [rsa, ecc, storage, withKdf, sealed, { ...sealed, scheme: { scheme: "hmac", hash: "sha256" } }]
+const otherForms: readonly PublicArea[] = [
+  { ...rsa, scheme: { scheme: "rsapss", hash: "sha512" } },
+  { ...storage, scheme: { scheme: "oaep", hash: "sha256" }, symmetric: { ...aes, keyBits: 192 } },
+  { ...withKdf, kdf: { scheme: "kdf1Sp800_108", hash: "sha256" }, symmetric: { ...aes, keyBits: 256 } },
+]
+const areas: readonly PublicArea[] = [rsa, ecc, storage, withKdf, sealed, ...otherForms, { ...sealed, scheme: { scheme: "hmac", hash: "sha256" } }]
 
 testParserLaws({ name: "parsePublicArea", parse: parsePublicArea, encode: encodePublicArea, samples: areas.map(encodePublicArea), fuzzRuns: 500 })
 testParserLaws({
@@ -51,6 +57,27 @@ test("parsePublicArea() reads each field where the specification puts it", () =>
   })
 })
 
+/** Fields as TPM 2.0 Library Part 2, 12.2.4, puts them. */
+const written: readonly (readonly [string, string])[] = [
+  ["an RSA storage key", "0001" + "000b" + "00030072" + "0000" + "0006" + "0080" + "0043" + "0010" + "0800" + "00000000" + "0002abcd"],
+  [
+    "an ECC key with a derivation",
+    "0023" + "000c" + "00030072" + "0001ff" + "0006" + "0100" + "0043" + "0019000c" + "0004" + "0020000b" + "0001aa" + "0001bb",
+  ],
+  ["an ECC signing key", "0023" + "000b" + "00050072" + "0000" + "0010" + "0018000b" + "0003" + "0010" + "0001aa" + "0001bb"],
+  ["an HMAC key", "0008" + "000b" + "00040072" + "0000" + "0005000b" + "0002abcd"],
+  ["sealed data", "0008" + "000b" + "00000012" + "0000" + "0010" + "0002abcd"],
+]
+for (const [what, hex] of written)
+  test(`encodePublicArea() writes each field of ${what} where the specification puts it`, () => {
+    assert.equal(encodeHex(encodePublicArea(parsePublicArea(parseHex(hex)))), hex)
+  })
+
+test("parseSizedPublicArea() refuses a byte behind the area that the size takes in", () => {
+  const area = encodePublicArea(ecc)
+  assert.throws(() => parseSizedPublicArea(concatBytes(Uint8Array.of(0, area.length + 1), area, Uint8Array.of(0))), { code: "trailing-bytes" })
+})
+
 test("parsePublicArea() refuses reserved attribute bits, other types, ciphers, schemes, curves and hashes", () => {
   const refuses = (hex: string, code: string): void => assert.throws(() => parsePublicArea(parseHex(hex)), { code }, hex)
   for (const bits of ["00000001", "00000008", "00001000", "00100000", "80000000"]) refuses(`0008000b${bits}0000` + "0010" + "0000", "malformed")
@@ -67,6 +94,7 @@ test("parsePublicArea() refuses reserved attribute bits, other types, ciphers, s
 test("parsePublicArea() caps its byte strings", () => {
   const refuses = (area: PublicArea): void => assert.throws(() => parsePublicArea(encodePublicArea(area)), { code: "too-large" })
   parsePublicArea(encodePublicArea({ ...rsa, unique: new Uint8Array(512), authPolicy: new Uint8Array(64) }))
+  parsePublicArea(encodePublicArea({ ...ecc, x: new Uint8Array(66), y: new Uint8Array(66) }))
   refuses({ ...rsa, unique: new Uint8Array(513) })
   refuses({ ...rsa, authPolicy: new Uint8Array(65) })
   refuses({ ...ecc, x: new Uint8Array(67) })
@@ -94,7 +122,13 @@ test("publicKeyOf() gives the key and refuses what is none", () => {
 test("padStart() widens, strips leading zeros only, and refuses what does not fit", () => {
   assert.deepEqual(padStart(Uint8Array.of(1), 2), Uint8Array.of(0, 1))
   assert.deepEqual(padStart(Uint8Array.of(0, 0, 1), 2), Uint8Array.of(0, 1))
-  assert.throws(() => padStart(Uint8Array.of(1, 0, 1), 2), { code: "wrong-key" })
+  for (const number of [
+    [1, 0, 1],
+    [1, 0, 0, 1],
+    [0, 1, 0, 1],
+  ])
+    // prettier-ignore
+    assert.throws(() => padStart(Uint8Array.from(number), 2), { code: "wrong-key" })
 })
 
 function withAttributes<Area extends PublicArea>(

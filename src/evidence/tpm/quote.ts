@@ -132,7 +132,7 @@ export function unverifiedQuoteClaims(attestBytes: Uint8Array, signature: Uint8A
 
 /** A scheme that the key fixes binds the signature: TPM 2.0 Library Part 1, 27.3 (a restricted key signs with its own scheme only). */
 function checkSchemeFits(area: PublicArea, signature: TpmSignature): void {
-  const own = area.type === "keyedhash" ? undefined : area.scheme
+  const own = area.scheme
   if (own !== undefined && (own.scheme !== signature.algorithm || own.hash !== signature.hash)) {
     throw new EvidenceError("wrong-key", `signature ${signature.algorithm}-${signature.hash} by a key for ${own.scheme}-${own.hash}`, {
       path: "TPMT_SIGNATURE",

@@ -15,14 +15,16 @@ export interface TrustedRoot {
   readonly isCloud: boolean
 }
 
-/** Roots of TPM vendors that are pinned in this program, by fingerprint of the whole certificate. Origin: test vectors that name their public source. */
-export const vendorRootTable: readonly {
+interface VendorRoot {
   readonly file: string
   readonly name: string
   readonly fingerprint: Digest
   readonly origin: string
   readonly isCloud: boolean
-}[] = [
+}
+
+/** Roots of TPM vendors that are pinned in this program, by fingerprint of the whole certificate. Origin: test vectors that name their public source. */
+export const vendorRootTable: readonly VendorRoot[] = [
   {
     file: "amd-ftpm-ecc.pem",
     name: "AMD fTPM ECC",
@@ -205,12 +207,18 @@ export const vendorRootTable: readonly {
  * @throws {Error} `internal: …` when a file was changed
  */
 export function loadVendorRoots(): readonly TrustedRoot[] {
-  return vendorRootTable.map(({ file, name, fingerprint, isCloud }) => {
-    const [certificate, ...more] = parsePemCertificates(readFileSync(join(import.meta.dirname, "roots", file), "utf8"))
-    if (certificate === undefined || more.length > 0 || certificateFingerprint(certificate) !== fingerprint)
-      throw new Error(`internal: pinned root ${file} is not the certificate ${fingerprint}`)
-    return { certificate, kind: "vendor", name, isCloud }
-  })
+  return vendorRootTable.map((row) => vendorRoot(row, readFileSync(join(import.meta.dirname, "roots", row.file), "utf8")))
+}
+
+/**
+ * The root of a row, from its file's text.
+ * @throws {Error} `internal: …` where that is not exactly the pinned certificate
+ */
+export function vendorRoot({ file, name, fingerprint, isCloud }: VendorRoot, pem: string): TrustedRoot {
+  const [certificate, ...more] = parsePemCertificates(pem)
+  if (certificate === undefined || more.length > 0 || certificateFingerprint(certificate) !== fingerprint)
+    throw new Error(`internal: pinned root ${file} is not the certificate ${fingerprint}`)
+  return { certificate, kind: "vendor", name, isCloud }
 }
 
 /** Makes a laboratory root of a certificate that an operator or a policy names. */

@@ -53,8 +53,17 @@ test("parseTpm2ToolsPcrs() refuses counts that do not fit, sizes beyond the bitm
   assert.throws(() => parseTpm2ToolsPcrs(write({ ...one, listCount: 49 })), { code: "too-large" })
   assert.throws(() => parseTpm2ToolsPcrs(write({ ...one, lists: [[1]] })), { code: "malformed" })
   assert.throws(() => parseTpm2ToolsPcrs(write({ ...one, lists: [[1, 2, 3]] })), { code: "malformed" })
-  assert.throws(() => parseTpm2ToolsPcrs(write({ ...one, selections: [{ hash: 0x0b, size: 5, bitmap: [1] }] })), { code: "malformed" })
+  const sized = (size: number, bitmap: readonly number[]): Layout => ({ selections: [{ hash: 0x0b, size, bitmap }], lists: [[1]] })
+  assert.throws(() => parseTpm2ToolsPcrs(write(sized(5, [1]))), { code: "malformed" })
+  // What lies behind the stated size is no register.
+  for (const layout of [sized(1, [1, 1]), sized(4, [0, 0, 0, 1])]) assert.equal(parseTpm2ToolsPcrs(write(layout)).get("sha256")?.size, 1)
   assert.throws(() => parseTpm2ToolsPcrs(write({ ...one, selections: [{ hash: 0x12, size: 3, bitmap: [1] }] })), { code: "unsupported" })
+})
+
+test("parseTpm2ToolsPcrs() takes sixteen selections and 48 lists", () => {
+  const banks: Layout["selections"] = Array.from({ length: 16 }, (_, place) => ({ hash: 0x0b, size: 1, bitmap: [place === 0 ? 1 : 0] }))
+  const lists = Array.from({ length: 48 }, (_, place) => (place === 47 ? [1] : []))
+  assert.equal(parseTpm2ToolsPcrs(write({ selections: banks, lists })).get("sha256")?.size, 1)
 })
 
 test("asEvidence() keeps the codes that both rooms have and lets other errors through", () => {

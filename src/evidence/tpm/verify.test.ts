@@ -12,7 +12,7 @@ import { tpmNameText } from "./keys.ts"
 import { parsePublicArea, parseSizedPublicArea } from "./public-area.ts"
 import { unverifiedQuoteClaims } from "./quote.ts"
 import type { PcrValues, QuoteExpectation, QuoteKey } from "./quote.ts"
-import { attestationAttributes, makeEccKey, makeQuote, makeRsaKey, signAttest } from "./software-tpm.testing.ts"
+import { attestationAttributes, makeEccKey, makeQuote, makeRsaKey, signAttest, without } from "./software-tpm.testing.ts"
 import { parseTpm2ToolsPcrs } from "./tpm2-tools.ts"
 import { verifyQuote } from "./verify.ts"
 import type { QuoteEvidence } from "./verify.ts"
@@ -96,6 +96,8 @@ test("verifyQuote() refuses a scheme that is not the key's own", () => {
 test("verifyQuote() refuses a key without the attributes of an attestation key", () => {
   const area = { ...rsa.area, attributes: new Set(attestationAttributes.filter((name) => name !== "restricted")) }
   assert.throws(() => verifyQuote({ ...good, key: { kind: "attestation-key", area } }, expectation), { code: "wrong-key" })
+  const open = { kind: "attestation-key", area: without(rsa.area, "scheme") } as const
+  assert.throws(() => verifyQuote({ ...good, key: open }, expectation), { code: "wrong-key" })
 })
 
 test("verifyQuote() refuses what is no quote", () => {
@@ -123,6 +125,12 @@ test("verifyQuote() takes the required selection exactly", () => {
   assert.throws(() => verify([{ bank: "sha256", pcrs: [0] }], two), { code: "wrong-selection" })
   verify([{ bank: "sha256", pcrs: [0] }, { bank: "sha1", pcrs: [0] }], two) // prettier-ignore
   verify("as-signed", two)
+  // The same digits without the commas.
+  const three: PcrValues = new Map([["sha256", new Map([[0, zero], [1, zero], [2, zero]])]]) // prettier-ignore
+  assert.throws(() => verify([{ bank: "sha256", pcrs: [0, 12] }], three), { code: "wrong-selection" })
+  const withEmpty: PcrValues = new Map([["sha1", new Map()], ["sha256", new Map([[0, zero]])]]) // prettier-ignore
+  verify("as-signed", withEmpty)
+  assert.throws(() => verify([{ bank: "sha256", pcrs: [0] }], withEmpty), { code: "wrong-selection" })
   assert.throws(() => verify("as-signed", new Map([["sha256", new Map()]])), { code: "wrong-selection" })
 })
 
@@ -132,6 +140,10 @@ test("verifyQuote() refuses SHA-1 in bank or signature unless told, and says so 
   const quote = makeQuote(rsa, { extraData, pcrs: bank })
   assert.throws(() => verifyQuote({ ...quote, key: rsaKey }, expected), { code: "weak-algorithm" })
   assert.equal(verifyQuote({ ...quote, key: rsaKey }, { ...expected, insecureAllowSha1: true }).claims.usesSha1, true)
+  const both: PcrValues = new Map([["sha256", new Map([[0, zero]])], ["sha1", new Map([[0, "00".repeat(20)]])]]) // prettier-ignore
+  assert.throws(() => verifyQuote({ ...makeQuote(rsa, { extraData, pcrs: both }), key: rsaKey }, { ...expected, pcrs: both }), {
+    code: "weak-algorithm",
+  })
   const weak = makeRsaKey({ scheme: { scheme: "rsassa", hash: "sha1" } })
   const weakQuote = { ...makeQuote(weak, { extraData, pcrs, hash: "sha1" }), key: { kind: "attestation-key", area: weak.area } as const }
   assert.throws(() => verifyQuote(weakQuote, expectation), { code: "weak-algorithm" })
@@ -146,6 +158,7 @@ test("verifyQuote() refuses values that are missing, of wrong length, not hexade
     verifyQuote({ ...good, key: rsaKey }, { ...expectation, pcrs: new Map([["sha256", new Map(values)]]) })
   const mismatch = { code: "pcr-mismatch" }
   assert.throws(() => verify([[0, zero]]), { code: "missing-piece" })
+  assert.throws(() => verifyQuote({ ...good, key: rsaKey }, { ...expectation, pcrs: new Map() }), { code: "missing-piece" })
   assert.throws(() => verify([[0, zero], [10, zero]]), mismatch) // prettier-ignore
   // The same bytes, cut at another place: only the length check sees it.
   assert.throws(() => verify([[0, zero.slice(2)], [10, `00${one}`]]), mismatch) // prettier-ignore
