@@ -104,9 +104,14 @@ export function spkiDigest(certificate: Certificate): Digest {
   return digestOf(certificate.spki)
 }
 
+/** Keys of certificates that are still held: loading one costs as much as a signature check. */
+const loadedKeys = new WeakMap<Certificate, KeyObject>()
+
 /** @throws {PkiError} `wrong-key` when the key cannot be loaded */
 export function certificateKey(certificate: Certificate): KeyObject {
-  return spkiPublicKey(certificate.spki)
+  const loaded = loadedKeys.get(certificate) ?? spkiPublicKey(certificate.spki)
+  loadedKeys.set(certificate, loaded)
+  return loaded
 }
 
 export interface BasicConstraints {
