@@ -65,7 +65,8 @@ test("readChain() takes lines of 64 and 76 characters, both ends of line, blank 
     `${text}x`,
     text.replace("\nM", "\n M"),
     text.replace("\n", "\nProc-Type: 4\n"),
-    text.replace(/([A-Za-z0-9+/=]{10})/, "$1\n"),
+    text.replace(/\n(MII.{10})/, "\n$1\n"),
+    text.replace(/(?<=[A-Za-z0-9+/=]{64})\n(?=[A-Za-z0-9+/=]{2,64}\n)/g, ""),
     `${text}${text}`,
     "",
   ]
