@@ -7,6 +7,7 @@ import { viewOf } from "../src/bytes/view.ts"
 import { encodeHex, parseUtf8 } from "../src/bytes/text.ts"
 import { readChain } from "../src/evidence/dcap/certificates.ts"
 import type { DcapCollateral } from "../src/evidence/dcap/endorsements.ts"
+import { DcapReadings } from "../src/evidence/dcap/readings.ts"
 import { loadIntelSgxRoot } from "../src/evidence/dcap/roots.ts"
 import { splitSignedJson } from "../src/evidence/dcap/signed-json.ts"
 import { parseTdxQuote } from "../src/evidence/tdx/format.ts"
@@ -50,15 +51,29 @@ export async function benchDcap(): Promise<readonly BenchRow[]> {
     pckCrl,
   }
   const expectation = { roots: [loadIntelSgxRoot()], time, reportData: "as-signed" } as const
+  const remembering = { ...expectation, readings: new DcapReadings() }
   const evidence = { quote, collateral }
   const theirs = peerCollateral(collateral)
   const input = Buffer.from(quote)
   const bare = bareSignatureChecks(quote, collateral)
-  const measured = medians([() => bare(), () => void verifyTdxQuote(evidence, expectation), () => void peerVerify(input, theirs, time / 1000)])
-  const [least = Number.NaN, whole = Number.NaN, peer = Number.NaN] = measured
+  const measured = medians([
+    () => bare(),
+    () => void verifyTdxQuote(evidence, expectation),
+    () => void verifyTdxQuote(evidence, remembering),
+    () => void peerVerify(input, theirs, time / 1000),
+  ])
+  const [least = Number.NaN, whole = Number.NaN, known = Number.NaN, peer = Number.NaN] = measured
   return [
     { name: "DCAP: bare signature checks of a TDX quote with its collateral", value: least, unit: "ms" },
     { name: "DCAP: whole verification", value: whole, unit: "ms", ratio: whole / least, against: "bare signature checks", goal: "< 2 ms, <= 1.5x" },
+    {
+      name: "DCAP: whole verification, collateral read before (every signature checked)",
+      value: known,
+      unit: "ms",
+      ratio: known / least,
+      against: "bare signature checks",
+      goal: "< 2 ms, <= 1.5x",
+    },
     { name: "DCAP: @phala/dcap-qvl", value: peer, unit: "ms", ratio: peer / whole, against: "whole verification" },
   ]
 }

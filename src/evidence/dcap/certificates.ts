@@ -7,6 +7,7 @@ import { verifyChain } from "../../pki/chain.ts"
 import { curveOf } from "../../pki/signatures.ts"
 import { EvidenceError } from "../errors.ts"
 import { asEvidence } from "../tpm/pki-errors.ts"
+import { DcapReadings } from "./readings.ts"
 import type { DcapRoot } from "./roots.ts"
 
 /** Chains under the Intel SGX root. Intel SGX PCK Certificate and CRL Profile Specification 1.5. */
@@ -48,12 +49,12 @@ const commonNameOid = "2.5.4.3"
  * @throws {MalformedError} form
  * @throws {EvidenceError} `wrong-chain`, `wrong-signature`, `wrong-certificate`, `expired`, `weak-algorithm`, `wrong-key`
  */
-export function verifyPckChain(pem: Uint8Array, roots: readonly DcapRoot[], time: number): PckChain {
+export function verifyPckChain(pem: Uint8Array, roots: readonly DcapRoot[], time: number, readings = new DcapReadings()): PckChain {
   const path = "PCK chain"
   const [leafDer, authorityDer, rootDer] = readChain(pem, 3, path)
   const root = pinnedRoot(rootDer, roots, path)
-  const leaf = parseOne(leafDer, path)
-  const authority = parseOne(authorityDer, path)
+  const leaf = parseOne(leafDer, path, readings)
+  const authority = parseOne(authorityDer, path, readings)
   const chain = asEvidence(path, () => verifyChain({ leaf, intermediates: [authority], roots: [root.certificate], time }))
   if (chain.length !== 3) throw new EvidenceError("wrong-chain", "the authority does not stand between certificate and root", { path })
   checkSigner(leaf, pckName, path)
@@ -67,19 +68,19 @@ export function verifyPckChain(pem: Uint8Array, roots: readonly DcapRoot[], time
  * Verifies a TCB signing chain: exactly signing certificate and one of `roots`.
  * @throws as verifyPckChain
  */
-export function verifySigningChain(pem: Uint8Array, roots: readonly DcapRoot[], time: number): SigningChain {
+export function verifySigningChain(pem: Uint8Array, roots: readonly DcapRoot[], time: number, readings = new DcapReadings()): SigningChain {
   const path = "TCB signing chain"
   const [leafDer, rootDer] = readChain(pem, 2, path)
   const root = pinnedRoot(rootDer, roots, path)
-  const leaf = parseOne(leafDer, path)
+  const leaf = parseOne(leafDer, path, readings)
   asEvidence(path, () => verifyChain({ leaf, intermediates: [], roots: [root.certificate], time }))
   checkSigner(leaf, tcbSigningName, path)
   checkAlgorithms([leaf], path)
   return { leaf, root }
 }
 
-function parseOne(der: Uint8Array | undefined, path: string): Certificate {
-  return asEvidence(path, () => parseCertificate(der ?? new Uint8Array(0)))
+function parseOne(der: Uint8Array | undefined, path: string, readings: DcapReadings): Certificate {
+  return asEvidence(path, () => readings.read("certificate", der ?? new Uint8Array(0), parseCertificate))
 }
 
 /** A certificate that signs data: no authority, digital signature, and the subject of its role. */

@@ -19,6 +19,7 @@ import {
   checkQuoteSignature,
   parseQeReport,
 } from "./quoting-enclave.ts"
+import type { DcapReadings } from "./readings.ts"
 import type { DcapRoot } from "./roots.ts"
 import { readSgxExtensions } from "./sgx-extensions.ts"
 import type { SgxExtensions } from "./sgx-extensions.ts"
@@ -42,6 +43,8 @@ export interface DcapExpectation {
   readonly roots: readonly DcapRoot[]
   /** Milliseconds since 1970 at which everything must be valid. */
   readonly time: number
+  /** What earlier evidence read as, for callers that verify much of it; verdicts are never kept. */
+  readonly readings?: DcapReadings
 }
 
 /**
@@ -50,18 +53,18 @@ export interface DcapExpectation {
  * @throws {EvidenceError} `wrong-chain`, `wrong-certificate`, `wrong-signature`, `wrong-key`, `weak-algorithm`, `expired`, `revoked`, `wrong-binding`,
  * `wrong-identity`, `no-tcb-level`, `missing-piece` (no PCK chain), `duplicate-piece` (two), `unsupported`
  */
-export function checkDcap(quote: DcapQuote, collateral: DcapCollateral, { roots, time }: DcapExpectation): DcapClaims {
+export function checkDcap(quote: DcapQuote, collateral: DcapCollateral, { roots, time, readings }: DcapExpectation): DcapClaims {
   const qeReport = parseQeReport(quote.signature)
   checkAttestationKeyBinding(quote.signature, qeReport)
   checkQeNotDebug(qeReport)
   checkQuoteSignature(quote.signed, quote.signature)
-  const chain = verifyPckChain(pckChainOf(quote.signature, collateral), roots, time)
+  const chain = verifyPckChain(pckChainOf(quote.signature, collateral), roots, time, readings)
   checkQeReportSignature(quote.signature, chain.leaf)
-  const crls = checkRevocation(chain, collateral, time)
+  const crls = checkRevocation(chain, collateral, time, readings)
   const platform = readSgxExtensions(chain.leaf)
-  const verifySigner = signingChainVerifier(chain.root, crls.root, time)
-  const tcbInfo = collateral.tcbInfo === undefined ? undefined : verifyTcbInfo(collateral.tcbInfo, verifySigner, time)
-  const qeIdentity = collateral.qeIdentity === undefined ? undefined : verifyQeIdentity(collateral.qeIdentity, verifySigner, time)
+  const verifySigner = signingChainVerifier(chain.root, crls.root, time, readings)
+  const tcbInfo = collateral.tcbInfo === undefined ? undefined : verifyTcbInfo(collateral.tcbInfo, verifySigner, time, readings)
+  const qeIdentity = collateral.qeIdentity === undefined ? undefined : verifyQeIdentity(collateral.qeIdentity, verifySigner, time, readings)
   return {
     root: certificateFingerprint(chain.root.certificate),
     rootKind: chain.root.kind,
@@ -95,11 +98,11 @@ interface Crls {
   readonly pck: RevocationList | undefined
 }
 
-function checkRevocation(chain: PckChain, collateral: DcapCollateral, time: number): Crls {
+function checkRevocation(chain: PckChain, collateral: DcapCollateral, time: number, readings: DcapReadings | undefined): Crls {
   const rootCertificate = chain.root.certificate
-  const root = collateral.rootCrl === undefined ? undefined : verifyCrl(collateral.rootCrl, rootCertificate, time, "root CA CRL")
+  const root = collateral.rootCrl === undefined ? undefined : verifyCrl(collateral.rootCrl, rootCertificate, time, "root CA CRL", readings)
   checkSerials([chain.authority, rootCertificate], root, "PCK chain")
-  const pck = collateral.pckCrl === undefined ? undefined : verifyCrl(collateral.pckCrl, chain.authority, time, "PCK CRL")
+  const pck = collateral.pckCrl === undefined ? undefined : verifyCrl(collateral.pckCrl, chain.authority, time, "PCK CRL", readings)
   checkSerials([chain.leaf], pck, "PCK chain")
   return { root, pck }
 }

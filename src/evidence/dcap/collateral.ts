@@ -11,6 +11,7 @@ import type { SigningChain } from "./certificates.ts"
 import type { SignedDocument } from "./endorsements.ts"
 import { parseQeIdentity } from "./qe-identity.ts"
 import type { QeIdentity } from "./qe-identity.ts"
+import { DcapReadings } from "./readings.ts"
 import type { DcapRoot } from "./roots.ts"
 import { splitSignedJson } from "./signed-json.ts"
 import { parseTcbInfo } from "./tcb-info.ts"
@@ -30,11 +31,16 @@ export type SigningChainVerifier = (issuerChain: Uint8Array) => SigningChain
  * Verifies TCB signing chains under one root. TCB info and QE identity mostly come with the same chain: one that was verified in this verification is not
  * verified again.
  */
-export function signingChainVerifier(root: DcapRoot, rootCrl: RevocationList | undefined, time: number): SigningChainVerifier {
+export function signingChainVerifier(
+  root: DcapRoot,
+  rootCrl: RevocationList | undefined,
+  time: number,
+  readings = new DcapReadings(),
+): SigningChainVerifier {
   let last: { readonly pem: Uint8Array; readonly chain: SigningChain } | undefined
   return (pem) => {
     if (last !== undefined && bytesEqual(last.pem, pem)) return last.chain
-    const chain = verifySigningChain(pem, [root], time)
+    const chain = verifySigningChain(pem, [root], time, readings)
     checkSerials([chain.leaf], rootCrl, "TCB signing chain")
     last = { pem, chain }
     return chain
@@ -45,13 +51,23 @@ export function signingChainVerifier(root: DcapRoot, rootCrl: RevocationList | u
  * @throws {MalformedError} form
  * @throws {EvidenceError} `wrong-chain`, `wrong-certificate`, `wrong-signature`, `wrong-key`, `weak-algorithm`, `expired`, `revoked`
  */
-export function verifyTcbInfo(signed: SignedDocument, verifyChain: SigningChainVerifier, time: number): VerifiedDocument<TcbInfo> {
-  return verifyDocument(signed, "tcbInfo", parseTcbInfo, verifyChain, time)
+export function verifyTcbInfo(
+  signed: SignedDocument,
+  verifyChain: SigningChainVerifier,
+  time: number,
+  readings = new DcapReadings(),
+): VerifiedDocument<TcbInfo> {
+  return verifyDocument(signed, "tcbInfo", parseTcbInfo, verifyChain, time, readings)
 }
 
 /** @throws as verifyTcbInfo */
-export function verifyQeIdentity(signed: SignedDocument, verifyChain: SigningChainVerifier, time: number): VerifiedDocument<QeIdentity> {
-  return verifyDocument(signed, "enclaveIdentity", parseQeIdentity, verifyChain, time)
+export function verifyQeIdentity(
+  signed: SignedDocument,
+  verifyChain: SigningChainVerifier,
+  time: number,
+  readings = new DcapReadings(),
+): VerifiedDocument<QeIdentity> {
+  return verifyDocument(signed, "enclaveIdentity", parseQeIdentity, verifyChain, time, readings)
 }
 
 function verifyDocument<Document extends { readonly issueDate: number; readonly nextUpdate: number }>(
@@ -60,9 +76,10 @@ function verifyDocument<Document extends { readonly issueDate: number; readonly 
   parse: (body: Uint8Array) => Document,
   verifyChain: SigningChainVerifier,
   time: number,
+  readings: DcapReadings,
 ): VerifiedDocument<Document> {
   const chain = verifyChain(signed.issuerChain)
-  const document = parse(openSignedJson(signed.document, name, chain.leaf))
+  const document = readings.read(name, openSignedJson(signed.document, name, chain.leaf), parse)
   if (time < document.issueDate || time > document.nextUpdate) {
     const [from, to, at] = [document.issueDate, document.nextUpdate, time].map((moment) => new Date(moment).toISOString())
     throw new EvidenceError("expired", `valid from ${from} to ${to}, judged at ${at}`, { path: name })
@@ -85,9 +102,9 @@ export function openSignedJson(document: Uint8Array, name: string, signer: Certi
  * @throws {MalformedError} form
  * @throws {EvidenceError} `wrong-signature`, `wrong-certificate`, `wrong-key`, `weak-algorithm`, `expired`, `unsupported`
  */
-export function verifyCrl(der: Uint8Array, issuer: Certificate, time: number, path: string): RevocationList {
+export function verifyCrl(der: Uint8Array, issuer: Certificate, time: number, path: string, readings = new DcapReadings()): RevocationList {
   return asEvidence(path, () => {
-    const list = parseRevocationList(der)
+    const list = readings.read("revocation list", der, parseRevocationList)
     verifyRevocationList(list, issuer, time)
     return list
   })
