@@ -1,12 +1,18 @@
 /** Runs every benchmark and prints a table; each ratio was taken within this run. `--json` prints the rows as JSON. Arguments name the ones to run. */
 import { cpus } from "node:os"
 import { Output } from "../src/cli/output.ts"
+import { benchDcap } from "./dcap.ts"
 import { benchHost } from "./host.ts"
 import { benchIma } from "./ima.ts"
 import { benchSealing } from "./sealing.ts"
 import type { BenchRow } from "./row.ts"
 
-const benchmarks: Readonly<Record<string, () => Promise<readonly BenchRow[]>>> = { sealing: benchSealing, ima: benchIma, host: benchHost }
+const benchmarks: Readonly<Record<string, () => Promise<readonly BenchRow[]>>> = {
+  sealing: benchSealing,
+  ima: benchIma,
+  host: benchHost,
+  dcap: benchDcap,
+}
 
 const json = process.argv.includes("--json")
 const asked = process.argv.slice(2).filter((word) => !word.startsWith("-"))

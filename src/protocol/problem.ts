@@ -50,6 +50,8 @@ const statusByCode = {
   expired: 403,
   revoked: 403,
   "wrong-certificate": 403,
+  "wrong-identity": 403,
+  "no-tcb-level": 403,
   "wrong-binding": 403,
   "missing-piece": 403,
   "duplicate-piece": 403,
