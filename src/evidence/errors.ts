@@ -19,6 +19,7 @@ export const evidenceCodes = {
   expired: "a certificate or other endorsement is outside its time",
   revoked: "a certificate is revoked",
   "wrong-certificate": "a certificate lacks what its role demands",
+  contradiction: "signed fields contradict each other in a way that the signer never makes",
   "wrong-binding": "pieces of evidence do not belong together",
   "missing-piece": "a required piece of evidence is missing",
   "duplicate-piece": "a piece of evidence is given twice",

@@ -49,6 +49,7 @@ const statusByCode = {
   expired: 403,
   revoked: 403,
   "wrong-certificate": 403,
+  contradiction: 403,
   "wrong-binding": 403,
   "missing-piece": 403,
   "duplicate-piece": 403,
