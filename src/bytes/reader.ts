@@ -6,15 +6,15 @@ import { MalformedError } from "./error.ts"
  */
 export class ByteReader {
   readonly #bytes: Uint8Array
-  readonly #view: DataView
   readonly #path: string
   #offset = 0
+  /** Made when the first number of several bytes is read: readers of DER never need it, and there are many of them. */
+  #numbers: DataView | undefined
 
   constructor(path: string, bytes: Uint8Array) {
     this.#path = path
     // A Buffer's own slice would give views, and its subarray is slow.
     this.#bytes = Buffer.isBuffer(bytes) ? new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength) : bytes
-    this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   }
 
   /** Bytes not yet read. */
@@ -28,7 +28,7 @@ export class ByteReader {
   }
 
   u8(field: string): number {
-    return this.#view.getUint8(this.#advance(1, field))
+    return this.#bytes[this.#advance(1, field)] ?? 0
   }
   u16be(field: string): number {
     return this.#view.getUint16(this.#advance(2, field), false)
@@ -52,7 +52,7 @@ export class ByteReader {
   /** The next byte without reading it. */
   peekU8(field: string): number {
     if (this.remaining === 0) throw new MalformedError("truncated", `needs 1 byte at offset ${this.#offset}, found 0`, { path: this.#at(field) })
-    return this.#view.getUint8(this.#offset)
+    return this.#bytes[this.#offset] ?? 0
   }
 
   /** Exactly `length` bytes, copied. */
@@ -103,6 +103,10 @@ export class ByteReader {
   finish(): void {
     if (this.remaining !== 0)
       throw new MalformedError("trailing-bytes", `${this.remaining} bytes follow the end of the structure`, { path: this.#path })
+  }
+
+  get #view(): DataView {
+    return (this.#numbers ??= new DataView(this.#bytes.buffer, this.#bytes.byteOffset, this.#bytes.byteLength))
   }
 
   #at(field: string): string {

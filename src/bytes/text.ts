@@ -43,10 +43,12 @@ export function encodeUtf8(text: string): Uint8Array {
   return new TextEncoder().encode(text)
 }
 
+const strictUtf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
+
 /** @throws {MalformedError} `malformed` for bytes that are not UTF-8; a byte order mark is kept as a character */
 export function parseUtf8(bytes: Uint8Array, path = "utf-8"): string {
   try {
-    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes)
+    return strictUtf8.decode(bytes)
   } catch (cause) {
     throw new MalformedError("malformed", "not UTF-8", { path, cause })
   }

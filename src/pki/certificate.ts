@@ -104,9 +104,14 @@ export function spkiDigest(certificate: Certificate): Digest {
   return digestOf(certificate.spki)
 }
 
+/** Loading a key costs as much as using it, and one verification asks for it several times. */
+const loadedKeys = new WeakMap<Certificate, KeyObject>()
+
 /** @throws {PkiError} `wrong-key` when the key cannot be loaded */
 export function certificateKey(certificate: Certificate): KeyObject {
-  return spkiPublicKey(certificate.spki)
+  const loaded = loadedKeys.get(certificate) ?? spkiPublicKey(certificate.spki)
+  loadedKeys.set(certificate, loaded)
+  return loaded
 }
 
 export interface BasicConstraints {
