@@ -4,9 +4,15 @@ import { Output } from "../src/cli/output.ts"
 import { benchHost } from "./host.ts"
 import { benchIma } from "./ima.ts"
 import { benchSealing } from "./sealing.ts"
+import { benchSnp } from "./snp.ts"
 import type { BenchRow } from "./row.ts"
 
-const benchmarks: Readonly<Record<string, () => Promise<readonly BenchRow[]>>> = { sealing: benchSealing, ima: benchIma, host: benchHost }
+const benchmarks: Readonly<Record<string, () => Promise<readonly BenchRow[]>>> = {
+  sealing: benchSealing,
+  ima: benchIma,
+  host: benchHost,
+  snp: benchSnp,
+}
 
 const json = process.argv.includes("--json")
 const asked = process.argv.slice(2).filter((word) => !word.startsWith("-"))

@@ -78,14 +78,14 @@ function checkNames(chain: Chain, kind: SigningKeyKind, { product }: SnpRoot): v
 }
 
 function checkAlgorithms(certificate: Certificate, place: number): void {
-  const name = describeName(certificate.subject)
-  if (certificate.signatureAlgorithm.scheme !== scheme) throw new EvidenceError("weak-algorithm", `${name} is not signed with RSA-PSS and SHA-384`)
+  const name = (): string => describeName(certificate.subject)
+  if (certificate.signatureAlgorithm.scheme !== scheme) throw new EvidenceError("weak-algorithm", `${name()} is not signed with RSA-PSS and SHA-384`)
   const { asymmetricKeyType, asymmetricKeyDetails } = asEvidence("endorsement key chain", () => certificateKey(certificate))
   const fits =
     place === 0
       ? asymmetricKeyType === "ec" && asymmetricKeyDetails?.namedCurve === "secp384r1"
       : asymmetricKeyType === "rsa" && asymmetricKeyDetails?.modulusLength === rsaBits
-  if (!fits) throw new EvidenceError("wrong-key", `the key of ${name} is not ${place === 0 ? "on P-384" : `RSA of ${rsaBits} bits`}`)
+  if (!fits) throw new EvidenceError("wrong-key", `the key of ${name()} is not ${place === 0 ? "on P-384" : `RSA of ${rsaBits} bits`}`)
 }
 
 /** The key signs reports, and never certificates. */

@@ -45,13 +45,13 @@ export const amdNameAttributes: readonly (readonly [oid: string, value: string])
 
 const commonName = "2.5.4.3"
 
-/** True when `name` has AMD's attributes, each once, this common name, and nothing else. */
+/** True when `name` has AMD's attributes, each once and in whatever order, this common name, and nothing else. */
 export function isAmdName(name: Uint8Array, expected: string): boolean {
-  const wanted = [...amdNameAttributes, [commonName, expected] as const].map(([oid, value]) => `${oid}=${value}`).sort()
   const found = parseName(name)
-    .map(({ oid, value }) => `${oid}=${value}`)
-    .sort()
-  return found.length === wanted.length && found.every((attribute, place) => attribute === wanted[place])
+  const wanted = [...amdNameAttributes, [commonName, expected] as const]
+  return (
+    found.length === wanted.length && wanted.every(([oid, value]) => found.some((attribute) => attribute.oid === oid && attribute.value === value))
+  )
 }
 
 /** Object identifiers of the extensions in VCEK and VLEK certificates. AMD 57230, 3.1. */
