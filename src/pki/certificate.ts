@@ -104,7 +104,7 @@ export function spkiDigest(certificate: Certificate): Digest {
   return digestOf(certificate.spki)
 }
 
-/** Loading a key costs as much as using it, and one verification asks for it several times. */
+/** Keys of certificates that are still held: loading one costs as much as a signature check. */
 const loadedKeys = new WeakMap<Certificate, KeyObject>()
 
 /** @throws {PkiError} `wrong-key` when the key cannot be loaded */

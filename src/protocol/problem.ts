@@ -50,6 +50,8 @@ const statusByCode = {
   revoked: 403,
   "wrong-certificate": 403,
   contradiction: 403,
+  "wrong-identity": 403,
+  "no-tcb-level": 403,
   "wrong-binding": 403,
   "missing-piece": 403,
   "duplicate-piece": 403,

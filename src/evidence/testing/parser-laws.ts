@@ -18,7 +18,7 @@ export interface ParserLaws<T> {
   readonly wholePrefixes?: (sample: Uint8Array) => readonly number[]
   /** False where bytes behind the structure are part of the format (padding). True by default: one more byte must be refused. */
   readonly refusesTrailing?: boolean
-  /** Fuzzed variants per sample; 2000 by default. The seed is fixed, so a failure comes back. */
+  /** Fuzzed variants per sample; 2000 by default, and PERUN_FUZZ_RUNS where that is set (`npm run fuzz`). The seed is fixed, so a failure comes back. */
   readonly fuzzRuns?: number
 }
 
@@ -47,16 +47,23 @@ export function testParserLaws<T>(laws: ParserLaws<T>): void {
       for (const sample of samples)
         for (const extra of [0x00, 0x01, 0xff]) assertRefuses(() => parse(Uint8Array.from([...sample, extra])), `with byte ${extra} behind`)
     })
-  test(`${name}() lets only PerunError out of fuzzed input`, () => {
+  testFuzz(`${name}()`, samples, parse, laws.fuzzRuns)
+}
+
+/** Registers the test that `action` lets only PerunError out of fuzzed variants of each sample; for parsers and for verifiers of whole evidence. */
+export function testFuzz(name: string, samples: readonly Uint8Array[], action: (bytes: Uint8Array) => unknown, runs = 2000): void {
+  test(`${name} lets only PerunError out of fuzzed input`, () => {
     for (const [index, sample] of samples.entries()) {
       const random = seededRandom(index + 1)
-      for (let run = 0; run < (laws.fuzzRuns ?? 2000); run++) {
+      for (let run = 0; run < (askedRuns ?? runs); run++) {
         const variant = mutate(sample, random)
-        assertOnlyPerunError(() => parse(variant), `sample ${index}, run ${run}`)
+        assertOnlyPerunError(() => action(variant), `sample ${index}, run ${run}`)
       }
     }
   })
 }
+
+const askedRuns = process.env["PERUN_FUZZ_RUNS"] === undefined ? undefined : Number(process.env["PERUN_FUZZ_RUNS"])
 
 /** Registers the test that each flipped bit of signed (or hashed) input is refused. `verify` must pass for `input` itself. */
 export function testBitFlips(name: string, input: Uint8Array, verify: (bytes: Uint8Array) => unknown): void {
@@ -68,6 +75,14 @@ export function testBitFlips(name: string, input: Uint8Array, verify: (bytes: Ui
       flipped[at] = (flipped[at] ?? 0) ^ (1 << (bit % 8))
       assertRefuses(() => verify(flipped), `bit ${bit % 8} of byte ${at}`)
     }
+  })
+}
+
+/** Registers the test that every prefix of signed input is refused. */
+export function testTruncations(name: string, input: Uint8Array, verify: (bytes: Uint8Array) => unknown): void {
+  test(`${name} refuses every truncation`, () => {
+    verify(input)
+    for (let length = 0; length < input.length; length++) assertRefuses(() => verify(input.slice(0, length)), `${length} of ${input.length} bytes`)
   })
 }
 
