@@ -1,13 +1,14 @@
 import type { Digest } from "../../bytes/digest.ts"
 import type { SnpClaims } from "../snp/claims.ts"
+import type { TdxClaims } from "../tdx/claims.ts"
 import type { QuoteClaims } from "../tpm/claims.ts"
 import type { VmConfiguration } from "./runtime-data.ts"
 
 /** What a confidential VM of Azure proves: hardware → paravisor (HCL) → its virtual TPM → registers. Byte strings are lower-case hexadecimal. */
 export interface AzureClaims {
   readonly kind: "azure-vtpm"
-  /** What the hardware says about the paravisor that it runs. Which paravisor that is, MEASUREMENT and the identity key say: a policy must name them. */
-  readonly hardware: SnpClaims
+  /** What the hardware says about the paravisor that it runs. Which paravisor that is, MEASUREMENT and identity key, or MRTD, say: a policy must name them. */
+  readonly hardware: SnpClaims | TdxClaims
   /** The hardware lets the host debug the VM. */
   readonly debug: boolean
   /** The virtual TPM's quote. */

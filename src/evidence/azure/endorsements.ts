@@ -3,7 +3,9 @@ import { MalformedError } from "../../bytes/error.ts"
 import { parseJson } from "../../bytes/json.ts"
 import { parseHex } from "../../bytes/text.ts"
 import { parsePemCertificates } from "../../pki/certificate.ts"
-import type { Fetch, SnpEndorsements } from "../snp/endorsements.ts"
+import type { Transport } from "../dcap/endorsements.ts"
+import { fetchBytes } from "../snp/endorsements.ts"
+import type { SnpEndorsements } from "../snp/endorsements.ts"
 
 /** Azure's cache of AMD's certificates (THIM), as the instance metadata service gives it to a VM, and as confidential containers pass it on. */
 const thimSchema = z.strictObject({
@@ -46,6 +48,6 @@ export function parseThimEndorsements(text: Uint8Array | string): SnpEndorsement
 export const thimAddress = "http://169.254.169.254/metadata/THIM/amd/certification"
 
 /** Fetches the endorsements of the processor under this VM. @throws {UnavailableError}, and as parseThimEndorsements */
-export async function fetchThimEndorsements(fetch: Fetch): Promise<SnpEndorsements> {
-  return parseThimEndorsements(await fetch(thimAddress))
+export async function fetchThimEndorsements(transport: Transport): Promise<SnpEndorsements> {
+  return parseThimEndorsements(await fetchBytes(thimAddress, transport))
 }

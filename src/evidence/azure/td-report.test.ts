@@ -35,7 +35,7 @@ test("parseTdReport() gives every field", () => {
     teeTcbSvn: text(2, 16),
     mrSeam: text(3, 48),
     mrSignerSeam: text(4, 48),
-    attributes: text(5, 8),
+    tdAttributes: text(5, 8),
     xfam: text(6, 8),
     mrTd: text(7, 48),
     mrConfigId: text(8, 48),

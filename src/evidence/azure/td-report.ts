@@ -14,7 +14,7 @@ export interface TdReport {
   readonly teeTcbSvn: string
   readonly mrSeam: string
   readonly mrSignerSeam: string
-  readonly attributes: string
+  readonly tdAttributes: string
   readonly xfam: string
   readonly mrTd: string
   readonly mrConfigId: string
@@ -67,7 +67,7 @@ function readTcbInfo(reader: ByteReader): Pick<TdReport, "teeTcbSvn" | "mrSeam" 
 
 function readTdInfo(reader: ByteReader): Omit<TdReport, "reportData" | "teeTcbSvn" | "mrSeam" | "mrSignerSeam"> {
   return {
-    attributes: hexOf(reader, 8, "ATTRIBUTES"),
+    tdAttributes: hexOf(reader, 8, "ATTRIBUTES"),
     xfam: hexOf(reader, 8, "XFAM"),
     mrTd: hexOf(reader, 48, "MRTD"),
     mrConfigId: hexOf(reader, 48, "MRCONFIGID"),

@@ -4,16 +4,22 @@ import { test } from "node:test"
 import { AmdAuthority, makeRsaKey } from "../../../lab/devices/amd-authority.ts"
 import { SnpDevice } from "../../../lab/devices/amd-snp.ts"
 import type { ReportFields } from "../../../lab/devices/amd-snp.ts"
-import { makeRuntimeData, reportDataFor } from "../../../lab/devices/azure-hcl.ts"
+import { makeRuntimeData, makeTdReport, reportDataFor } from "../../../lab/devices/azure-hcl.ts"
 import type { RuntimeDataOptions } from "../../../lab/devices/azure-hcl.ts"
+import { labTime, makeLabAuthority, makeLabKeys } from "../../../lab/devices/dcap/authority.ts"
+import { makeTdxQuote } from "../../../lab/devices/dcap/device.ts"
 import { concatBytes } from "../../bytes/compare.ts"
 import { PerunError } from "../../bytes/error.ts"
 import { encodeHex } from "../../bytes/text.ts"
+import type { TransportResponse } from "../dcap/endorsements.ts"
 import { assertRefuses, seededRandom, testBitFlips, testParserLaws } from "../testing/parser-laws.ts"
+import { parseTdxQuote } from "../tdx/format.ts"
+import type { TdReport } from "../tdx/format.ts"
 import { endorsementKeyDigest } from "../tpm/endorsements.ts"
 import { makeEccKey, makeQuote, makeRsaKey as makeTpmKey } from "../tpm/software-tpm.testing.ts"
 import type { QuoteExpectation } from "../tpm/quote.ts"
-import { parseThimEndorsements } from "./endorsements.ts"
+import type { AzureClaims } from "./claims.ts"
+import { fetchThimEndorsements, parseThimEndorsements, thimAddress } from "./endorsements.ts"
 import { encodeHclReport, parseHclReport } from "./format.ts"
 import type { HclReport } from "./format.ts"
 import { parseRuntimeData, unknownSettings } from "./runtime-data.ts"
@@ -28,7 +34,7 @@ const endorsementKey = generateKeyPairSync("rsa", { modulusLength: 2048 }).publi
 const nonce = new Uint8Array(32).fill(0x0c)
 const pcrs = new Map([["sha256", new Map([[0, "00".repeat(32)], [7, "77".repeat(32)]])]]) // prettier-ignore
 const quoteExpectation: QuoteExpectation = { extraData: nonce, selection: [{ bank: "sha256", pcrs: [0, 7] }], pcrs }
-const expectation: AzureExpectation = { quote: quoteExpectation, snpRoots: [device.root], time: Date.parse("2025-06-01T00:00:00Z") }
+const expectation: AzureExpectation = { quote: quoteExpectation, snpRoots: [device.root], dcapRoots: [], time: Date.parse("2025-06-01T00:00:00Z") }
 const quote = makeQuote(ak, { extraData: nonce, pcrs })
 
 interface Knobs {
@@ -55,7 +61,7 @@ function refuses(code: string, evidence: AzureEvidence, change: Partial<AzureExp
 
 test("verifyAzureVtpm() proves hardware, paravisor and quote, and states the rest", () => {
   const { claims } = verifyAzureVtpm(good, expectation)
-  assert.equal(claims.hardware.product, "Milan")
+  assert.equal(claims.hardware.kind, "snp")
   assert.equal(claims.debug, false)
   assert.equal(claims.quote.keyName, undefined)
   assert.equal(claims.attestationKey, endorsementKeyDigest(attestationKey))
@@ -122,6 +128,82 @@ test("verifyAzureVtpm() refuses hardware that is not genuine, whatever else hold
   refuses("expired", good, { time: Date.parse("2032-01-01T00:00:00Z") })
   refuses("wrong-binding", evidenceOf({ hcl: { hardware: { type: "tdx", report: new Uint8Array(1024) } } }))
 })
+
+// TDX.
+
+const intel = makeLabAuthority({ keys: makeLabKeys() })
+const tdxExpectation: AzureExpectation = { ...expectation, dcapRoots: [intel.root], time: labTime }
+
+interface TdKnobs {
+  /** What the TD report says otherwise than the quote. */
+  readonly local?: Partial<TdReport>
+  readonly quoted?: Partial<TdReport>
+  readonly reportData?: Uint8Array
+}
+
+function tdEvidence({ local, quoted, reportData }: TdKnobs = {}): AzureEvidence {
+  const runtimeData = makeRuntimeData({ attestationKey, endorsementKey })
+  const tdQuote = makeTdxQuote(intel, reportData ?? reportDataFor(runtimeData), quoted === undefined ? {} : { report: quoted })
+  const { report } = parseTdxQuote(tdQuote)
+  const hardware = { type: "tdx", report: makeTdReport({ ...report, ...local }) } as const
+  const hcl = encodeHclReport({ version: 2, hardware, runtimeData, paddingBytes: 0 })
+  return { hclReport: hcl, hardware: { type: "tdx", quote: tdQuote, collateral: intel.tdxCollateral }, quote, akPublic: "not-given" }
+}
+
+test("verifyAzureVtpm() proves the chain over TDX, and states debug", () => {
+  const { claims } = verifyAzureVtpm(tdEvidence(), tdxExpectation)
+  assert.equal(claims.hardware.kind, "tdx")
+  assert.equal(claims.debug, false)
+  assert.equal(verifyAzureVtpm(tdEvidence({ quoted: { tdAttributes: "0100001000000000" } }), tdxExpectation).claims.debug, true)
+})
+
+const otherTd: Partial<TdReport> = {
+  teeTcbSvn: "01".repeat(16),
+  mrSeam: "01".repeat(48),
+  mrSignerSeam: "01".repeat(48),
+  tdAttributes: "0100001000000000",
+  xfam: "0300000000000000",
+  mrTd: "01".repeat(48),
+  mrConfigId: "01".repeat(48),
+  mrOwner: "01".repeat(48),
+  mrOwnerConfig: "01".repeat(48),
+  rtmrs: ["01".repeat(48), "a1".repeat(48), "a2".repeat(48), "00".repeat(48)],
+}
+
+for (const [field, value] of Object.entries(otherTd)) {
+  test(`verifyAzureVtpm() refuses the quote of a TD whose ${field} is another than in the TD report`, () => {
+    refuses("wrong-binding", tdEvidence({ local: { [field]: value } }), tdxExpectation)
+  })
+}
+
+test("verifyAzureVtpm() refuses a TD report or a quote that do not cover the runtime data", () => {
+  const { reportData } = parseTdxQuote(makeTdxQuote(intel, new Uint8Array(64))).report
+  refuses("wrong-binding", tdEvidence({ local: { reportData } }), tdxExpectation)
+  refuses("wrong-binding", tdEvidence({ reportData: new Uint8Array(64) }), tdxExpectation)
+  const runtimeData = makeRuntimeData({ attestationKey, endorsementKey })
+  refuses(
+    "wrong-binding",
+    tdEvidence({ reportData: new Uint8Array(64), local: { reportData: encodeHex(reportDataFor(runtimeData)) } }),
+    tdxExpectation,
+  )
+})
+
+test("verifyAzureVtpm() refuses a TD quote under another root, and endorsements of the other kind", () => {
+  refuses("wrong-chain", tdEvidence(), { ...tdxExpectation, dcapRoots: [] })
+  refuses("wrong-binding", { ...tdEvidence(), hardware: good.hardware }, tdxExpectation)
+  refuses("wrong-binding", { ...good, hardware: tdEvidence().hardware }, tdxExpectation)
+  assert.deepEqual(hardwareDcap(verifyAzureVtpm({ ...tdEvidence(), hardware: { ...tdHardware(), collateral: {} } }, tdxExpectation).claims), ["TCB info", "QE identity", "root CA CRL", "PCK CRL"]) // prettier-ignore
+})
+
+function tdHardware(): Extract<AzureEvidence["hardware"], { readonly type: "tdx" }> {
+  const { hardware } = tdEvidence()
+  if (hardware.type !== "tdx") throw new Error("no TDX hardware")
+  return hardware
+}
+
+function hardwareDcap({ hardware }: AzureClaims): readonly string[] {
+  return hardware.kind === "tdx" ? hardware.dcap.missingCollateral : []
+}
 
 const withoutPadding = hclReport({ hcl: { paddingBytes: 0 } })
 // The bits of the hardware's report are flipped in the tests of its own verifier.
@@ -271,4 +353,17 @@ test("parseThimEndorsements() refuses other forms", () => {
   refused({ vcekCert: thim.certificateChain }, "malformed")
   assert.throws(() => parseThimEndorsements("x".repeat(40_000)), { code: "too-large" })
   assertRefuses(() => parseThimEndorsements(JSON.stringify({ ...thim, certificateChain: thim.certificateChain.replace("M", "!") })), "broken base64")
+})
+
+test("fetchThimEndorsements() asks the metadata service, and refuses other answers than 200", async () => {
+  const asked: string[] = []
+  const transport =
+    (status: number) =>
+    async (address: string): Promise<TransportResponse> => {
+      asked.push(address)
+      return { status, header: () => null, body: new TextEncoder().encode(JSON.stringify(thim)) }
+    }
+  assert.equal((await fetchThimEndorsements(transport(200))).intermediates.length, 2)
+  assert.deepEqual(asked, [thimAddress])
+  await assert.rejects(fetchThimEndorsements(transport(429)), { code: "unavailable" })
 })

@@ -7,6 +7,7 @@ import type { SnpProduct, Tcb } from "./products.ts"
  * migration, patch levels and missing revocation data are for a policy to judge.
  */
 export interface SnpClaims {
+  readonly kind: "snp"
   readonly reportVersion: number
   /** From the processor's family and model in the report; for version 2 from the root that its key chains to. */
   readonly product: SnpProduct
@@ -23,6 +24,8 @@ export interface SnpClaims {
 
   /** 64 bytes that the guest's code chose. */
   readonly reportData: string
+  /** The expected report data was given and is the one above; otherwise the reader must compare it. */
+  readonly isReportDataChecked: boolean
   /** Launch digest, 48 bytes. */
   readonly measurement: string
   /** 32 bytes that the host chose at launch. */

@@ -5,6 +5,7 @@ import { AmdAuthority } from "../../../lab/devices/amd-authority.ts"
 import { SnpDevice } from "../../../lab/devices/amd-snp.ts"
 import { UnavailableError } from "../../bytes/error.ts"
 import { encodeHex, encodeUtf8 } from "../../bytes/text.ts"
+import type { Transport, TransportResponse } from "../dcap/endorsements.ts"
 import { fetchSnpEndorsements, kdsAddresses } from "./endorsements.ts"
 import { parseSnpReport } from "./format.ts"
 import type { SnpProduct } from "./products.ts"
@@ -49,8 +50,10 @@ test("kdsAddresses() refuses an unsigned report and a masked chip", () => {
 
 const pem = (der: Uint8Array): string => `-----BEGIN CERTIFICATE-----\n${Buffer.from(der).toString("base64")}\n-----END CERTIFICATE-----\n`
 
+const answer = (body: Uint8Array, status = 200): TransportResponse => ({ status, header: () => null, body })
+
 /** AMD's service of the laboratory, and the addresses that were asked. */
-function service(device: SnpDevice, failing?: string): { readonly asked: string[]; readonly fetch: (address: string) => Promise<Uint8Array> } {
+function service(device: SnpDevice, failing?: string): { readonly asked: string[]; readonly fetch: Transport } {
   const asked: string[] = []
   const { authority } = device
   return {
@@ -58,9 +61,9 @@ function service(device: SnpDevice, failing?: string): { readonly asked: string[
     fetch: async (address) => {
       asked.push(address)
       if (failing !== undefined && address.includes(failing)) throw new UnavailableError("unavailable", "no answer")
-      if (address.endsWith("/cert_chain")) return encodeUtf8(pem(authority.ask) + pem(authority.ark))
-      if (address.endsWith("/crl")) return authority.revocationList()
-      return device.endorsements().signer.der
+      if (address.endsWith("/cert_chain")) return answer(encodeUtf8(pem(authority.ask) + pem(authority.ark)))
+      if (address.endsWith("/crl")) return answer(authority.revocationList())
+      return answer(device.endorsements().signer.der)
     },
   }
 }
@@ -92,6 +95,23 @@ for (const failing of ["blSPL", "cert_chain", "crl"]) {
 
 test("fetchSnpEndorsements() lets only our errors out of what comes", async () => {
   const report = parseSnpReport(milan.report())
-  for (const answer of [new Uint8Array(0), encodeUtf8("<html>"), new Uint8Array(100).fill(0x30)])
-    await assert.rejects(fetchSnpEndorsements(report, "Milan", async () => answer), { name: /^(Malformed|Pki)Error$/ }) // prettier-ignore
+  for (const body of [new Uint8Array(0), encodeUtf8("<html>"), new Uint8Array(100).fill(0x30)])
+    await assert.rejects(
+      fetchSnpEndorsements(report, "Milan", async () => answer(body)),
+      { name: "MalformedError" },
+    )
+})
+
+test("fetchSnpEndorsements() refuses other answers than 200, and large ones", async () => {
+  const report = parseSnpReport(milan.report())
+  const { der } = milan.endorsements().signer
+  for (const status of [204, 404, 429, 500])
+    await assert.rejects(
+      fetchSnpEndorsements(report, "Milan", async () => answer(der, status)),
+      { code: "unavailable" },
+    )
+  await assert.rejects(
+    fetchSnpEndorsements(report, "Milan", async () => answer(new Uint8Array(65_537))),
+    { code: "unavailable" },
+  )
 })

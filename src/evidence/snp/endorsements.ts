@@ -5,6 +5,7 @@ import type { Certificate } from "../../pki/certificate.ts"
 import { parseRevocationList } from "../../pki/crl.ts"
 import type { RevocationList } from "../../pki/crl.ts"
 import { readDer, tags } from "../../pki/der.ts"
+import type { Transport } from "../dcap/endorsements.ts"
 import { EvidenceError } from "../errors.ts"
 import type { SnpReport, TcbVersion } from "./format.ts"
 import { componentsOf, snpProducts, tcbOf } from "./products.ts"
@@ -187,22 +188,35 @@ export function significantChipId(report: SnpReport, product: SnpProduct): Uint8
   return report.chipId.filter((_, place) => place < chipIdBytes)
 }
 
-/** Fetches the bytes at an address; throws UnavailableError where it cannot. */
-export type Fetch = (address: string) => Promise<Uint8Array>
+/** Certificates and lists of AMD stay under 10 KiB. */
+const maxAnswerBytes = 65_536
 
 /**
  * Fetches the endorsements of a report from AMD. What comes is parsed, not believed: the verification does that.
  * @throws {UnavailableError} `unavailable`; `unsupported` for a VLEK where its certificate is not given
  * @throws {MalformedError} what came cannot be read
  */
-export async function fetchSnpEndorsements(report: SnpReport, product: SnpProduct, fetch: Fetch, vlek?: Certificate): Promise<SnpEndorsements> {
+export async function fetchSnpEndorsements(
+  report: SnpReport,
+  product: SnpProduct,
+  transport: Transport,
+  vlek?: Certificate,
+): Promise<SnpEndorsements> {
   const addresses = kdsAddresses(report, product)
-  const signer = addresses.signer === undefined ? vlek : parseCertificate(await fetch(addresses.signer))
+  const signer = addresses.signer === undefined ? vlek : parseCertificate(await fetchBytes(addresses.signer, transport))
   if (signer === undefined)
     throw new UnavailableError("unsupported", "the certificate of a VLEK comes from the cloud provider, AMD does not hand it out")
   return {
     signer,
-    intermediates: parsePemCertificates(parseUtf8(await fetch(addresses.chain), "cert_chain")),
-    revocationLists: [parseRevocationList(await fetch(addresses.revocationList))],
+    intermediates: parsePemCertificates(parseUtf8(await fetchBytes(addresses.chain, transport), "cert_chain")),
+    revocationLists: [parseRevocationList(await fetchBytes(addresses.revocationList, transport))],
   }
+}
+
+/** @throws {UnavailableError} `unavailable` for any other answer than 200, or one that is too large */
+export async function fetchBytes(address: string, transport: Transport): Promise<Uint8Array> {
+  const { status, body } = await transport(address)
+  if (status !== 200) throw new UnavailableError("unavailable", `${address} answered with status ${status}`)
+  if (body.length > maxAnswerBytes) throw new UnavailableError("unavailable", `${address} answered with ${body.length} bytes`)
+  return body
 }

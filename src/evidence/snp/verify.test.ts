@@ -85,6 +85,8 @@ test("verifySnpReport() states everything else as a claim", () => {
   const claims = verify(reportOf(milan, change), vcek)
   const { tcb: _tcb, endorsement, ...rest } = claims
   assert.deepEqual(rest, {
+    kind: "snp",
+    isReportDataChecked: true,
     reportVersion: 5,
     product: "Milan",
     cpu: { family: 0x19, model: 1, stepping: 1 },
@@ -127,7 +129,8 @@ test("verifySnpReport() compares the report data exactly, and states them where 
   const other = Uint8Array.from(reportData)
   other[63] = 0
   refuses("wrong-nonce", good, vcek, { reportData: other })
-  assert.equal(verify(good, vcek, { reportData: "as-signed" }).reportData, encodeHex(reportData))
+  const unchecked = verify(good, vcek, { reportData: "as-signed" })
+  assert.deepEqual([unchecked.reportData, unchecked.isReportDataChecked], [encodeHex(reportData), false])
   for (const length of [0, 32, 63, 65])
     assert.throws(() => verifySnpReport({ report: good, endorsements: vcek }, { ...expectation, reportData: new Uint8Array(length) }), TypeError)
 })

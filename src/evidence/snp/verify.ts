@@ -3,6 +3,8 @@ import { encodeHex } from "../../bytes/text.ts"
 import { verifySignature } from "../../pki/signatures.ts"
 import { EvidenceError } from "../errors.ts"
 import { Genuine } from "../genuine.ts"
+import { checkReportData } from "../report-data.ts"
+import type { ExpectedReportData } from "../report-data.ts"
 import { asEvidence } from "../tpm/pki-errors.ts"
 import type { SnpClaims } from "./claims.ts"
 import { checkEndorsements } from "./endorsement-chain.ts"
@@ -22,14 +24,11 @@ export interface SnpEvidence {
 }
 
 export interface SnpExpectation {
-  /** What the report must carry, 64 bytes; `as-signed` leaves it to the caller, for evidence whose report data binds something else. */
-  readonly reportData: Uint8Array | "as-signed"
+  readonly reportData: ExpectedReportData
   readonly roots: readonly SnpRoot[]
   /** Milliseconds since 1970 at which certificates and lists must be valid. */
   readonly time: number
 }
-
-const reportDataBytes = 64
 
 /**
  * Verifies an SNP attestation report: that firmware of a genuine AMD processor signed it, for this report data.
@@ -38,10 +37,8 @@ const reportDataBytes = 64
  * `revoked`, `wrong-signature`, `wrong-binding` (key of another chip or patch level, masked chip), `contradiction`
  */
 export function verifySnpReport(evidence: SnpEvidence, expectation: SnpExpectation): Genuine<SnpClaims> {
-  if (expectation.reportData !== "as-signed" && expectation.reportData.length !== reportDataBytes)
-    throw new TypeError(`report data of ${expectation.reportData.length} bytes expected, the report has ${reportDataBytes}`)
   const report = parseSnpReport(evidence.report)
-  checkReportData(report, expectation.reportData)
+  checkReportData(report.reportData, expectation.reportData, "ATTESTATION_REPORT.REPORT_DATA")
   const { signingKey } = report
   if (signingKey === "none") throw new EvidenceError("wrong-key", "the report is not signed", { path: "ATTESTATION_REPORT.KEY_INFO" })
   const endorsed = checkEndorsements(evidence.endorsements, signingKey, rootsFor(report, expectation.roots), expectation.time)
@@ -53,19 +50,13 @@ export function verifySnpReport(evidence: SnpEvidence, expectation: SnpExpectati
   const tcb = checkTcb(report, product, endorsed, evidence.endorsements)
   checkContradictions(report)
   return Genuine.afterVerification({
+    kind: "snp",
     ...claimsOf(report),
     product,
+    isReportDataChecked: expectation.reportData !== "as-signed",
     ...signerClaims(report, signingKey, endorsed),
     ...tcbClaims(report, product, tcb),
   })
-}
-
-function checkReportData(report: SnpReport, expected: Uint8Array | "as-signed"): void {
-  if (expected !== "as-signed" && !bytesEqual(report.reportData, expected)) {
-    throw new EvidenceError("wrong-nonce", `report data ${encodeHex(report.reportData)}, expected ${encodeHex(expected)}`, {
-      path: "ATTESTATION_REPORT.REPORT_DATA",
-    })
-  }
 }
 
 /** A report that names its processor must chain to the root of that product line; version 2 does not name it, and the chain alone says. */
@@ -144,7 +135,7 @@ function tcbClaims(report: SnpReport, product: SnpProduct, tcb: SnpClaims["tcb"]
   }
 }
 
-function claimsOf(report: SnpReport): Omit<SnpClaims, "product" | keyof SignerClaims | keyof TcbClaims> {
+function claimsOf(report: SnpReport): Omit<SnpClaims, "kind" | "product" | "isReportDataChecked" | keyof SignerClaims | keyof TcbClaims> {
   const hasAgent = report.reportIdMa.some((byte) => byte !== 0xff)
   return {
     reportVersion: report.version,
