@@ -11,11 +11,11 @@ import { wordRules } from "./words.ts"
 const root = resolve(import.meta.dirname, "../../..")
 const vectors = resolve(root, process.env["PERUN_VECTORS"] ?? "../shared/vectors")
 const skip = existsSync(vectors) ? false : "skipped: no vectors"
-const judgedKinds = ["host", "tpm", "eventlog", "ima", "ek-certs", "snp"]
+const judgedKinds = ["host", "tpm", "eventlog", "ima", "ek-certs", "sgx", "tdx", "snp", "azure-vtpm"]
 
 test("every vector case of the judged kinds agrees, or differs for a reviewed reason", { skip }, async () => {
   const rows = await runConformance(vectors, { kinds: judgedKinds })
-  assert.ok(rows.length >= 82)
+  assert.ok(rows.length >= 108)
   assert.deepEqual(
     rows.filter((row) => row.verdict === "differs" || row.verdict === "not-judged"),
     [],
@@ -52,7 +52,7 @@ test("runConformance() takes one kind's folder and one case's", { skip }, async 
 })
 
 test("runConformance() does not judge a kind without rules, nor a kind that is not there", { skip }, async () => {
-  const [row] = await runConformance(join(vectors, "sgx"))
+  const [row] = await runConformance(join(vectors, "cca"))
   assert.equal(row?.verdict, "not-judged")
   const rows = await runConformance(vectors, { kinds: ["no-such-kind"] })
   assert.deepEqual(
@@ -93,6 +93,7 @@ async function judgeChanged(from: string, change: Change): Promise<{ readonly ve
   }
 }
 
+// prettier-ignore
 const changes: readonly (readonly [string, string, Change, string])[] = [
   ["a changed fact", "eventlog/uefi-sha1-log", { facts: (facts) => (facts["events"] = 18) }, "differs"],
   [
@@ -150,6 +151,21 @@ const changes: readonly (readonly [string, string, Change, string])[] = [
     { facts: (facts) => Object.assign(facts["vmConfiguration"] as object, { "secure-boot": false }) },
     "differs",
   ],
+  ["a genuine TD stated as rejected", "tdx/qvl-v4-uptodate", { facts: (facts) => (facts["expect"] = "reject") }, "differs"],
+  ["a rejected TD stated as accepted", "tdx/qvl-v5-no-tcb-level", { facts: (facts) => (facts["expect"] = "accept") }, "differs"],
+  ["another reason to reject", "tdx/qvl-v5-no-tcb-level", { facts: (facts) => (facts["reason"] = "expired") }, "differs"],
+  ["an enclave stated as debug", "sgx/qvl-v3-config-and-swhardening", { facts: (facts) => (facts["expect"] = "debug-enclave") }, "differs"],
+  ["a TD stated as out of date", "tdx/qvl-v4-uptodate", { facts: (facts) => (facts["expect"] = "outofdate") }, "differs"],
+  ["an outdated TD stated as accepted", "tdx/automata-v4-outofdate", { facts: (facts) => (facts["expect"] = "accept") }, "differs"],
+  ["another measurement", "tdx/qvl-v4-uptodate", { facts: (facts) => Object.assign(facts["body"] as object, { mrtd: "00".repeat(48) }) }, "differs"],
+  ["a check that is stated not to hold", "tdx/qvl-v4-uptodate", { facts: (facts) => Object.assign(facts["checks"] as object, { qe_sig: false }) }, "differs"],
+  ["an unknown check", "tdx/qvl-v4-uptodate", { facts: (facts) => Object.assign(facts["checks"] as object, { luck: true }) }, "not-judged"],
+  ["another window", "tdx/qvl-v4-uptodate", { facts: (facts) => (facts["collateralWindow"] = ["2025-06-19T10:32:26Z", "2025-07-19T10:00:35Z"]) }, "differs"],
+  ["a time outside the window", "tdx/qvl-v4-uptodate", { facts: (facts) => (facts["verifyTime"] = "2025-07-19T10:00:36Z") }, "differs"],
+  ["other advisories", "sgx/oasis-v3-swhardening", { facts: (facts) => (facts["advisories"] = ["INTEL-SA-00615"]) }, "differs"],
+  ["a revocation that is not there", "tdx/qvl-v4-uptodate", { facts: (facts) => (facts["pckRevoked"] = true) }, "differs"],
+  ["nothing missing", "sgx/oasis-v3-swhardening", { facts: (facts) => (facts["missingCollateral"] = []) }, "differs"],
+  ["other registers of the log", "tdx/gce-cos113-quote-with-ccel", { facts: (facts) => Object.assign(facts["rtmrsFromCcel"] as object, { rtmr0: "00".repeat(48) }) }, "differs"],
   ["a reviewed case", "ek-certs/nuvoton-ecc-non-canonical-der", {}, "reviewed"],
   ["a reviewed line that is stale", "ek-certs/nuvoton-ecc-non-canonical-der", { facts: (facts) => { facts["expect"] = "reject"; delete facts["trailingBytes"] } }, "differs"], // prettier-ignore
 ]

@@ -1,4 +1,5 @@
 import * as azure from "./kinds/azure-vtpm.ts"
+import * as dcap from "./kinds/dcap.ts"
 import * as ekCerts from "./kinds/ek-certs.ts"
 import * as eventlog from "./kinds/eventlog.ts"
 import * as host from "./kinds/host.ts"
@@ -46,4 +47,18 @@ export const wordRules: readonly WordRule[] = [
   { kind: "snp", word: "reject", judge: snp.judgeReject },
   { kind: "azure-vtpm", word: "accept", judge: azure.judgeAccept },
   { kind: "azure-vtpm", word: "reject", judge: azure.judgeReject },
+  { kind: "sgx", word: "accept", judge: dcap.judgeAccept },
+  { kind: "sgx", word: "accept-without-collateral", judge: dcap.judgeWithoutCollateral },
+  { kind: "sgx", word: "outofdate", judge: dcap.judgeOutOfDate },
+  { kind: "sgx", word: "debug-enclave", judge: dcap.judgeDebug },
+  { kind: "sgx", word: "reject", judge: dcap.judgeReject },
+  { kind: "sgx", word: "signature-ok-tcb-reject", judge: dcap.judgeTcbReject },
+  { kind: "sgx", word: "reject-with-intel-root", judge: dcap.judgeSample },
+  { kind: "tdx", word: "accept", judge: dcap.judgeAccept },
+  { kind: "tdx", word: "accept-without-collateral", judge: dcap.judgeWithoutCollateral },
+  { kind: "tdx", word: "outofdate", judge: dcap.judgeOutOfDate },
+  { kind: "tdx", word: "debug-enclave", judge: dcap.judgeDebug },
+  { kind: "tdx", word: "reject", judge: dcap.judgeReject },
+  { kind: "tdx", word: "signature-ok-tcb-reject", judge: dcap.judgeTcbReject },
+  { kind: "tdx", word: "reject-with-intel-root", judge: dcap.judgeSample },
 ]

@@ -3,6 +3,10 @@ import type { JsonValue } from "../../../bytes/json.ts"
 import { encodeBase64, encodeHex, parseUtf8 } from "../../../bytes/text.ts"
 import { hash } from "../../../pki/signatures.ts"
 import type { HashName } from "../../../pki/signatures.ts"
+import { parseCcel, replayCcel } from "../../ccel/format.ts"
+import type { CcelLog } from "../../ccel/format.ts"
+import { ccelQuirks, verifyCcel } from "../../ccel/verify.ts"
+import type { CcelExpectation, CcelQuirk } from "../../ccel/verify.ts"
 import { EvidenceError } from "../../errors.ts"
 import { scanEventLog, parseEventLog } from "../../eventlog/format.ts"
 import type { EventLog, LogEvent } from "../../eventlog/format.ts"
@@ -19,6 +23,33 @@ export function judgeReplay(vector: VectorCase): void {
   judgeLogFacts(vector, vector.facts, log)
   judgeAgainstTpm(vector, log)
   judgeSourceParse(vector, log)
+  judgeCcel(vector)
+}
+
+/** The log of a TD verifies against the registers that it leads to, and against no others; the firmware's faults are shown. */
+function judgeCcel(vector: VectorCase): void {
+  const bytes = vector.optional("ccel.bin")
+  if (bytes === undefined) return
+  const log = parseCcel(bytes)
+  const [r0 = "", r1 = "", r2 = "", r3 = ""] = replayCcel(log).map(encodeHex)
+  const quirks = Object.keys(ccelQuirks) as CcelQuirk[]
+  const { claims } = verifyCcel(log, { rtmrs: [r0, r1, r2, r3], quirks })
+  vector.note(`firmware quirks: ${claims.quirks.join(", ") || "none"}`)
+  const other = "01".repeat(48)
+  vector.refused("another RTMR0", () => verifyCcel(log, { rtmrs: [other, r1, r2, r3], quirks }), "pcr-mismatch")
+  vector.refused("another RTMR1", () => verifyCcel(log, { rtmrs: [r0, other, r2, r3], quirks }), "pcr-mismatch")
+  vector.refused("another RTMR2", () => verifyCcel(log, { rtmrs: [r0, r1, other, r3], quirks }), "pcr-mismatch")
+  vector.equal("unexplained RTMR3", rtmr3With(log, [r0, r1, r2, other], quirks), claims.rtmr3 === "unused" ? "unexplained" : "refused")
+}
+
+/** What is said of RTMR3; a log that has events of it and leads to another value is refused. */
+function rtmr3With(log: CcelLog, rtmrs: CcelExpectation["rtmrs"], quirks: readonly CcelQuirk[]): string {
+  try {
+    return verifyCcel(log, { rtmrs, quirks }).claims.rtmr3
+  } catch (error) {
+    if (error instanceof EvidenceError) return "refused"
+    throw error
+  }
 }
 
 /** `parse`: the log can be read; nothing need extend a register. */
