@@ -1,6 +1,7 @@
 /** Runs every benchmark and prints a table; each ratio was taken within this run. `--json` prints the rows as JSON. Arguments name the ones to run. */
 import { cpus } from "node:os"
 import { Output } from "../src/cli/output.ts"
+import { benchDcap } from "./dcap.ts"
 import { benchHost } from "./host.ts"
 import { benchIma } from "./ima.ts"
 import { benchSealing } from "./sealing.ts"
@@ -11,6 +12,7 @@ const benchmarks: Readonly<Record<string, () => Promise<readonly BenchRow[]>>> =
   sealing: benchSealing,
   ima: benchIma,
   host: benchHost,
+  dcap: benchDcap,
   snp: benchSnp,
 }
 

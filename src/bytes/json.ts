@@ -69,6 +69,8 @@ const escapes: Readonly<Record<string, string>> = { '"': '"', "\\": "\\", "/": "
 class JsonParser {
   readonly #text: string
   readonly #maxDepth: number
+  /** Keys and indices that lead to the value at hand; made into a path only where an error needs one. */
+  readonly #steps: (string | number)[] = []
   #at = 0
 
   constructor(text: string, maxDepth: number) {
@@ -77,62 +79,64 @@ class JsonParser {
   }
 
   parseDocument(): JsonValue {
-    const value = this.#value("", 0)
+    const value = this.#value()
     this.#space()
-    if (this.#at < this.#text.length) throw this.#error("malformed", "text follows the end of the document", "")
+    if (this.#at < this.#text.length) throw this.#error("malformed", "text follows the end of the document")
     return value
   }
 
-  #value(path: string, depth: number): JsonValue {
-    if (depth > this.#maxDepth) throw this.#error("too-large", `nesting is deeper than ${this.#maxDepth}`, path)
+  #value(): JsonValue {
+    if (this.#steps.length > this.#maxDepth) throw this.#error("too-large", `nesting is deeper than ${this.#maxDepth}`)
     this.#space()
     switch (this.#text[this.#at]) {
       case "{":
-        return this.#object(path, depth)
+        return this.#object()
       case "[":
-        return this.#array(path, depth)
+        return this.#array()
       case '"':
-        return this.#string(path)
+        return this.#string()
       case "t":
-        return this.#word("true", true, path)
+        return this.#word("true", true)
       case "f":
-        return this.#word("false", false, path)
+        return this.#word("false", false)
       case "n":
-        return this.#word("null", null, path)
+        return this.#word("null", null)
       default:
-        return this.#number(path)
+        return this.#number()
     }
   }
 
-  #object(path: string, depth: number): JsonValue {
+  #object(): JsonValue {
     this.#at++
-    const result: Record<string, JsonValue> = Object.create(null) as Record<string, JsonValue>
+    const result: Record<string, JsonValue> = {}
     this.#space()
     if (this.#text[this.#at] === "}") {
       this.#at++
-      return { ...result }
+      return result
     }
     for (;;) {
       this.#space()
-      if (this.#text[this.#at] !== '"') throw this.#error("malformed", "expected a key in quotes", path)
-      const key = this.#string(path)
-      const inner = path === "" ? key : `${path}.${key}`
-      if (key === "__proto__") throw this.#error("malformed", "the key __proto__ is not allowed", path)
-      if (Object.hasOwn(result, key)) throw this.#error("duplicate", "key appears twice", inner)
+      if (this.#text[this.#at] !== '"') throw this.#error("malformed", "expected a key in quotes")
+      const key = this.#string()
+      // An assignment to it would not make a member.
+      if (key === "__proto__") throw this.#error("malformed", "the key __proto__ is not allowed")
+      this.#steps.push(key)
+      if (Object.hasOwn(result, key)) throw this.#error("duplicate", "key appears twice")
       this.#space()
-      this.#expect(":", inner)
-      result[key] = this.#value(inner, depth + 1)
+      this.#expect(":")
+      result[key] = this.#value()
+      this.#steps.pop()
       this.#space()
       if (this.#text[this.#at] === ",") {
         this.#at++
         continue
       }
-      this.#expect("}", path)
-      return { ...result }
+      this.#expect("}")
+      return result
     }
   }
 
-  #array(path: string, depth: number): JsonValue {
+  #array(): JsonValue {
     this.#at++
     const result: JsonValue[] = []
     this.#space()
@@ -141,80 +145,92 @@ class JsonParser {
       return result
     }
     for (;;) {
-      result.push(this.#value(`${path}[${result.length}]`, depth + 1))
+      this.#steps.push(result.length)
+      result.push(this.#value())
+      this.#steps.pop()
       this.#space()
       if (this.#text[this.#at] === ",") {
         this.#at++
         continue
       }
-      this.#expect("]", path)
+      this.#expect("]")
       return result
     }
   }
 
-  #string(path: string): string {
+  #string(): string {
     this.#at++
     let result = ""
     for (;;) {
       plainRun.lastIndex = this.#at
-      const run = plainRun.exec(this.#text)?.[0] ?? ""
-      result += run
-      this.#at += run.length
-      const next = this.#text[this.#at]
+      plainRun.test(this.#text)
+      const end = plainRun.lastIndex
+      const run = this.#text.substring(this.#at, end)
+      result = result === "" ? run : result + run
+      this.#at = end
+      const next = this.#text[end]
       if (next === '"') break
-      if (next !== "\\") throw this.#error("malformed", next === undefined ? "string has no end" : "control character in a string", path)
+      if (next !== "\\") throw this.#error("malformed", next === undefined ? "string has no end" : "control character in a string")
       this.#at++
-      result += this.#escape(path)
+      result += this.#escape()
     }
     this.#at++
-    if (!result.isWellFormed()) throw this.#error("malformed", "string holds a lone surrogate", path)
+    if (!result.isWellFormed()) throw this.#error("malformed", "string holds a lone surrogate")
     return result
   }
 
-  #escape(path: string): string {
+  #escape(): string {
     const letter = this.#text[this.#at++] ?? ""
     if (letter === "u") {
       const digits = /^[0-9a-fA-F]{4}$/.exec(this.#text.substring(this.#at, this.#at + 4))?.[0]
-      if (digits === undefined) throw this.#error("malformed", "bad \\u escape in a string", path)
+      if (digits === undefined) throw this.#error("malformed", "bad \\u escape in a string")
       this.#at += 4
       return String.fromCharCode(Number.parseInt(digits, 16))
     }
     const meant = escapes[letter]
-    if (meant === undefined) throw this.#error("malformed", "unknown escape in a string", path)
+    if (meant === undefined) throw this.#error("malformed", "unknown escape in a string")
     return meant
   }
 
-  #number(path: string): number {
+  #number(): number {
     numberForm.lastIndex = this.#at
-    const digits = numberForm.exec(this.#text)?.[0]
-    if (digits === undefined) throw this.#error("malformed", this.#at < this.#text.length ? "expected a value" : "document ends early", path)
+    if (!numberForm.test(this.#text)) throw this.#error("malformed", this.#at < this.#text.length ? "expected a value" : "document ends early")
+    const digits = this.#text.substring(this.#at, numberForm.lastIndex)
     const value = Number(digits)
-    const isInteger = /^-?[0-9]+$/.test(digits)
-    if (!Number.isFinite(value) || (isInteger && !Number.isSafeInteger(value)))
-      throw this.#error("malformed", `number ${digits} cannot be held exactly`, path)
+    const isInexact = !Number.isSafeInteger(value) && (!Number.isFinite(value) || /^-?[0-9]+$/.test(digits))
+    if (isInexact) throw this.#error("malformed", `number ${digits} cannot be held exactly`)
     this.#at += digits.length
     return Object.is(value, -0) ? 0 : value
   }
 
-  #word<T extends JsonValue>(word: string, value: T, path: string): T {
-    if (!this.#text.startsWith(word, this.#at)) throw this.#error("malformed", "expected a value", path)
+  #word<T extends JsonValue>(word: string, value: T): T {
+    if (!this.#text.startsWith(word, this.#at)) throw this.#error("malformed", "expected a value")
     this.#at += word.length
     return value
   }
 
-  #expect(character: string, path: string): void {
-    if (this.#text[this.#at] !== character) throw this.#error("malformed", `expected "${character}"`, path)
+  #expect(character: string): void {
+    if (this.#text[this.#at] !== character) throw this.#error("malformed", `expected "${character}"`)
     this.#at++
   }
 
   #space(): void {
-    while (" \t\n\r".includes(this.#text[this.#at] ?? "x")) this.#at++
+    for (;;) {
+      const code = this.#text.charCodeAt(this.#at)
+      if (code !== 0x20 && code !== 0x0a && code !== 0x0d && code !== 0x09) return
+      this.#at++
+    }
   }
 
-  #error(code: "malformed" | "duplicate" | "too-large", message: string, path: string): MalformedError {
+  #error(code: "malformed" | "duplicate" | "too-large", message: string): MalformedError {
     const before = this.#text.substring(0, this.#at)
     const line = before.split("\n").length
     const column = this.#at - before.lastIndexOf("\n")
-    return new MalformedError(code, `${message} (line ${line}, column ${column})`, { path })
+    return new MalformedError(code, `${message} (line ${line}, column ${column})`, { path: pathOf(this.#steps) })
   }
+}
+
+/** `a.b[0]` */
+function pathOf(steps: readonly (string | number)[]): string {
+  return steps.reduce<string>((path, step) => (typeof step === "number" ? `${path}[${step}]` : path === "" ? step : `${path}.${step}`), "")
 }

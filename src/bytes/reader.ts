@@ -7,14 +7,18 @@ import { MalformedError } from "./error.ts"
 export class ByteReader {
   readonly #bytes: Uint8Array
   readonly #path: string
-  #offset = 0
-  /** Made when the first number of several bytes is read: readers of DER never need it, and there are many of them. */
+  /** Made when first needed: most readers of short structures read bytes alone. */
   #numbers: DataView | undefined
+  #offset = 0
 
   constructor(path: string, bytes: Uint8Array) {
     this.#path = path
     // A Buffer's own slice would give views, and its subarray is slow.
     this.#bytes = Buffer.isBuffer(bytes) ? new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength) : bytes
+  }
+
+  get #view(): DataView {
+    return (this.#numbers ??= new DataView(this.#bytes.buffer, this.#bytes.byteOffset, this.#bytes.byteLength))
   }
 
   /** Bytes not yet read. */
@@ -103,10 +107,6 @@ export class ByteReader {
   finish(): void {
     if (this.remaining !== 0)
       throw new MalformedError("trailing-bytes", `${this.remaining} bytes follow the end of the structure`, { path: this.#path })
-  }
-
-  get #view(): DataView {
-    return (this.#numbers ??= new DataView(this.#bytes.buffer, this.#bytes.byteOffset, this.#bytes.byteLength))
   }
 
   #at(field: string): string {

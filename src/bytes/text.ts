@@ -40,15 +40,16 @@ export function parseBase64Url(text: string, path = "base64url"): Uint8Array {
 }
 
 export function encodeUtf8(text: string): Uint8Array {
-  return new TextEncoder().encode(text)
+  return encoder.encode(text)
 }
 
-const strictUtf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
+const encoder = new TextEncoder()
+const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
 
 /** @throws {MalformedError} `malformed` for bytes that are not UTF-8; a byte order mark is kept as a character */
 export function parseUtf8(bytes: Uint8Array, path = "utf-8"): string {
   try {
-    return strictUtf8.decode(bytes)
+    return utf8.decode(bytes)
   } catch (cause) {
     throw new MalformedError("malformed", "not UTF-8", { path, cause })
   }

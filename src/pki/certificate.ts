@@ -69,7 +69,9 @@ const maxExtensions = 64
  */
 export function parseCertificate(der: Uint8Array): Certificate {
   if (der.length > maxCertificateBytes) throw new MalformedError("too-large", `${der.length} bytes`, { path: "Certificate" })
-  return readDer("Certificate", der, (outer) => {
+  // The fields are views of a copy that nobody else holds.
+  const own = Uint8Array.from(der)
+  return readDer("Certificate", own, (outer) => {
     const parts = within(outer, tags.sequence, "certificate", (reader) => ({
       tbs: reader.element(tags.sequence, "tbsCertificate").bytes,
       algorithm: reader.element(tags.sequence, "signatureAlgorithm").bytes,
@@ -80,7 +82,7 @@ export function parseCertificate(der: Uint8Array): Certificate {
     if (!bytesEqual(algorithm, parts.algorithm))
       throw new MalformedError("malformed", "differs inside and outside", { path: "Certificate.signatureAlgorithm" })
     return {
-      der: Uint8Array.from(der),
+      der: own,
       tbs: parts.tbs,
       signature: parts.signature,
       signatureAlgorithm: parseSignatureAlgorithm(algorithm),
@@ -279,13 +281,18 @@ export function readTime(reader: DerReader, field: string): number {
   const text = parseUtf8(element.body, field)
   const long =
     element.tag === tags.generalizedTime ? text : element.tag === tags.utcTime ? `${Number(text.substring(0, 2)) < 50 ? "20" : "19"}${text}` : ""
-  const match = /^(\d{4})(\d{2})(\d{2})(\d{2})(\d{2})(\d{2})Z$/.exec(long)
-  if (match === null) throw new MalformedError("malformed", "not a UTC time to the second", { path: field })
-  const [, year, month, day, hour, minute, second] = match
-  const time = Date.parse(`${year}-${month}-${day}T${hour}:${minute}:${second}Z`)
-  if (Number.isNaN(time)) throw new MalformedError("malformed", "no such time", { path: field })
-  return time
+  if (!timeForm.test(long)) throw new MalformedError("malformed", "not a UTC time to the second", { path: field })
+  const [year = 0, month = 0, day = 0, hour = 0, minute = 0, second = 0] = timeParts.map(([from, to]) => Number(long.substring(from, to)))
+  const date = new Date(Date.UTC(year, month - 1, day, hour, minute, second))
+  date.setUTCFullYear(year, month - 1, day)
+  // A part that does not exist runs over into the next.
+  const isReal = date.getUTCMonth() === month - 1 && date.getUTCDate() === day && hour < 24 && minute < 60 && second < 60
+  if (!isReal) throw new MalformedError("malformed", "no such time", { path: field })
+  return date.getTime()
 }
+
+const timeForm = /^\d{14}Z$/
+const timeParts = [[0, 4], [4, 6], [6, 8], [8, 10], [10, 12], [12, 14]] as const // prettier-ignore
 
 const plainAlgorithms: ReadonlyMap<string, SignatureScheme> = new Map([
   ["1.2.840.113549.1.1.5", "rsassa-sha1"],

@@ -31,7 +31,9 @@ const maxListBytes = 4 * 1024 * 1024
 /** @throws {MalformedError}; `malformed` also for a list without nextUpdate, which could never grow old */
 export function parseRevocationList(der: Uint8Array): RevocationList {
   if (der.length > maxListBytes) throw new MalformedError("too-large", `${der.length} bytes`, { path: "CertificateList" })
-  return readDer("CertificateList", der, (outer) => {
+  // The fields are views of a copy that nobody else holds.
+  const own = Uint8Array.from(der)
+  return readDer("CertificateList", own, (outer) => {
     const parts = within(outer, tags.sequence, "list", (reader) => ({
       tbs: reader.element(tags.sequence, "tbsCertList").bytes,
       algorithm: reader.element(tags.sequence, "signatureAlgorithm").bytes,
@@ -41,7 +43,7 @@ export function parseRevocationList(der: Uint8Array): RevocationList {
     if (!bytesEqual(algorithm, parts.algorithm))
       throw new MalformedError("malformed", "differs inside and outside", { path: "CertificateList.signatureAlgorithm" })
     return {
-      der: Uint8Array.from(der),
+      der: own,
       tbs: parts.tbs,
       signature: parts.signature,
       signatureAlgorithm: parseSignatureAlgorithm(algorithm),

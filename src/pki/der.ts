@@ -39,7 +39,7 @@ export interface DerElement {
 
 /**
  * Reads DER element by element over the checked byte reader. Strict where it keeps one meaning per byte string: definite lengths in shortest form, one
- * identifier octet, no bytes behind. The order of a SET OF is not judged: names are compared as bytes, and some vendors order them otherwise.
+ * identifier octet, no bytes behind. Elements share memory with the input: who keeps them passes in bytes of its own. The order of a SET OF is not judged: names are compared as bytes, and some vendors order them otherwise.
  */
 export class DerReader {
   readonly #reader: ByteReader
@@ -57,10 +57,10 @@ export class DerReader {
   /** The next element, whatever it is. */
   any(field: string): DerElement {
     const start = this.#reader.offset
-    const tag = this.#reader.u8(`${field} tag`)
+    const tag = this.#reader.u8(field)
     if ((tag & 0x1f) === 0x1f) throw this.#reader.error("malformed", field, "identifier of more than one octet")
-    const body = this.#reader.bytes(this.#length(field), field)
-    return { tag, body, bytes: this.#reader.since(start) }
+    const body = this.#reader.view(this.#length(field), field)
+    return { tag, body, bytes: this.#reader.viewSince(start) }
   }
 
   /** The next element, which must have this tag. @throws {MalformedError} */
@@ -120,11 +120,11 @@ export class DerReader {
   }
 
   #length(field: string): number {
-    const first = this.#reader.u8(`${field} length`)
+    const first = this.#reader.u8(field)
     if (first < 0x80) return first
     const octets = first - 0x80
     if (octets === 0 || octets > 4) throw this.#reader.error("malformed", field, "length is indefinite or too large")
-    const digits = this.#reader.bytes(octets, `${field} length`)
+    const digits = this.#reader.view(octets, field)
     const length = digits.reduce((value, byte) => value * 256 + byte, 0)
     if (length < 0x80 || digits[0] === 0) throw this.#reader.error("malformed", field, "length is not in shortest form")
     return length

@@ -61,8 +61,8 @@ export function verifySignature(
   const row = schemes[scheme]
   if (row.hash === "sha1" && options.insecureAllowSha1 !== true) throw new PkiError("weak-algorithm", "signature over sha-1")
   checkVerificationKey(key)
-  if (key.asymmetricKeyType !== row.key)
-    throw new PkiError("wrong-key", `scheme ${scheme} does not fit a key of type ${key.asymmetricKeyType ?? "?"}`)
+  const { type } = keyKind(key)
+  if (type !== row.key) throw new PkiError("wrong-key", `scheme ${scheme} does not fit a key of type ${type ?? "?"}`)
   if (!verify(row.hash, message, verifyInput(row.padding, key, options), signature))
     throw new PkiError("wrong-signature", `${scheme} signature does not verify`)
 }
@@ -85,8 +85,8 @@ const curves: ReadonlySet<string> = new Set(["prime256v1", "secp384r1", "secp521
  * @throws {PkiError} `wrong-key`
  */
 export function checkVerificationKey(key: KeyObject): void {
-  const details = key.asymmetricKeyDetails
-  switch (key.asymmetricKeyType) {
+  const { type, details } = keyKind(key)
+  switch (type) {
     case "rsa": {
       const bits = details?.modulusLength ?? 0
       if (bits < minimumRsaBits || bits > maximumRsaBits) throw new PkiError("wrong-key", `RSA key of ${bits} bits`)
@@ -99,8 +99,27 @@ export function checkVerificationKey(key: KeyObject): void {
     case "ed25519":
       return
     default:
-      throw new PkiError("wrong-key", `key of type ${key.asymmetricKeyType ?? "?"}`)
+      throw new PkiError("wrong-key", `key of type ${type ?? "?"}`)
   }
+}
+
+/** Name of an elliptic curve key's curve, e.g. `prime256v1`; undefined for other keys. */
+export function curveOf(key: KeyObject): string | undefined {
+  return keyKind(key).details?.namedCurve
+}
+
+interface KeyKind {
+  readonly type: KeyObject["asymmetricKeyType"]
+  readonly details: KeyObject["asymmetricKeyDetails"]
+}
+
+/** What keys are: they never change, and asking costs as much as half a signature check. */
+const keyKinds = new WeakMap<KeyObject, KeyKind>()
+
+function keyKind(key: KeyObject): KeyKind {
+  const kind = keyKinds.get(key) ?? { type: key.asymmetricKeyType, details: key.asymmetricKeyDetails }
+  keyKinds.set(key, kind)
+  return kind
 }
 
 /** RSA public key from modulus and exponent, both big-endian. @throws {PkiError} `wrong-key` */

@@ -36,6 +36,7 @@ test("collectAzureVtpm() collects what verifyAzureVtpm() proves, from a TPM set 
   await run("tpm2_createprimary", "-C", "e", "-G", "rsa2048:rsassa-sha256:null", "-a", attributes, "-c", context)
   await run("tpm2_readpublic", "-c", context, "-f", "pem", "-o", pem)
   await run("tpm2_evictcontrol", "-C", "o", "-c", context, "0x81000003")
+  await run("tpm2_flushcontext", "-t")
   const [ark, ask] = await Promise.all([makeRsaKey(), makeRsaKey()])
   const device = new SnpDevice(new AmdAuthority("Genoa", { ark, ask, asvk: ask }))
   const runtimeData = makeRuntimeData({ attestationKey: createPublicKey(await readFile(pem, "utf8")) })

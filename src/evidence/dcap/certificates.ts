@@ -5,6 +5,7 @@ import { basicConstraints, certificateKey, keyUsage, parseCertificate, parseName
 import type { Certificate } from "../../pki/certificate.ts"
 import { verifyChain } from "../../pki/chain.ts"
 import { parsePem } from "../../pki/der.ts"
+import { curveOf } from "../../pki/signatures.ts"
 import { EvidenceError } from "../errors.ts"
 import { asEvidence } from "../tpm/pki-errors.ts"
 import type { DcapRoot } from "./roots.ts"
@@ -97,7 +98,7 @@ function checkAlgorithms(certificates: readonly Certificate[], path: string): vo
   for (const certificate of certificates) {
     if (certificate.signatureAlgorithm.scheme !== "ecdsa-sha256")
       throw new EvidenceError("weak-algorithm", `signed with ${certificate.signatureAlgorithm.oid}, expected ECDSA with SHA-256`, { path })
-    if (asEvidence(path, () => certificateKey(certificate)).asymmetricKeyDetails?.namedCurve !== "prime256v1")
+    if (curveOf(asEvidence(path, () => certificateKey(certificate))) !== "prime256v1")
       throw new EvidenceError("wrong-key", "the key is not of the curve P-256", { path })
   }
 }

@@ -5,7 +5,7 @@ import { EvidenceError } from "../errors.ts"
 import { verifyPckChain } from "./certificates.ts"
 import type { PckChain } from "./certificates.ts"
 import type { CollateralClaims, CollateralName, DcapClaims, SignedDocumentClaims, TcbClaims } from "./claims.ts"
-import { checkSerials, verifyCrl, verifyQeIdentity, verifyTcbInfo } from "./collateral.ts"
+import { checkSerials, signingChainVerifier, verifyCrl, verifyQeIdentity, verifyTcbInfo } from "./collateral.ts"
 import type { VerifiedDocument } from "./collateral.ts"
 import type { DcapCollateral } from "./endorsements.ts"
 import { pckChainType } from "./format.ts"
@@ -59,8 +59,9 @@ export function checkDcap(quote: DcapQuote, collateral: DcapCollateral, { roots,
   checkQeReportSignature(quote.signature, chain.leaf)
   const crls = checkRevocation(chain, collateral, time)
   const platform = readSgxExtensions(chain.leaf)
-  const tcbInfo = collateral.tcbInfo === undefined ? undefined : verifyTcbInfo(collateral.tcbInfo, chain.root, crls.root, time)
-  const qeIdentity = collateral.qeIdentity === undefined ? undefined : verifyQeIdentity(collateral.qeIdentity, chain.root, crls.root, time)
+  const verifySigner = signingChainVerifier(chain.root, crls.root, time)
+  const tcbInfo = collateral.tcbInfo === undefined ? undefined : verifyTcbInfo(collateral.tcbInfo, verifySigner, time)
+  const qeIdentity = collateral.qeIdentity === undefined ? undefined : verifyQeIdentity(collateral.qeIdentity, verifySigner, time)
   return {
     root: certificateFingerprint(chain.root.certificate),
     rootKind: chain.root.kind,

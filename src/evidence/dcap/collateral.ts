@@ -1,3 +1,4 @@
+import { bytesEqual } from "../../bytes/compare.ts"
 import { EvidenceError } from "../errors.ts"
 import type { Certificate } from "../../pki/certificate.ts"
 import { certificateKey } from "../../pki/certificate.ts"
@@ -22,34 +23,45 @@ export interface VerifiedDocument<Document> {
   readonly chain: SigningChain
 }
 
+/** Gives the verified chain of a PEM text. */
+export type SigningChainVerifier = (issuerChain: Uint8Array) => SigningChain
+
+/**
+ * Verifies TCB signing chains under one root. TCB info and QE identity mostly come with the same chain: one that was verified in this verification is not
+ * verified again.
+ */
+export function signingChainVerifier(root: DcapRoot, rootCrl: RevocationList | undefined, time: number): SigningChainVerifier {
+  let last: { readonly pem: Uint8Array; readonly chain: SigningChain } | undefined
+  return (pem) => {
+    if (last !== undefined && bytesEqual(last.pem, pem)) return last.chain
+    const chain = verifySigningChain(pem, [root], time)
+    checkSerials([chain.leaf], rootCrl, "TCB signing chain")
+    last = { pem, chain }
+    return chain
+  }
+}
+
 /**
  * @throws {MalformedError} form
  * @throws {EvidenceError} `wrong-chain`, `wrong-certificate`, `wrong-signature`, `wrong-key`, `weak-algorithm`, `expired`, `revoked`
  */
-export function verifyTcbInfo(signed: SignedDocument, root: DcapRoot, rootCrl: RevocationList | undefined, time: number): VerifiedDocument<TcbInfo> {
-  return verifyDocument(signed, "tcbInfo", parseTcbInfo, root, rootCrl, time)
+export function verifyTcbInfo(signed: SignedDocument, verifyChain: SigningChainVerifier, time: number): VerifiedDocument<TcbInfo> {
+  return verifyDocument(signed, "tcbInfo", parseTcbInfo, verifyChain, time)
 }
 
 /** @throws as verifyTcbInfo */
-export function verifyQeIdentity(
-  signed: SignedDocument,
-  root: DcapRoot,
-  rootCrl: RevocationList | undefined,
-  time: number,
-): VerifiedDocument<QeIdentity> {
-  return verifyDocument(signed, "enclaveIdentity", parseQeIdentity, root, rootCrl, time)
+export function verifyQeIdentity(signed: SignedDocument, verifyChain: SigningChainVerifier, time: number): VerifiedDocument<QeIdentity> {
+  return verifyDocument(signed, "enclaveIdentity", parseQeIdentity, verifyChain, time)
 }
 
 function verifyDocument<Document extends { readonly issueDate: number; readonly nextUpdate: number }>(
   signed: SignedDocument,
   name: string,
   parse: (body: Uint8Array) => Document,
-  root: DcapRoot,
-  rootCrl: RevocationList | undefined,
+  verifyChain: SigningChainVerifier,
   time: number,
 ): VerifiedDocument<Document> {
-  const chain = verifySigningChain(signed.issuerChain, [root], time)
-  checkSerials([chain.leaf], rootCrl, name)
+  const chain = verifyChain(signed.issuerChain)
   const document = parse(openSignedJson(signed.document, name, chain.leaf))
   if (time < document.issueDate || time > document.nextUpdate) {
     const [from, to, at] = [document.issueDate, document.nextUpdate, time].map((moment) => new Date(moment).toISOString())

@@ -9,10 +9,8 @@ export type JsonObject = { readonly [key: string]: JsonValue }
 export function objectOf(value: JsonValue | undefined, path: string, known: Readonly<Record<string, boolean>>): JsonObject {
   if (typeof value !== "object" || value === null || Array.isArray(value)) throw malformed(path, "not an object")
   const object = value as JsonObject
-  for (const key of Object.keys(object))
-    if (!Object.hasOwn(known, key)) throw new MalformedError("unknown-field", "unknown member", { path: `${path}.${key}` })
-  for (const [key, isRequired] of Object.entries(known))
-    if (isRequired && !Object.hasOwn(object, key)) throw malformed(`${path}.${key}`, "is missing")
+  for (const key in object) if (!Object.hasOwn(known, key)) throw new MalformedError("unknown-field", "unknown member", { path: `${path}.${key}` })
+  for (const key in known) if (known[key] === true && !Object.hasOwn(object, key)) throw malformed(`${path}.${key}`, "is missing")
   return object
 }
 

@@ -5,7 +5,7 @@ import { labTime, makeLabAuthority, makeLabKeys } from "../../../lab/devices/dca
 import type { LabDocument } from "../../../lab/devices/dcap/authority.ts"
 import { assertRefuses, testBitFlips, testFuzz, testTruncations } from "../testing/parser-laws.ts"
 import { encodeChain, readChain, verifyPckChain, verifySigningChain } from "./certificates.ts"
-import { openSignedJson, verifyCrl, verifyTcbInfo } from "./collateral.ts"
+import { openSignedJson, signingChainVerifier, verifyCrl, verifyTcbInfo } from "./collateral.ts"
 import { parseQeIdentity } from "./qe-identity.ts"
 import { readSgxExtensions } from "./sgx-extensions.ts"
 import { splitSignedJson } from "./signed-json.ts"
@@ -73,8 +73,19 @@ test("readChain() takes lines of 64 and 76 characters, both ends of line, blank 
   assertRefuses(() => readChain(new Uint8Array(16_385).fill(0x20), 3, "chain"), "16 KiB", "too-large")
 })
 
+test("signingChainVerifier() verifies another chain anew", () => {
+  const verify = signingChainVerifier(root, undefined, labTime)
+  assert.equal(verify(signingChain), verify(Uint8Array.from(signingChain)))
+  assertRefuses(() => verify(foreign.signingChain), "another chain", "wrong-chain")
+  assert.equal(verify(signingChain).root, root)
+})
+
 test("collateral of one root is not taken under another, though both have the same names", () => {
-  assertRefuses(() => verifyTcbInfo(foreign.tdxCollateral.tcbInfo, root, undefined, labTime), "TCB info", "wrong-chain")
+  assertRefuses(
+    () => verifyTcbInfo(foreign.tdxCollateral.tcbInfo, signingChainVerifier(root, undefined, labTime), labTime),
+    "TCB info",
+    "wrong-chain",
+  )
   assertRefuses(() => verifyCrl(foreign.tdxCollateral.rootCrl, root.certificate, labTime, "root CA CRL"), "root CRL", "wrong-signature")
   assertRefuses(() => verifyCrl(foreign.tdxCollateral.pckCrl, chain.authority, labTime, "PCK CRL"), "PCK CRL", "wrong-signature")
 })

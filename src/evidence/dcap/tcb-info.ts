@@ -174,10 +174,12 @@ function readComponents(tcb: JsonObject, key: string, path: string): readonly nu
   const list = listOf(tcb, key, path, componentCount)
   if (list.length !== componentCount)
     throw new MalformedError("malformed", `${list.length} components, expected ${componentCount}`, { path: `${path}.${key}` })
+  const inner = `${path}.${key}`
   return list.map((value) => {
-    const object = objectOf(value, `${path}.${key}`, componentMembers)
-    for (const word of ["category", "type"]) if (Object.hasOwn(object, word)) textOf(object, word, `${path}.${key}`)
-    return numberOf(object, "svn", `${path}.${key}`, maxSvn)
+    const object = objectOf(value, inner, componentMembers)
+    if (object["category"] !== undefined) textOf(object, "category", inner)
+    if (object["type"] !== undefined) textOf(object, "type", inner)
+    return numberOf(object, "svn", inner, maxSvn)
   })
 }
 
