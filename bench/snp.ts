@@ -44,7 +44,7 @@ export async function benchSnp(): Promise<readonly BenchRow[]> {
     checkRsa(spkiPublicKey(ask.spki), vcek)
     verify("sha384", signedBytes, { key: spkiPublicKey(vcek.spki), dsaEncoding: "ieee-p1363" }, signature)
   }
-  const [leastRate, wholeRate] = perSecond(least, whole)
+  const [leastRate = 0, wholeRate = 0] = perSecond(least, whole)
   return [
     { name: "snp: least work, three signatures with their keys", value: leastRate, unit: "/s" },
     {
@@ -62,18 +62,15 @@ function checkRsa(key: KeyObject, { tbs, signature }: Certificate): void {
   verify("sha384", tbs, { key, padding: constants.RSA_PKCS1_PSS_PADDING, saltLength: 48 }, signature)
 }
 
-/** How often a second each can be done, taken in turns over some three seconds, so that a busy machine slows both alike. */
-function perSecond(first: () => void, second: () => void): readonly [number, number] {
-  const spent = [0, 0]
-  const count = 200
-  const works = [first, second]
-  for (const work of works) for (let round = 0; round < 50; round++) work()
-  for (let turn = 0; turn < 10; turn++) {
+/** How often a second each can be done: one call after the other in turns, the lower quartile of each, so that a busy machine spoils neither. */
+function perSecond(...works: readonly (() => void)[]): readonly number[] {
+  const times = works.map((): number[] => [])
+  for (let round = 0; round < 1000; round++) {
     for (const [place, work] of works.entries()) {
       const started = performance.now()
-      for (let round = 0; round < count / 10; round++) work()
-      spent[place] = (spent[place] ?? 0) + performance.now() - started
+      work()
+      if (round >= 200) times[place]?.push(performance.now() - started)
     }
   }
-  return [(count * 1000) / (spent[0] ?? 1), (count * 1000) / (spent[1] ?? 1)]
+  return times.map((taken) => 1000 / (taken.toSorted((x, y) => x - y)[Math.floor(taken.length / 4)] ?? 1))
 }

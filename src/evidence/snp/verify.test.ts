@@ -10,7 +10,7 @@ import { parseCertificate } from "../../pki/certificate.ts"
 import { parseRevocationList } from "../../pki/crl.ts"
 import { derElement, tags } from "../../pki/der.ts"
 import { Genuine } from "../genuine.ts"
-import { assertRefuses, testBitFlips } from "../testing/parser-laws.ts"
+import { assertRefuses, testBitFlips, testFuzz, testTruncations } from "../testing/parser-laws.ts"
 import { amdExtensionIds } from "./endorsements.ts"
 import type { SnpEndorsements } from "./endorsements.ts"
 import { loadAmdRoots } from "./roots.ts"
@@ -137,9 +137,9 @@ test("verifySnpReport() compares the report data exactly, and states them where 
 
 testBitFlips("verifySnpReport() over the report", good, (report) => verify(report, vcek))
 
-test("verifySnpReport() refuses every truncation of a report", () => {
-  for (let length = 0; length < good.length; length++) assertRefuses(() => verify(good.slice(0, length), vcek), `${length} bytes`)
-})
+testTruncations("verifySnpReport() over the report", good, (report) => verify(report, vcek))
+testFuzz("verifySnpReport() over the report", [good], (report) => verify(report, vcek), 1000)
+testFuzz("verifySnpReport() over the VCEK's certificate", [vcek.signer.der], (der) => verify(good, { ...vcek, signer: parseCertificate(der) }), 1000)
 
 test("verifySnpReport() refuses every flipped bit of the VCEK's certificate", () => {
   const { der } = vcek.signer
