@@ -129,7 +129,9 @@ export function rsaPublicKey(modulus: Uint8Array, exponent: Uint8Array): KeyObje
 
 /** EC public key from affine coordinates, big-endian, each as long as the field. @throws {PkiError} `wrong-key` when the point is not on the curve */
 export function ecPublicKey(curve: "P-256" | "P-384", x: Uint8Array, y: Uint8Array): KeyObject {
-  return keyFromJwk({ kty: "EC", crv: curve, x: encodeBase64Url(x), y: encodeBase64Url(y) })
+  const key = keyFromJwk({ kty: "EC", crv: curve, x: encodeBase64Url(x), y: encodeBase64Url(y) })
+  keyKinds.set(key, { type: "ec", details: { namedCurve: curve === "P-256" ? "prime256v1" : "secp384r1" } })
+  return key
 }
 
 /** Ed25519 public key from its 32 bytes. @throws {PkiError} `wrong-key` */
@@ -140,11 +142,19 @@ export function ed25519PublicKey(raw: Uint8Array): KeyObject {
 /** Public key from a SubjectPublicKeyInfo in DER. @throws {PkiError} `wrong-key` */
 export function spkiPublicKey(der: Uint8Array): KeyObject {
   try {
-    return createPublicKey({ key: Buffer.from(der), format: "der", type: "spki" })
+    const key = createPublicKey({ key: Buffer.from(der), format: "der", type: "spki" })
+    // What the bytes say need not be asked of the library, which takes as long to answer as to load the key.
+    if (der.length === p256SpkiBytes && p256SpkiPrefix.every((byte, at) => der[at] === byte))
+      keyKinds.set(key, { type: "ec", details: { namedCurve: "prime256v1" } })
+    return key
   } catch (cause) {
     throw new PkiError("wrong-key", "public key cannot be loaded", { cause })
   }
 }
+
+/** SubjectPublicKeyInfo of an uncompressed P-256 point: SEQUENCE { SEQUENCE { id-ecPublicKey, prime256v1 }, BIT STRING { 04, x, y } }. RFC 5480. */
+const p256SpkiPrefix = [0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00, 0x04] // prettier-ignore
+const p256SpkiBytes = p256SpkiPrefix.length + 64
 
 function keyFromJwk(jwk: JsonWebKey): KeyObject {
   try {

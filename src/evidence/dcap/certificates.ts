@@ -1,10 +1,9 @@
 import { bytesEqual } from "../../bytes/compare.ts"
 import { MalformedError } from "../../bytes/error.ts"
-import { encodeBase64, parseUtf8 } from "../../bytes/text.ts"
+import { encodeBase64, parseBase64, parseUtf8 } from "../../bytes/text.ts"
 import { basicConstraints, certificateKey, keyUsage, parseCertificate, parseName } from "../../pki/certificate.ts"
 import type { Certificate } from "../../pki/certificate.ts"
 import { verifyChain } from "../../pki/chain.ts"
-import { parsePem } from "../../pki/der.ts"
 import { curveOf } from "../../pki/signatures.ts"
 import { EvidenceError } from "../errors.ts"
 import { asEvidence } from "../tpm/pki-errors.ts"
@@ -59,8 +58,7 @@ export function verifyPckChain(pem: Uint8Array, roots: readonly DcapRoot[], time
   if (chain.length !== 3) throw new EvidenceError("wrong-chain", "the authority does not stand between certificate and root", { path })
   checkSigner(leaf, pckName, path)
   checkAlgorithms([leaf, authority], path)
-  const kinds = Object.keys(authorityNames) as PckAuthority[]
-  const authorityKind = kinds.find((kind) => hasSubject(authority, authorityNames[kind]))
+  const authorityKind = authorityKindOf(authority)
   if (authorityKind === undefined) throw wrongCertificate(path, "the issuer is neither the processor nor the platform CA")
   return { leaf, authority, authorityKind, root }
 }
@@ -90,7 +88,7 @@ function checkSigner(certificate: Certificate, commonName: string, path: string)
   const usage = keyUsage(certificate)
   if (usage?.has("digitalSignature") !== true) throw wrongCertificate(path, "the key may not sign data")
   if (usage.has("keyCertSign") || usage.has("cRLSign")) throw wrongCertificate(path, "the key may sign certificates or lists")
-  if (!hasSubject(certificate, commonName)) throw wrongCertificate(path, `the subject is not ${commonName}`)
+  if (intelCommonName(certificate) !== commonName) throw wrongCertificate(path, `the subject is not ${commonName}`)
 }
 
 /** Everything under this root is P-256. */
@@ -103,13 +101,16 @@ function checkAlgorithms(certificates: readonly Certificate[], path: string): vo
   }
 }
 
-function hasSubject(certificate: Certificate, commonName: string): boolean {
-  const expected = [[commonNameOid, commonName] as const, ...commonAttributes]
+function authorityKindOf(certificate: Certificate): PckAuthority | undefined {
+  const name = intelCommonName(certificate)
+  return (Object.keys(authorityNames) as PckAuthority[]).find((kind) => authorityNames[kind] === name)
+}
+
+/** Common name of a subject that has Intel's other attributes and none besides; undefined for others. */
+function intelCommonName(certificate: Certificate): string | undefined {
   const found = parseName(certificate.subject)
-  return (
-    found.length === expected.length &&
-    expected.every(([oid, value]) => found.some((attribute) => attribute.oid === oid && attribute.value === value))
-  )
+  const isIntel = commonAttributes.every(([oid, value]) => found.some((attribute) => attribute.oid === oid && attribute.value === value))
+  return isIntel && found.length === commonAttributes.length + 1 ? found.find(({ oid }) => oid === commonNameOid)?.value : undefined
 }
 
 function pinnedRoot(der: Uint8Array | undefined, roots: readonly DcapRoot[], path: string): DcapRoot {
@@ -126,35 +127,41 @@ function pinnedRoot(der: Uint8Array | undefined, roots: readonly DcapRoot[], pat
 export function readChain(pem: Uint8Array, count: number, path: string): readonly Uint8Array[] {
   if (pem.length > maxPemBytes) throw new MalformedError("too-large", `${pem.length} bytes, at most ${maxPemBytes} are allowed`, { path })
   const text = parseUtf8(pem, path).replace(/\0$/, "").replaceAll("\r\n", "\n").replace(/\n+/g, "\n").replace(/\n$/, "")
-  const blocks = parsePem(text, label)
+  const blocks: Uint8Array[] = []
+  let lines: string[] | undefined
+  for (const line of text.split("\n")) {
+    if (lines === undefined) {
+      if (line !== begin) throw new MalformedError("malformed", "text outside the certificates", { path })
+      lines = []
+    } else if (line === end) {
+      checkLines(lines, path)
+      blocks.push(parseBase64(lines.join(""), path))
+      lines = undefined
+    } else lines.push(line)
+  }
+  if (lines !== undefined) throw new MalformedError("truncated", "a certificate without an end", { path })
   if (blocks.length !== count) throw new MalformedError("malformed", `${blocks.length} certificates, expected ${count}`, { path })
-  if (!isCanonical(text, blocks)) throw new MalformedError("malformed", "not canonical PEM", { path })
   return blocks
 }
 
-/** Blocks may differ in their lines' length: provisioning services join them so. */
-function isCanonical(text: string, blocks: readonly Uint8Array[]): boolean {
-  let rest = `${text}\n`
-  for (const block of blocks) {
-    const form = lineLengths.map((length) => `${encodePemBlock(block, length)}\n`).find((candidate) => rest.startsWith(candidate))
-    if (form === undefined) return false
-    rest = rest.substring(form.length)
-  }
-  return rest === ""
-}
-
-function encodePemBlock(der: Uint8Array, lineLength: (typeof lineLengths)[number]): string {
-  const lines = encodeBase64(der).match(lineLength === 64 ? /.{1,64}/g : /.{1,76}/g) ?? []
-  return [`-----BEGIN ${label}-----`, ...lines, `-----END ${label}-----`].join("\n")
+/** All lines but the last are as long as the first, which has 64 or 76 characters where there is a second. */
+function checkLines(lines: readonly string[], path: string): void {
+  const length = lines.length > 1 ? (lines[0]?.length ?? 0) : (lineLengths.find((known) => known >= (lines[0]?.length ?? 0)) ?? 0)
+  const isCanonical =
+    lineLengths.some((known) => known === length) &&
+    lines.every((line, at) => (at < lines.length - 1 ? line.length === length : line.length > 0 && line.length <= length))
+  if (!isCanonical) throw new MalformedError("malformed", "not canonical PEM", { path })
 }
 
 /** PEM text of certificates, as the quoting enclave and PCS write it. */
 export function encodeChain(certificates: readonly Uint8Array[]): string {
-  return `${certificates.map((der) => encodePemBlock(der, 64)).join("\n")}\n`
+  const block = (der: Uint8Array): string => [begin, ...(encodeBase64(der).match(/.{1,64}/g) ?? []), end].join("\n")
+  return `${certificates.map(block).join("\n")}\n`
 }
 
-const lineLengths = [64, 76] as const
-const label = "CERTIFICATE"
+const lineLengths: readonly number[] = [64, 76]
+const begin = "-----BEGIN CERTIFICATE-----"
+const end = "-----END CERTIFICATE-----"
 /** Three certificates have some 3700 bytes. */
 const maxPemBytes = 16_384
 
