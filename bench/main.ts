@@ -5,6 +5,7 @@ import { benchDcap } from "./dcap.ts"
 import { benchHost } from "./host.ts"
 import { benchIma } from "./ima.ts"
 import { benchSealing } from "./sealing.ts"
+import { benchSnp } from "./snp.ts"
 import type { BenchRow } from "./row.ts"
 
 const benchmarks: Readonly<Record<string, () => Promise<readonly BenchRow[]>>> = {
@@ -12,6 +13,7 @@ const benchmarks: Readonly<Record<string, () => Promise<readonly BenchRow[]>>> =
   ima: benchIma,
   host: benchHost,
   dcap: benchDcap,
+  snp: benchSnp,
 }
 
 const json = process.argv.includes("--json")

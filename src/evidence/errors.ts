@@ -19,6 +19,7 @@ export const evidenceCodes = {
   expired: "a certificate or other endorsement is outside its time",
   revoked: "a certificate, or the security version that a platform runs at, is revoked",
   "wrong-certificate": "a certificate lacks what its role demands",
+  contradiction: "signed fields contradict each other in a way that the signer never makes",
   "wrong-identity": "the enclave or module that vouches is not the one that the vendor names",
   "no-tcb-level": "the platform's security versions reach none of the levels that the vendor lists",
   "wrong-binding": "pieces of evidence do not belong together",

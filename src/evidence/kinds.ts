@@ -14,6 +14,8 @@ export const evidenceKinds = {
   sgx: { name: "Intel SGX quote (version 3)", folder: "sgx" },
   tdx: { name: "Intel TDX quote (versions 4 and 5)", folder: "tdx" },
   ccel: { name: "CC event log of a TD", folder: "ccel" },
+  snp: { name: "AMD SEV-SNP attestation report (versions 2 to 5)", folder: "snp" },
+  "azure-vtpm": { name: "Azure confidential VM: paravisor and virtual TPM, over SEV-SNP or TDX", folder: "azure" },
   nvidia: { name: "NVIDIA GPU and NVSwitch report" },
   nitro: { name: "AWS Nitro attestation document" },
   cca: { name: "Arm CCA token" },

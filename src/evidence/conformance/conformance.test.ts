@@ -11,11 +11,11 @@ import { wordRules } from "./words.ts"
 const root = resolve(import.meta.dirname, "../../..")
 const vectors = resolve(root, process.env["PERUN_VECTORS"] ?? "../shared/vectors")
 const skip = existsSync(vectors) ? false : "skipped: no vectors"
-const judgedKinds = ["host", "tpm", "eventlog", "ima", "ek-certs", "sgx", "tdx"]
+const judgedKinds = ["host", "tpm", "eventlog", "ima", "ek-certs", "sgx", "tdx", "snp", "azure-vtpm"]
 
 test("every vector case of the judged kinds agrees, or differs for a reviewed reason", { skip }, async () => {
   const rows = await runConformance(vectors, { kinds: judgedKinds })
-  assert.ok(rows.length >= 92)
+  assert.ok(rows.length >= 108)
   assert.deepEqual(
     rows.filter((row) => row.verdict === "differs" || row.verdict === "not-judged"),
     [],
@@ -124,6 +124,33 @@ const changes: readonly (readonly [string, string, Change, string])[] = [
   ],
   ["another quoted digest", "tpm/thinkpad-ecdsa-good", { facts: (facts) => (facts["pcrDigest"] = "00".repeat(32)) }, "differs"],
   ["another reason", "tpm/windows-hello-certify-is-not-a-quote", { facts: (facts) => (facts["reason"] = "wrong-nonce") }, "differs"],
+  [
+    "another patch level in the certificate",
+    "snp/genoa-v5-oak",
+    { facts: (facts) => Object.assign(facts["certTcb"] as object, { snp: 24 }) },
+    "differs",
+  ],
+  [
+    "another check stated",
+    "snp/milan-v3-vlek-aws",
+    { facts: (facts) => Object.assign(facts["checks"] as object, { chipIdMatchesCert: true }) },
+    "differs",
+  ],
+  ["a genuine report stated as rejected", "snp/genoa-v5-oak", { facts: (facts) => (facts["expect"] = "reject") }, "differs"],
+  [
+    "a report without debug stated as one with it",
+    "snp/genoa-v5-oak",
+    { facts: (facts) => (facts["expect"] = "signature-ok-policy-reject") },
+    "differs",
+  ],
+  ["a wrong key stated as accepted", "snp/milan-vcek-bad-legacy-hwid", { facts: (facts) => (facts["expect"] = "accept") }, "differs"],
+  ["another nonce of a vTPM stated", "azure-vtpm/snp-milan-v1", { facts: (facts) => (facts["nonce"] = "00") }, "differs"],
+  [
+    "another VM configuration stated",
+    "azure-vtpm/snp-milan-v1",
+    { facts: (facts) => Object.assign(facts["vmConfiguration"] as object, { "secure-boot": false }) },
+    "differs",
+  ],
   ["a genuine TD stated as rejected", "tdx/qvl-v4-uptodate", { facts: (facts) => (facts["expect"] = "reject") }, "differs"],
   ["a rejected TD stated as accepted", "tdx/qvl-v5-no-tcb-level", { facts: (facts) => (facts["expect"] = "accept") }, "differs"],
   ["another reason to reject", "tdx/qvl-v5-no-tcb-level", { facts: (facts) => (facts["reason"] = "expired") }, "differs"],

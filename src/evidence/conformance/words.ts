@@ -1,8 +1,10 @@
+import * as azure from "./kinds/azure-vtpm.ts"
 import * as dcap from "./kinds/dcap.ts"
 import * as ekCerts from "./kinds/ek-certs.ts"
 import * as eventlog from "./kinds/eventlog.ts"
 import * as host from "./kinds/host.ts"
 import * as ima from "./kinds/ima.ts"
+import * as snp from "./kinds/snp.ts"
 import * as tpm from "./kinds/tpm.ts"
 import type { VectorCase } from "./vector.ts"
 
@@ -40,6 +42,11 @@ export const wordRules: readonly WordRule[] = [
   { kind: "ek-certs", word: "accept-if-sha1-and-oaep-allowed", judge: ekCerts.judgeOld },
   { kind: "ek-certs", word: "load", judge: ekCerts.judgeLoad },
   { kind: "ek-certs", word: "reject", judge: ekCerts.judgeReject },
+  { kind: "snp", word: "accept", judge: snp.judgeAccept },
+  { kind: "snp", word: "signature-ok-policy-reject", judge: snp.judgeDebug },
+  { kind: "snp", word: "reject", judge: snp.judgeReject },
+  { kind: "azure-vtpm", word: "accept", judge: azure.judgeAccept },
+  { kind: "azure-vtpm", word: "reject", judge: azure.judgeReject },
   { kind: "sgx", word: "accept", judge: dcap.judgeAccept },
   { kind: "sgx", word: "accept-without-collateral", judge: dcap.judgeWithoutCollateral },
   { kind: "sgx", word: "outofdate", judge: dcap.judgeOutOfDate },

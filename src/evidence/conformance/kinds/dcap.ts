@@ -134,7 +134,7 @@ function quoteOf(vector: VectorCase, kind: "sgx" | "tdx"): { readonly quote: Uin
   }
 }
 
-function collateralOf(vector: VectorCase): DcapCollateral {
+export function collateralOf(vector: VectorCase): DcapCollateral {
   const document = (name: string): DcapCollateral["tcbInfo"] => {
     const body = vector.optional(`${name}.json`)
     const issuerChain = vector.optional(`${name}_issuer_chain.pem`)

@@ -1,0 +1,29 @@
+import type { Digest } from "../../bytes/digest.ts"
+import type { SnpClaims } from "../snp/claims.ts"
+import type { TdxClaims } from "../tdx/claims.ts"
+import type { QuoteClaims } from "../tpm/claims.ts"
+import type { VmConfiguration } from "./runtime-data.ts"
+
+/** What a confidential VM of Azure proves: hardware → paravisor (HCL) → its virtual TPM → registers. Byte strings are lower-case hexadecimal. */
+export interface AzureClaims {
+  readonly kind: "azure-vtpm"
+  /** What the hardware says about the paravisor that it runs. Which paravisor that is, MEASUREMENT and identity key, or MRTD, say: a policy must name them. */
+  readonly hardware: SnpClaims | TdxClaims
+  /** The hardware lets the host debug the VM. */
+  readonly debug: boolean
+  /** The virtual TPM's quote. */
+  readonly quote: QuoteClaims
+  /** SHA-256 of the SubjectPublicKeyInfo of the virtual TPM's attestation key. */
+  readonly attestationKey: Digest
+  /** The same of its endorsement key; undefined in older reports. */
+  readonly endorsementKey: Digest | undefined
+  /** What the paravisor says about the VM: secure boot, console, devices. */
+  readonly vmConfiguration: VmConfiguration
+  /** Names in `vmConfiguration` that this program does not know. */
+  readonly unknownSettings: readonly string[]
+  /** 64 bytes that the guest asked to be included; undefined in older reports. */
+  readonly userData: string | undefined
+  readonly hclVersion: number
+  /** Forms that differ from today's and were accepted: `ak-for-encryption`: the attestation key is declared for encryption (2023). */
+  readonly quirks: readonly "ak-for-encryption"[]
+}
