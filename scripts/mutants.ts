@@ -74,7 +74,7 @@ function settingsOf(mutate: readonly string[], testFiles: readonly string[], fol
     tsconfigFile: "no-tsconfig.json",
     disableTypeChecks: "src/**/*.ts",
     concurrency: 1,
-    timeoutMS: 4000,
+    timeoutMS: 20_000,
     maxTestRunnerReuse: 200,
     warnings: { slow: false },
     allowConsoleColors: false,

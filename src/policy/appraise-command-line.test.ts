@@ -72,6 +72,9 @@ test("commandLineFindings() wants the root hash once, in the parameter that the 
   assert.deepEqual(codes(commandLine.replace("roothash", "my_root"), loader), [])
   assert.deepEqual(codes(commandLine.replace("roothash", "my-root"), loader), [bad, "unknown-boot-parameter"])
   assert.deepEqual(codes(commandLine.replace(hash, `roothash=4096,${verityRootHash}`)), [])
+  for (const count of ["x8", "0", "-8", ""]) assert.deepEqual(codes(commandLine.replace(hash, `roothash=${count},${verityRootHash}`)), [bad], count)
+  // One parameter of user space holds one hash.
+  assert.deepEqual(codes(commandLine, [...disks, { parameter: "roothash", rootHash: hexOf("other") }]), [bad])
 })
 
 test("commandLineFindings() wants the root hash of every disk", () => {
@@ -89,6 +92,8 @@ test("commandLineFindings() reads the hashes of dm-mod.create from its verity ta
   const judge = (value: string, hashes: readonly string[]): readonly string[] => codes(`${sealedParameters} dm-mod.create="${value}"`, mapped(hashes))
   assert.deepEqual(judge(table(one), [one]), [])
   assert.deepEqual(judge(table(one, " 1 panic_on_corruption"), [one]), [])
+  const large = `root-1,70657275-6e00-4000-8000-000000000001,12,ro,0 819200 verity 1 /dev/vda /dev/vdb 4096 4096 102400 102400 sha256 ${one} -`
+  assert.deepEqual(judge(large, [one]), [])
   assert.deepEqual(judge(`${table(one)};${table(two)}`, [two, one]), [])
   for (const [value, hashes] of [
     [table(one), [two]],
@@ -100,6 +105,10 @@ test("commandLineFindings() reads the hashes of dm-mod.create from its verity ta
     [table(one).replace(",ro,", ",rw,"), [one]],
     [table(one).replace("verity 1", "linear 1"), [one]],
     [`${table(one)},8 8 linear /dev/vdc 0`, [one]],
+    [`rw ${table(one)}`, [one]],
+    [table(one).replace("root,,,", "root,x,,"), [one]],
+    [table(one).replace("root,,,", "root,,x,"), [one]],
+    [table(one).replace("0 8 verity", "0 x verity"), [one]],
     [one, [one]],
   ] as const)
     assert.deepEqual(judge(value, hashes), ["verity-root-not-measured"], value)
@@ -113,7 +122,7 @@ const refused =
   "ima_hash=md5 ima_template=ima ima_template_fmt=d|n ima_canonical_fmt ima_appraise=off ima_appraise=log ima_appraise=fix evm=fix integrity_audit=1 " +
   "root=/dev/sda root=LABEL=x root=/dev/mapper/other rootfstype=nfs rw initcall_blacklist=init_ima module_blacklist=x modprobe.blacklist=x sysctl.kernel.yama.ptrace_scope=0 " +
   "tpm.suspend_pcr=1 tpm_tis.force=1 tpm_tis.interrupts=0 efi=noruntime efi=nosoftreserve efi_fake_mem=1G@0:1 acpi_rsdp=1 acpi=off acpi.ec_no_wakeup=1 memmap=1G mem=1G iomem=relaxed " +
-  "iommu=off iommu=pt iommu=soft iommu=noforce iommu=force,pt nokaslr norandmaps slub_debug=FZ init_on_alloc=0 init_on_free=0 mitigations=off mitigations=auto,off pti=off nopti nosmep " +
+  "loglevel=44 loglevel=x4 panic=x1 panic=1x panic=12345 panic=-- console=xttyS0 console=ttyS0,x console=ttyS0,9600,x initrd=a:b initrd=:a initrd=a: ima_policy=xtcb ima_policy=tcb|x iommu=off iommu=pt iommu=soft iommu=noforce iommu=force,pt nokaslr norandmaps slub_debug=FZ init_on_alloc=0 init_on_free=0 mitigations=off mitigations=auto,off pti=off nopti nosmep " +
   "nosmap nospectre_v1 nospectre_v2 vsyscall=emulate randomize_kstack_offset=0 page_alloc.shuffle=0 crashkernel=1M resume=/dev/x hibernate=x debugfs=on dyndbg=x ftrace=x trace_event=x " +
   "kprobe_event=x kgdboc=ttyS0 kgdbwait sysrq_always_enabled bootconfig earlycon=uart8250 earlyprintk=ttyS0 console=netcon0 console=ttyS0\\x loglevel=8 panic=x " +
   "perun.level=administered perun.root=1 initrd= initrd BOOT_IMAGE=a=b quiet=1 nosmt=off no-such x= = a.b=c"
@@ -128,7 +137,9 @@ test("commandLineFindings() accepts what is harmless, in its harmless forms", ()
     "console=ttyS0 console=ttyS1,115200n8 console=tty0 console=hvc0 console=null quiet loglevel=4 panic=-1 oops=panic panic_on_warn nowatchdog no_timer_check " +
     "cryptomgr.notests BOOT_IMAGE=(hd0,gpt2)/vmlinuz-6.1.0-56 initrd=initrd initrd=\\EFI\\initrd.img root=/dev/mapper/root rootfstype=erofs rootwait ro perun.level=sealed ima_policy=tcb|critical_data " +
     "ima_policy=appraise_tcb ima_hash=sha384 ima_template=ima-sig ima_appraise=enforce debugfs=off efi=disable_early_pci_dma init_on_alloc=1 init_on_free=1 iommu=force mitigations=auto,nosmt " +
-    "nohibernate nosmt nosmt=force page_alloc.shuffle=1 pti=on randomize_kstack_offset=on slab_nomerge vsyscall=none"
+    "nohibernate nosmt nosmt=force page_alloc.shuffle=1 pti=on randomize_kstack_offset=on slab_nomerge vsyscall=none " +
+    "panic=0 panic=30 panic=9999 panic=-9999 rootfstype=ext4 rootfstype=squashfs ima_hash=sha256 ima_hash=sha512 ima_template=ima-ng ima_template=ima-ngv2 ima_template=ima-sigv2 " +
+    "ima_template=ima-modsig iommu=nopt mitigations=auto pti=auto randomize_kstack_offset=1"
   for (const word of words.split(" ")) assert.deepEqual(codes(`${commandLine} ${word}`), [], word)
 })
 

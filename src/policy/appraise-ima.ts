@@ -109,7 +109,7 @@ function isInClass(name: Uint8Array, prefixes: readonly string[]): boolean {
     const bytes = encodeUtf8(prefix)
     const isFolder = prefix.endsWith("/")
     if (!isFolder && bytes.length !== name.length) return false
-    return bytes.length <= name.length && bytes.every((byte, index) => byte === name[index]) && !(isFolder && holdsDotDot(name))
+    return bytes.every((byte, index) => byte === name[index]) && !(isFolder && holdsDotDot(name))
   })
 }
 

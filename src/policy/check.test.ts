@@ -31,6 +31,26 @@ test("checkPolicy() finds nothing wrong with a right policy", () => {
   assert.deepEqual(found(policy, { time: now, references }), [])
 })
 
+/** Which role may own which kind of artifact. */
+const mayOwn = { dataset: ["data"], code: ["code"], model: ["model"], mock: ["data", "code", "model"] } as const
+for (const [kind, owning] of Object.entries(mayOwn))
+  test(`checkPolicy() lets only ${owning.join(" or ")} own a ${kind}`, () => {
+    for (const role of ["data", "code", "model", "consumer", "auditor"] as const) {
+      const trainer = { ...policy.artifacts["trainer"], kind } as const
+      const vendor = { ...policy.stakeholders["vendor"], roles: [role] }
+      const document = parsePolicyValue({
+        ...policy,
+        artifacts: { ...policy.artifacts, trainer },
+        stakeholders: { ...policy.stakeholders, vendor },
+      })
+      assert.equal(
+        !found(document).includes("wrong-role artifacts.trainer.owner"),
+        owning.some((one) => one === role),
+        role,
+      )
+    }
+  })
+
 const train = "jobs/train"
 const model = "jobs/train/outputs/model"
 const wrong: readonly (readonly [string, string, unknown, readonly string[]])[] = [
@@ -241,6 +261,8 @@ test("checkPolicy() refuses a path class that the reference does not have", () =
   const allowing = (name: string): Policy => withReferences(bootReference, imaReference, "sealed", { allow: [name] })
   assert.deepEqual(found(allowing("logs"), { references }), [])
   assert.deepEqual(found(allowing("caches"), { references }), ["unknown-name machines.gpu-host.ima.violations.allow.0"])
+  const bootOnly = referencesByDigest([bootReference])
+  assert.deepEqual(found(allowing("logs"), { references: bootOnly }), ["missing-reference machines.gpu-host.ima.reference"])
 })
 
 test("checkPolicy() refuses an input whose origins cannot sign", () => {

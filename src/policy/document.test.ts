@@ -247,6 +247,7 @@ const right: readonly (readonly [string, unknown])[] = [
   ["purpose", "Gr\u00fc\u00dfe \u4e2d"],
   ["approval", { atLeast: 2, of: ["vendor", { require: "all", of: ["clinic-a", "clinic-b"] }] }],
   ["approval", { veto: ["clinic-a"], of: { require: "all" } }],
+  ["approval", { atLeast: 256, of: Array(256).fill("vendor") }],
   ["supersedes", policyDigest(policy)],
 ]
 
@@ -271,6 +272,7 @@ test("parsePolicy() says where a nested approval is wrong", () => {
   assert.deepEqual(spoiled("approval", { atLeast: 0, of: ["vendor"] }), ["wrong-value approval.atLeast"])
   assert.deepEqual(spoiled("approval", { atLeast: 257, of: ["vendor"] }), ["too-large approval.atLeast"])
   assert.deepEqual(spoiled("approval", { atLeast: 1, of: [] }), ["wrong-value approval.of"])
+  assert.deepEqual(spoiled("approval", { atLeast: 1, of: Array(257).fill("vendor") }), ["too-large approval.of"])
   assert.deepEqual(spoiled("approval", { veto: [], of: { require: "all" } }), ["wrong-value approval.veto"])
 })
 

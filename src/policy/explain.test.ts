@@ -190,6 +190,23 @@ test("diffPolicies() says who gains and who loses sight of what", () => {
   )
 })
 
+test("diffPolicies() ranks owning over reading, and reading over reading after a vote", () => {
+  const records = { kind: "dataset", manifest: named("records-a") } as const
+  const given = diffPolicies(policy, { ...policy, artifacts: { ...policy.artifacts, "records-a": { ...records, owner: "clinic-b" } } }).sights
+  assert.deepEqual(
+    given.filter(({ thing }) => thing === "artifact records-a").map(({ party, effect }) => [party, effect]),
+    [["clinic-a", "loses"], ["clinic-b", "gains"]], // prettier-ignore
+  )
+  const model = train.outputs["model"]
+  assert.ok(model !== undefined)
+  const free = withTrain({ outputs: { model: { ...model, release: "none" as const, waive: ["clinic-a", "clinic-b", "vendor"] } } })
+  const effects = (a: Policy, b: Policy): readonly string[] =>
+    diffPolicies(a, b)
+      .sights.filter(({ party }) => party === "consortium")
+      .map(({ effect }) => effect)
+  assert.deepEqual([effects(policy, free), effects(free, policy)], [["gains"], ["loses"]])
+})
+
 test("diffPolicies() shows new and dropped things only to those who see them", () => {
   const silent = withTrain({ metrics: "none" })
   assert.deepEqual(

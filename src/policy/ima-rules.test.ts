@@ -58,6 +58,13 @@ const leftOut: readonly (readonly [string, boolean, boolean])[] = [
   ["dont_appraise fsmagic=0x01021994", true, true],
   ["audit func=BPRM_CHECK", true, true],
   ["dont_hash func=FILE_CHECK", true, true],
+  ["hash func=FILE_CHECK", true, true],
+  ["dont_audit fsmagic=0x9fa0", true, true],
+  ["#measure func=BPRM_CHECK", true, true],
+  ["measure# func=BPRM_CHECK", false, false],
+  ["dont_measure func=FILE_CHECK fsmagic=0x9fa0 fsmagic=0xef53", false, false],
+  ["dont_measure func=FILE_CHECK fsmagic=0x9fa0 uid=0", false, false],
+  ["dont_measure func=FILE_CHECK fsuuid=70657275-6e00-4000-8000-000000000001 uid=0", false, false],
   ["Measure func=BPRM_CHECK", false, false],
   ["unknown", false, false],
 ]
@@ -75,3 +82,34 @@ for (const [rule, sealed, administered] of leftOut)
           level,
         )
   })
+
+/** Linux include/uapi/linux/magic.h. */
+const ownFileSystems = {
+  procfs: 0x9fa0,
+  sysfs: 0x62656572,
+  debugfs: 0x64626720,
+  tracefs: 0x74726163,
+  tmpfs: 0x01021994,
+  ramfs: 0x858458f6,
+  devpts: 0x1cd1,
+  securityfs: 0x73636673,
+  selinuxfs: 0xf97cff8c,
+  smackfs: 0x43415d53,
+  cgroup: 0x27e0eb,
+  cgroup2: 0x63677270,
+  nsfs: 0x6e736673,
+  efivarfs: 0xde5e81e4,
+  binfmt_misc: 0x42494e4d,
+}
+
+for (const [name, magic] of Object.entries(ownFileSystems))
+  test(`imaRuleFaults() lets reading on ${name} be left out, and on no other file system`, () => {
+    const faults = (number: number): number =>
+      imaRuleFaults(`dont_measure func=FILE_CHECK fsmagic=0x${number.toString(16)}\n${imaRules}`, "administered").length
+    assert.deepEqual([faults(magic - 1), faults(magic), faults(magic + 1)], [1, 0, 1])
+  })
+
+test("imaRuleFaults() takes each form of a demanded rule", () => {
+  for (const form of ["func=FILE_CHECK mask=^MAY_READ", "func=FILE_CHECK mask=^MAY_READ euid=0", "func=FILE_CHECK"])
+    assert.deepEqual(imaRuleFaults(imaRules.replace("func=FILE_CHECK", form), "administered"), [], form)
+})

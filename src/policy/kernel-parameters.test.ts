@@ -21,6 +21,7 @@ test("parseKernelCommandLine() splits at blanks of every kind and knows bare wor
     ["e", undefined],
   ])
   assert.deepEqual(pairs(""), [])
+  assert.deepEqual(pairs("=x"), [["", "x"]])
 })
 
 test("parseKernelCommandLine() keeps quoted blanks together and takes the quotes away", () => {
@@ -30,6 +31,7 @@ test("parseKernelCommandLine() keeps quoted blanks together and takes the quotes
     ["c d", undefined],
     ["e", "f"],
   ])
+  assert.deepEqual(pairs('"a"b"c"'), [['a"b"c', undefined]])
 })
 
 test("parseKernelCommandLine() takes hyphen and underscore in a name for the same", () => {

@@ -132,6 +132,49 @@ test("parseReference() accepts open registers 1, 3 and 5, and registers above 9"
   assert.deepEqual(found({ ...open, registers: [...open.registers, { pcr: 14, events: [event] }, { pcr: 22, events: [] }] }), [])
 })
 
+test("parseReference() accepts every word that a reference may state", () => {
+  for (const secureBoot of ["any", "enabled", "disabled"]) assert.deepEqual(found({ ...bootReference, secureBoot }), [])
+  for (const startupLocality of ["any", 0, 3, 4]) assert.deepEqual(found({ ...bootReference, startupLocality }), [])
+  const facts = {
+    login: "possible",
+    tpmAccess: "others",
+    ptrace: "on",
+    swap: "on",
+    coreDumps: "on",
+    suspend: "on",
+    kexec: "on",
+    programs: "elsewhere-too",
+  }
+  for (const [fact, word] of Object.entries(facts))
+    assert.deepEqual(found({ ...bootReference, appliance: { ...Object(bootReference.appliance), [fact]: word } }), [], fact)
+  assert.deepEqual(found(imaPolicyWith({ replaceable: "yes" })), [])
+})
+
+test("parseReference() takes as many events and paths as it may have, and no more", () => {
+  const withEvents = (count: number): object =>
+    registers((register) => (register.pcr === 0 ? { pcr: 0, events: Array(count).fill(event) } : register))
+  assert.deepEqual(found(withEvents(4096)), [])
+  assert.deepEqual(found(withEvents(4097)), ["too-large registers.0.events"])
+  const withPaths = (count: number): object => ({ ...imaReference, files: { [named("x")]: Array(count).fill("/x") } })
+  assert.deepEqual(found(withPaths(65_536)), [])
+  assert.deepEqual(found(withPaths(65_537)), [`too-large files.${named("x")}`])
+})
+
+const hexDigits = (count: number): string => "0a".repeat(count / 2)
+test("parseReference() knows digests of files by algorithm and length", () => {
+  const filesOf = (digest: string): readonly string[] => found({ ...imaReference, files: { [digest]: ["/x"] } })
+  const good = [`sha256:${hexDigits(64)}`, `sha384:${hexDigits(96)}`, `sha512:${hexDigits(128)}`]
+  for (const digest of good) {
+    assert.deepEqual(filesOf(digest), [])
+    for (const bad of [`x${digest}`, `${digest}0`, `${digest}00`, digest.slice(0, -2), digest.toUpperCase(), digest.replaceAll("a", "g")])
+      assert.deepEqual(filesOf(bad), [`wrong-value files.${bad}`], bad)
+  }
+  const eventOf = (digest: string): readonly string[] =>
+    found(registers((register) => (register.pcr === 0 ? { pcr: 0, events: [{ ...event, digests: [digest] }] } : register)))
+  for (const bad of [`00${hexDigits(64)}`, `${hexDigits(64)}00`, hexDigits(64).toUpperCase()])
+    assert.deepEqual(eventOf(bad), ["wrong-value registers.0.events.0.digests.0"])
+})
+
 const wrongIma: readonly (readonly [string, object, readonly string[]])[] = [
   ["IMA rules with a NUL", imaPolicyWith({ rules: "measure\0" }), ["wrong-value imaPolicy.rules"]],
   ["IMA rules with a carriage return", imaPolicyWith({ rules: "measure\r\n" }), ["wrong-value imaPolicy.rules"]],
@@ -187,6 +230,14 @@ test("captureBootReference() states registers above 9 only where something was m
   assert.equal(captureBootReference({ ...boot, startupLocality: 4 }, { ...times, appliance: "none" }).startupLocality, 4)
 })
 
+test("captureBootReference() states registers 0 to 9 also where nothing was measured", () => {
+  const reference = captureBootReference({ ...claims.boot, events: [] }, { ...times, appliance: "none" })
+  assert.deepEqual(
+    reference.registers,
+    Array.from({ length: 10 }, (_, pcr) => ({ pcr, events: [] })),
+  )
+})
+
 test("captureBootReference() makes machine text printable", () => {
   const boot = { ...claims.boot, events: [{ ...bootEvent(0, "x"), type: "0x\u001b", description: "a\nb" }] }
   const [register] = captureBootReference(boot, { ...times, appliance: "none" }).registers
@@ -208,7 +259,8 @@ test("captureImaReference() joins paths by digest, in order, the IMA policy amon
   const { imaPolicy } = imaReference
   const reference = captureImaReference({ ...times, files, imaPolicy })
   assert.deepEqual(reference.files, { [named("same")]: ["/a", "/b"], [named("other")]: ["/c"], [named(imaPolicy.rules)]: [imaPolicy.path] })
-  assert.deepEqual(Object.keys(reference.files), Object.keys(reference.files).toSorted())
+  const backwards = captureImaReference({ ...times, files: files.toReversed(), imaPolicy })
+  for (const { files: sorted } of [reference, backwards]) assert.deepEqual(Object.keys(sorted), Object.keys(sorted).toSorted())
   assert.deepEqual([reference.buffers, reference.violationClasses, reference.imaPolicy], [{}, {}, imaPolicy])
   assert.deepEqual(found(reference), [])
   const more = captureImaReference({ ...times, files: [], imaPolicy, buffers: { x: [named("b")] }, violationClasses: { l: ["/l/"] } })

@@ -78,7 +78,7 @@ test("parseSource() refuses deep nesting of every kind without recursion", () =>
       if (text.startsWith("{") && depth === 65) continue
       assert.deepEqual(codes(text), ["too-large  1:1"], text.substring(0, 8))
     }
-  assert.deepEqual(codes("[".repeat(60) + "]".repeat(60)), [])
+  assert.deepEqual(codes("[".repeat(64) + "]".repeat(64)), [])
 })
 
 test("parseSource() reads a map of very many keys in linear time, and finds its duplicate", () => {
