@@ -201,6 +201,30 @@ test("Create and Unseal: the secret never crosses the bus in the clear", skip, a
     for (const message of [request, response]) assert.ok(!Buffer.from(message).includes(Buffer.from(secret)), command)
 })
 
+test("activate(), sealing and unsealing use sessions that are salted to a key of the TPM only", skip, async () => {
+  await using software = await startSoftwareTpm()
+  const bus = await Interposer.open(software.location)
+  const connection = new TpmConnection(bus)
+  await using tpm = HostTpm.over(connection)
+  const { ekPublic, akPublic } = await tpm.collectEndorsement()
+  const ek = parseSizedPublicArea(ekPublic)
+  const credential = makeCredential(ek, tpmName(parseSizedPublicArea(akPublic)), hash("sha256", secret), drawCredentialSeed(ek))
+  await tpm.activate(credential.credentialBlob, credential.secret)
+  await tpm.unseal(await tpm.sealToPcrs(secret, selection))
+  const kinds = bus.seen.flatMap(({ command, request }) => (command === "StartAuthSession" ? [saltedKindOf(request)] : []))
+  // One to answer and one for the endorsement key's policy; one to seal; one to load and one to unseal.
+  assert.deepEqual(kinds, ["salted hmac", "salted policy", "salted hmac", "salted hmac", "salted policy"])
+})
+
+/** header 10, two handles of 4, nonceCaller and encryptedSalt behind their sizes, then the kind. */
+function saltedKindOf(request: Uint8Array): string {
+  const reader = new ByteReader("request", request)
+  reader.bytes(18, "header and handles")
+  reader.bytes(reader.u16be("nonceCaller"), "nonceCaller")
+  const salt = reader.bytes(reader.u16be("encryptedSalt"), "encryptedSalt")
+  return `${salt.length > 0 ? "salted" : "open"} ${reader.u8("kind") === 0 ? "hmac" : "policy"}`
+}
+
 test("Create: the TPM refuses a command that was changed on its way", skip, async () => {
   await using software = await startSoftwareTpm()
   const bus = await Interposer.open(software.location)
