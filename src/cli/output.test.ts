@@ -59,10 +59,9 @@ test("a table in a pipe keeps every cell whole; with --json nothing but JSON is 
 })
 
 test("colour goes to terminals only, each stream judged by itself; NO_COLOR ends it", () => {
-  const { NO_COLOR: given, FORCE_COLOR: forced, TERM: terminal } = process.env
-  process.env["TERM"] = "xterm"
-  delete process.env["NO_COLOR"]
-  delete process.env["FORCE_COLOR"]
+  // Node looks at two dozen variables (CI, TMUX, TEAMCITY_VERSION ...): the test's world holds a terminal and nothing else.
+  const given = process.env
+  process.env = { TERM: "xterm" }
   const both = (output: Output): void => {
     output.line("fine", "good")
     output.warn("careful")
@@ -79,10 +78,6 @@ test("colour goes to terminals only, each stream judged by itself; NO_COLOR ends
     process.env["NO_COLOR"] = "1"
     assert.deepEqual(colours({ out: 80, err: 80 }), [false, false])
   } finally {
-    delete process.env["NO_COLOR"]
-    if (given !== undefined) process.env["NO_COLOR"] = given
-    if (terminal === undefined) delete process.env["TERM"]
-    else process.env["TERM"] = terminal
-    if (forced !== undefined) process.env["FORCE_COLOR"] = forced
+    process.env = given
   }
 })
