@@ -6,7 +6,24 @@ const root = fileURLToPath(new URL("..", import.meta.url))
 const steps: ReadonlyArray<readonly [name: string, command: string, args: readonly string[]]> = [
   ["types", "tsc", ["--noEmit", "-p", "."]],
   ["arrows", process.execPath, ["scripts/arrows.ts"]],
-  ["format", "prettier", ["--check", "--log-level=warn", "--no-error-on-unmatched-pattern", "src", "lab", "bench", "scripts", "examples", "*.json"]],
+  [
+    "format",
+    "prettier",
+    [
+      "--check",
+      "--cache",
+      "--cache-strategy=content",
+      "--cache-location=node_modules/.cache/prettier.json",
+      "--log-level=warn",
+      "--no-error-on-unmatched-pattern",
+      "src",
+      "lab",
+      "bench",
+      "scripts",
+      "examples",
+      "*.json",
+    ],
+  ],
   ["lint", "oxlint", ["--quiet", "--deny-warnings", "src", "lab", "bench", "scripts", "examples"]],
 ]
 
