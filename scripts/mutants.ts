@@ -20,6 +20,8 @@ const stryker = join(tools, "node_modules", "@stryker-mutator", "core", "bin", "
 /** Rooms whose files are tested from another room too. */
 const moreTests: Readonly<Record<string, readonly string[]>> = {
   "src/evidence": ["src/evidence/host/verify.test.ts"],
+  // What SGX and TDX quotes share is read and judged through them.
+  "src/evidence/dcap": ["format", "verify"].flatMap((name) => [`src/evidence/sgx/${name}.test.ts`, `src/evidence/tdx/${name}.test.ts`]),
 }
 
 if (!existsSync(stryker)) {

@@ -86,6 +86,7 @@ test("parseHostBundle() refuses other versions, missing and unknown members, dup
 })
 
 test("parseHostBundle() takes parts of the greatest size", () => {
+  assert.deepEqual([maxQuoteBytes, maxEventLogBytes, maxImaListBytes], [4096, 1_048_576, 67_108_864])
   const [quote, eventLog, list] = [maxQuoteBytes, maxEventLogBytes, maxImaListBytes].map((size) => encodeBase64(new Uint8Array(size)))
   const text = JSON.stringify({ perun: 1, tpm: { quote, signature: quote, akPublic: quote, eventLog, ima: { from: 0xffffffff, list } } })
   const parsed = parseHostBundle(text)

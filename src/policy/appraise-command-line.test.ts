@@ -72,6 +72,10 @@ test("commandLineFindings() wants the root hash once, in the parameter that the 
   assert.deepEqual(codes(commandLine.replace("roothash", "my_root"), loader), [])
   assert.deepEqual(codes(commandLine.replace("roothash", "my-root"), loader), [bad, "unknown-boot-parameter"])
   assert.deepEqual(codes(commandLine.replace(hash, `roothash=4096,${verityRootHash}`)), [])
+  // A number of blocks stands before the hash, never inside it.
+  const letter = verityRootHash.search(/[a-f]/) + 1
+  const inside = `${verityRootHash.substring(0, letter)}8,${verityRootHash.substring(letter)}`
+  assert.deepEqual(codes(commandLine.replace(verityRootHash, inside)), [bad])
   for (const count of ["x8", "0", "-8", ""]) assert.deepEqual(codes(commandLine.replace(hash, `roothash=${count},${verityRootHash}`)), [bad], count)
   // One parameter of user space holds one hash.
   assert.deepEqual(codes(commandLine, [...disks, { parameter: "roothash", rootHash: hexOf("other") }]), [bad])
@@ -148,7 +152,8 @@ test("commandLineFindings() takes the kernel's path for what it is only where GR
   assert.deepEqual(codes(`(hd0,gpt2)/vmlinuz ${commandLine}`, disks, 8), [])
   assert.deepEqual(codes(`/vmlinuz ${commandLine}`, disks, 9), ["unknown-boot-parameter"])
   assert.deepEqual(codes(`${commandLine} /vmlinuz`, disks, 8), ["unknown-boot-parameter"])
-  assert.deepEqual(codes(`vmlinuz ${commandLine}`, disks, 8), ["unknown-boot-parameter"])
+  for (const word of ["vmlinuz", "x/vmlinuz", "x(hd0)/vmlinuz"])
+    assert.deepEqual(codes(`${word} ${commandLine}`, disks, 8), ["unknown-boot-parameter"], word)
   assert.deepEqual(codes(`/vmlinuz=1 ${commandLine}`, disks, 8), ["unknown-boot-parameter"])
 })
 

@@ -530,6 +530,9 @@ test("appraise() judges the IMA policy at both levels", () => {
 test("appraise() wants the whole list at a claim", () => {
   const tail = { entries: claims.ima.entries.filter(({ index }) => index > 0), firstIndex: 1 }
   refuses(withIma(tail), ["ima-list-incomplete"])
+  // Without boot_aggregate both are said: nothing before this evidence stands for it.
+  const { bootAggregate: _gone, ...rest } = withIma(tail).ima
+  refuses({ ...claims, ima: rest }, ["ima-list-incomplete", "ima-boot-aggregate-missing"])
   refuses(withIma({ certifiedCount: 4 }), ["ima-list-incomplete"])
 })
 

@@ -152,6 +152,7 @@ const wrong: readonly (readonly [string, unknown, string?])[] = [
   ["stakeholders/vendor/keys/0", "ssh-ed25519 AAAA comment"],
   ["stakeholders/vendor/keys/0", " ssh-ed25519 AAAA"],
   ["stakeholders/vendor/keys/0", `ssh-ed25519 ${"A".repeat(8192)}`, "too-large"],
+  ["stakeholders/vendor/keys/0", `ssh-ed25519 ${"A".repeat(8181)}`, "too-large"],
   ["manager/insecureUnattested/key", "sha256:00"],
   ["artifacts/trainer/kind", "tool"],
   ["artifacts/trainer/manifest", "sha256:00"],
@@ -291,6 +292,17 @@ test("parsePolicy() refuses levels without a verifier by name, and does not comp
     ],
   )
   assert.ok((problems[0]?.line ?? 0) > 1)
+})
+
+test("parsePolicy() hides the complaints about an unsupported machine by its place, whatever the machine is called", () => {
+  assert.deepEqual(spoiled("machines", { "level-one": { level: "enclave" } }), ["level-unsupported machines.level-one.level"])
+})
+
+test("parsePolicy() keeps other complaints beside a mark", () => {
+  const text = stringify({ ...policy, study: "FILL-IN", purpose: 5 })
+  const problems = problemsOf(() => parsePolicy(encodeUtf8(text), "yaml"))
+  assert.ok(problems.some(({ field }) => field === "study"))
+  assert.ok(problems.some(({ code, field }) => code === "wrong-type" && field === "purpose"))
 })
 
 test("parsePolicy() keeps complaints about a machine whose name begins like that of an unsupported one", () => {

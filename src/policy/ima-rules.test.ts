@@ -46,6 +46,7 @@ const leftOut: readonly (readonly [string, boolean, boolean])[] = [
   ["dont_measure func=FILE_CHECK fsmagic=0xef53", false, false],
   ["dont_measure func=FILE_CHECK fsmagic=", false, false],
   ["dont_measure func=FILE_CHECK", false, false],
+  ["dont_measure func=FILE_CHECK xsmagic=0x9fa0", false, false],
   ["dont_measure fsmagic=0x01021994", false, false],
   ["dont_measure func=BPRM_CHECK fsmagic=0x01021994", false, false],
   ["dont_measure func=FILE_CHECK func=BPRM_CHECK fsmagic=0x01021994", false, false],

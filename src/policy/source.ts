@@ -46,7 +46,7 @@ class TreeReader {
 
   read(json: JsonValue | undefined): Source {
     const tree = this.#compose()
-    const value = tree === undefined ? null : this.#node(tree, [], 0)
+    const value = tree === undefined ? null : this.#node(tree, [])
     // Where JSON stands, the strict parser has judged it and the tree's own opinion of it does not count.
     const problems = json === undefined ? this.#problems : []
     return { value: json ?? value, problems, locate: (path) => this.#locate(path) }
@@ -74,7 +74,7 @@ class TreeReader {
     return document.contents
   }
 
-  #node(node: ParsedNode, path: readonly string[], depth: number): JsonValue {
+  #node(node: ParsedNode, path: readonly string[]): JsonValue {
     const offset = node.range[0]
     if (!this.#places.has(placeKey(path))) this.#places.set(placeKey(path), offset)
     if (isAlias(node)) {
@@ -83,13 +83,13 @@ class TreeReader {
     }
     if (node.anchor !== undefined) this.#problem("malformed", path, offset, "anchors are not allowed", "remove the anchor")
     if (node.tag !== undefined) this.#problem("malformed", path, offset, "tags are not allowed", "remove the tag")
-    if (isMap(node)) return this.#map(node.items, path, depth)
-    if (isSeq(node)) return node.items.map((item, index) => this.#node(item, [...path, String(index)], depth + 1))
+    if (isMap(node)) return this.#map(node.items, path)
+    if (isSeq(node)) return node.items.map((item, index) => this.#node(item, [...path, String(index)]))
     if (isScalar(node)) return this.#scalar(node.value, node.source, path, offset)
     return null
   }
 
-  #map(pairs: readonly { readonly key: ParsedNode; readonly value: ParsedNode | null }[], path: readonly string[], depth: number): JsonValue {
+  #map(pairs: readonly { readonly key: ParsedNode; readonly value: ParsedNode | null }[], path: readonly string[]): JsonValue {
     const result: Record<string, JsonValue> = Object.create(null) as Record<string, JsonValue>
     for (const { key, value } of pairs) {
       const offset = key.range[0]
@@ -110,7 +110,7 @@ class TreeReader {
       if (key.anchor !== undefined || key.tag !== undefined)
         this.#problem("malformed", inner, offset, "anchors and tags are not allowed", "remove it")
       this.#places.set(placeKey(inner), offset)
-      result[text] = value === null ? null : this.#node(value, inner, depth + 1)
+      result[text] = value === null ? null : this.#node(value, inner)
     }
     return { ...result }
   }

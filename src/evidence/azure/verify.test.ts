@@ -60,6 +60,7 @@ function refuses(code: string, evidence: AzureEvidence, change: Partial<AzureExp
 
 test("verifyAzureVtpm() proves hardware, paravisor and quote, and states the rest", () => {
   const { claims } = verifyAzureVtpm(good, expectation)
+  assert.equal(claims.kind, "azure-vtpm")
   assert.equal(claims.hardware.kind, "snp")
   assert.equal(claims.debug, false)
   assert.equal(claims.quote.keyName, undefined)
@@ -239,6 +240,7 @@ test("parseHclReport() takes zeros behind the report, and nothing else", () => {
   const changed = Uint8Array.from(good.hclReport)
   changed[changed.length - 1] = 1
   assert.throws(() => parseHclReport(changed), { code: "malformed", path: "HCL_REPORT.padding" })
+  assert.equal(parseHclReport(hclReport({ hcl: { paddingBytes: 8192 } })).paddingBytes, 8192)
   assert.throws(() => parseHclReport(hclReport({ hcl: { paddingBytes: 8193 } })), { code: "too-large" })
 })
 
@@ -293,9 +295,20 @@ const runtimeCases: readonly (readonly [what: string, options: Partial<RuntimeDa
   ["two uses", { jwk: { key_ops: ["sign", "encrypt"] } }, "malformed"],
   ["a short modulus", { jwk: { n: "AQAB" } }, "malformed"],
   ["a modulus of 2047 bits", { jwk: { n: Buffer.from(new Uint8Array(256).fill(0x7f)).toString("base64url") } }, "malformed"],
+  ["a modulus of 257 bytes", { jwk: { n: Buffer.from(new Uint8Array(257).fill(0x80)).toString("base64url") } }, "malformed"],
+  ["a modulus of 255 bytes", { jwk: { n: Buffer.from(new Uint8Array(255).fill(0x80)).toString("base64url") } }, "malformed"],
   ["a padded modulus", { jwk: { n: `${"A".repeat(342)}==` } }, "malformed"],
   ["short user data", { userData: "00".repeat(63) }, "malformed"],
   ["user data that are not hexadecimal", { userData: "zz".repeat(64) }, "malformed"],
+  ["user data that begin otherwise", { userData: `z${"0".repeat(127)}` }, "malformed"],
+  ["user data that end otherwise", { userData: `${"0".repeat(127)}z` }, "malformed"],
+  ["a time before all times", { vmConfiguration: { "current-time": -1 } }, "malformed"],
+  ["a long thumbprint", { vmConfiguration: { "root-cert-thumbprint": "x".repeat(1025) } }, "malformed"],
+  ["a long version", { vmConfiguration: { "tpm-version": "x".repeat(65) } }, "malformed"],
+  ["a long sealing policy", { vmConfiguration: { "hardware-sealing-policy": "x".repeat(65) } }, "malformed"],
+  ["a long hash", { vmConfiguration: { "key-release-context-hash": "x".repeat(1025) } }, "malformed"],
+  ["a long provisioner", { vmConfiguration: { "vmgs-provisioner": { a: "x".repeat(1025) } } }, "malformed"],
+  ["a long identifier", { vmConfiguration: { vmUniqueId: "x".repeat(1025) } }, "malformed"],
   ["secure boot as text", { vmConfiguration: { "secure-boot": "true" } }, "malformed"],
   ["no configuration", { document: { "vm-configuration": undefined } }, "malformed"],
 ]
@@ -316,6 +329,27 @@ test("parseRuntimeData() refuses duplicate keys, a doubled attestation key and t
   refused(text.replace('"secure-boot":true', '"secure-boot":true,"secure-boot":false'), "duplicate")
   refused(text.replace("HCLEkPub", "HCLAkPub"), "malformed")
   refused(`${text} x`, "malformed")
+})
+
+test("parseRuntimeData() takes every setting that is known, a key of exactly 2048 bits, and 8 KiB", () => {
+  const vmConfiguration = {
+    "current-time": 1_750_000_000,
+    "root-cert-thumbprint": "",
+    "tpm-version": "2.0",
+    "hardware-sealing-policy": "none",
+    "key-release-context-hash": "x",
+    "vmgs-provisioner": { a: "b" },
+  }
+  const smallest = new Uint8Array(256)
+  smallest.set([0x80])
+  const jwk = { n: Buffer.from(smallest).toString("base64url"), key_ops: ["encrypt"] }
+  const { attestationKey: key, vmConfiguration: found } = parseRuntimeData(makeRuntimeData({ attestationKey, vmConfiguration, jwk }))
+  assert.deepEqual(key, { modulus: smallest, keyOps: "encrypt" })
+  assert.deepEqual(unknownSettings(found), [])
+  const text = new TextDecoder().decode(makeRuntimeData({ attestationKey }))
+  const padded = (length: number): unknown => parseRuntimeData(new TextEncoder().encode(text.padEnd(length, " ")))
+  padded(8192)
+  assert.throws(() => padded(8193), { code: "too-large" })
 })
 
 testFuzz("parseRuntimeData()", [makeRuntimeData({ attestationKey, endorsementKey })], parseRuntimeData, 3000)
@@ -344,11 +378,13 @@ test("parseThimEndorsements() gives endorsements that verify, and whose stated p
 test("parseThimEndorsements() refuses other forms", () => {
   const refused = (change: object, code: string): void => assert.throws(() => parseThimEndorsements(JSON.stringify({ ...thim, ...change })), { code })
   refused({ extra: 1 }, "unknown-field")
-  refused({ tcbm: "DB1800000000000" }, "malformed")
+  for (const tcbm of ["DB1800000000000", "DB180000000000030", "xDB18000000000003", "DB18000000000003\n"]) refused({ tcbm }, "malformed")
   refused({ tcbm: undefined }, "malformed")
   refused({ vcekCert: "" }, "malformed")
   refused({ vcekCert: thim.certificateChain }, "malformed")
-  assert.throws(() => parseThimEndorsements("x".repeat(40_000)), { code: "too-large" })
+  const padded = (length: number): unknown => parseThimEndorsements(JSON.stringify(thim).padEnd(length, " "))
+  padded(32_768)
+  assert.throws(() => padded(32_769), { code: "too-large" })
   assertRefuses(() => parseThimEndorsements(JSON.stringify({ ...thim, certificateChain: thim.certificateChain.replace("M", "!") })), "broken base64")
 })
 
@@ -362,5 +398,6 @@ test("fetchThimEndorsements() asks the metadata service, and refuses other answe
     }
   assert.equal((await fetchThimEndorsements(transport(200))).intermediates.length, 2)
   assert.deepEqual(asked, [thimAddress])
+  assert.equal(thimAddress, "http://169.254.169.254/metadata/THIM/amd/certification")
   await assert.rejects(fetchThimEndorsements(transport(429)), { code: "unavailable" })
 })

@@ -135,16 +135,103 @@ const refusals: readonly (readonly [what: string, code: string, events: readonly
   ["a partition table that does not hash", "log-mismatch", boot.map((event) => (event.type === "EV_EFI_GPT_EVENT" ? { ...event, hashed: encodeUtf8("x") } : event))],
   ["a type that may not stand there", "log-order", behind({ pcr: 3, type: "EV_EFI_BOOT_SERVICES_APPLICATION", data: encodeUtf8("x") }, isSeparator(2))],
   ["a loader's event in RTMR0", "log-order", behind({ pcr: 1, type: "EV_IPL", data: encodeUtf8("x") }, isSeparator(1))],
+  ["a Secure Boot authority in RTMR1", "log-order", behind({ pcr: 2, type: "EV_EFI_VARIABLE_AUTHORITY", data: encodeUtf8("x") }, isSeparator(2))],
+  ["a Secure Boot authority in RTMR2", "log-order", behind({ pcr: 3, type: "EV_EFI_VARIABLE_AUTHORITY", data: encodeUtf8("x") }, isSeparator(2))],
   ["an unknown type", "log-order", behind({ pcr: 2, type: 0x99, data: encodeUtf8("x") }, isSeparator(2))],
   ["no ExitBootServices", "log-incomplete", without(exitInvocation, exitSuccess)],
   ["an event behind ExitBootServices", "log-order", [...boot, { pcr: 3, type: "EV_IPL", data: encodeUtf8("late") }]],
   ["SecureBoot twice", "log-order", behind(secureBoot, (event) => event === secureBoot)],
   ["SecureBoot behind the separator", "log-order", behind(secureBoot, isSeparator(1)).filter((event, at) => event !== secureBoot || at > 3)],
   ["no SecureBoot", "log-incomplete", without(secureBoot)],
+  ["a SecureBoot of another vendor", "log-incomplete", boot.map((event) => (event === secureBoot ? { ...event, data: variableData("image-security", "SecureBoot", Uint8Array.of(1)) } : event))],
+  ["SecureBoot under another type", "log-incomplete", boot.map((event) => (event === secureBoot ? { ...event, type: "EV_EFI_VARIABLE_BOOT" } : event))],
+  ["ExitBootServices in RTMR2 only", "log-incomplete", boot.map((event) => (event === exitSuccess ? { pcr: 3, type: "EV_IPL", data: exitSuccess.data } : event))],
+  ["the error separator's digest under another type", "log-mismatch", behind({ pcr: 1, type: "EV_PLATFORM_CONFIG_FLAGS", data: Uint8Array.of(1, 0, 0, 0) }, isSeparator(1))],
+  ["a good separator's digest under a boot variable", "log-mismatch", behind({ pcr: 1, type: "EV_EFI_VARIABLE_BOOT", data: new Uint8Array(4) }, isSeparator(1))],
+  ["td-shim's configuration in RTMR2", "log-order", behind({ pcr: 3, type: "EV_PLATFORM_CONFIG_FLAGS", data: encodeUtf8("x") }, isSeparator(2))],
   ["a SecureBoot that is neither", "log-mismatch", boot.map((event) => (event === secureBoot ? variable("SecureBoot", Uint8Array.of(2), "EV_EFI_VARIABLE_DRIVER_CONFIG", 1) : event))],
 ] // prettier-ignore
 
 for (const [what, code, events] of refusals) test(`verifyCcel() refuses ${what}`, () => assertRefuses(() => verify(events), what, code))
+
+const hashedTypes: readonly (readonly [type: EventInput["type"], register: number])[] = [
+  ["EV_ACTION", 1],
+  ["EV_EFI_VARIABLE_BOOT", 1],
+  ["EV_EFI_VARIABLE_BOOT2", 1],
+  ["EV_S_CRTM_VERSION", 1],
+  ["EV_EFI_GPT_EVENT2", 2],
+]
+for (const [type, pcr] of hashedTypes)
+  test(`verifyCcel() refuses data of ${type} that does not hash`, () => {
+    const event = { pcr, type, data: encodeUtf8("said") }
+    verify(behind(event, isSeparator(pcr)))
+    assertRefuses(() => verify(behind({ ...event, hashed: encodeUtf8("measured") }, isSeparator(pcr))), `${type}`, "log-mismatch")
+  })
+
+test("verifyCcel() takes the types of every PCR that a register stands for", () => {
+  const types: readonly (readonly [register: number, type: EventInput["type"]])[] = [
+    [1, "EV_POST_CODE"],
+    [1, "EV_CPU_MICROCODE"],
+    [1, "EV_EFI_SPDM_DEVICE_POLICY"],
+    [2, "EV_NONHOST_CODE"],
+    [2, "EV_EFI_SPDM_FIRMWARE_CONFIG"],
+    [2, "EV_OMIT_BOOT_DEVICE_EVENTS"],
+    [2, "EV_IPL_PARTITION_DATA"],
+    [2, "EV_PLATFORM_CONFIG_FLAGS"],
+    [3, "EV_IPL"],
+    [3, "EV_EVENT_TAG"],
+    [3, "EV_COMPACT_HASH"],
+    [3, "EV_SEPARATOR"],
+  ]
+  // The same register, so that each type is judged in each.
+  for (const [pcr, type] of types) {
+    const place = (event: EventInput): boolean => (pcr === 3 ? event.type === "EV_IPL" : isSeparator(pcr)(event))
+    assert.equal(
+      verify(boot.flatMap((event) => (place(event) ? [{ pcr, type, data: encodeUtf8("x") }, event] : [event]))).events[1]?.rtmr,
+      0,
+      `${type}`,
+    )
+  }
+})
+
+test("verifyCcel() reads SecureBoot where its digest stands behind name and value, whatever stands beside it", () => {
+  const as = (event: EventInput): CcelClaims["secureBoot"] => verify(boot.map((known) => (known === secureBoot ? event : known))).secureBoot
+  assert.equal(as({ ...secureBoot, data: variableData("global", "SecureBoot", Uint8Array.of(0)) }), "disabled")
+  // Firmware measures a variable that does not exist as one without bytes.
+  assert.equal(as({ ...secureBoot, data: variableData("global", "SecureBoot", new Uint8Array(0)) }), "unknown")
+  const authority: EventInput = { pcr: 1, type: "EV_EFI_VARIABLE_AUTHORITY", data: variableData("image-security", "db", encodeUtf8("signer")) }
+  const others: readonly EventInput[] = [
+    authority,
+    { pcr: 1, type: "EV_EFI_VARIABLE_DRIVER_CONFIG", data: variableData("shim", "SecureBoot", Uint8Array.of(0)) },
+    { pcr: 1, type: "EV_EFI_VARIABLE_DRIVER_CONFIG", data: variableData("global", "Other", Uint8Array.of(0)) },
+    { pcr: 1, type: "EV_EFI_VARIABLE_DRIVER_CONFIG", data: encodeUtf8("no variable") },
+    { pcr: 2, type: "EV_EFI_VARIABLE_DRIVER_CONFIG", data: secureBoot.data },
+  ]
+  for (const event of others) assert.equal(verify(behind(event, isSeparator(1))).secureBoot, "enabled")
+  // A boot order of two entries may have the bytes of the error separator.
+  const order = Uint8Array.of(1, 0, 0, 0)
+  verify(behind({ pcr: 1, type: "EV_EFI_VARIABLE_BOOT", data: variableData("global", "BootOrder", order), hashed: order }, isSeparator(1)))
+  // Registers are extended independently of each other: RTMR1's separator says nothing of RTMR0.
+  assert.equal(verify([separator(2), ...boot.filter((event) => !isSeparator(2)(event))]).secureBoot, "enabled")
+})
+
+test("verifyCcel() takes command lines and tags from the register of loaders only", () => {
+  const text = "/other quiet"
+  const claims = verify(boot.flatMap((event) => (isSeparator(2)(event) ? [event, { pcr: 2, type: "EV_IPL", data: encodeUtf8(text) }, { ...tag("load-options", encodeUtf8(text)), pcr: 2 }, { ...tag("initrd", encodeUtf8(text)), pcr: 2 }] : [event]))) // prettier-ignore
+  const { commandLines, loadOptions, initrds } = verify(boot)
+  assert.deepEqual([claims.commandLines, claims.loadOptions, claims.initrds], [commandLines, loadOptions, initrds])
+  const line = (hashed: string): readonly string[] =>
+    verify(
+      boot.map((event) =>
+        event.hashed === undefined || encodeUtf8("/vmlinuz quiet").length !== event.hashed.length
+          ? event
+          : { ...event, data: encodeUtf8(`kernel_cmdline: ${hashed}\0`), hashed: encodeUtf8(hashed) },
+      ),
+    ).commandLines
+  assert.deepEqual(line("/vmlinuz quiet\0\0"), ["/vmlinuz quiet"])
+  assert.deepEqual(line("(hd0,1)/vmlinuz \0 quiet"), ["(hd0,1)/vmlinuz \0 quiet"])
+  assert.deepEqual(line("echo /vmlinuz"), [])
+})
 
 test("verifyCcel() accepts firmware faults that are named, shows them, and no others", () => {
   const moved = boot.map((event) => (isSeparator(2)(event) ? separator(1) : event))
@@ -155,11 +242,14 @@ test("verifyCcel() accepts firmware faults that are named, shows them, and no ot
   assert.deepEqual([silent.secureBoot, silent.quirks], ["unknown", ["secure-boot-variables-missing"]])
   assert.deepEqual(verify(boot, ["separator-in-rtmr0", "no-exit-boot-services"]).quirks, [])
   assertRefuses(() => verify(behind(separator(1), isSeparator(1)), ["separator-in-rtmr0"]), "three separators", "log-order")
+  assertRefuses(() => verify([exitSuccess, ...without(exitSuccess)], ["no-exit-boot-services"]), "everything behind ExitBootServices", "log-order")
 })
 
 test("parseCcel() refuses other registers and logs without SHA-384", () => {
   for (const register of [0, 5, 0xffffffff]) assertRefuses(() => parseCcel(log([{ pcr: register, type: "EV_IPL", data: encodeUtf8("x") }])), `register ${register}`, "log-order") // prettier-ignore
   assertRefuses(() => parseCcel(makeLog(boot, ["sha256"])), "SHA-256 only", "log-incomplete")
+  assertRefuses(() => parseCcel(makeLog([], ["sha256"])), "SHA-256 only, no events", "log-incomplete")
+  assert.deepEqual(parseCcel(makeLog(boot, ["sha256", "sha384"])), parseCcel(log(boot)))
   const lacking = makeLog([{ pcr: 1, type: "EV_IPL", data: encodeUtf8("x"), without: ["sha384"] }], ["sha256", "sha384"])
   assertRefuses(() => parseCcel(lacking), "an event without SHA-384", "log-incomplete")
 })
@@ -202,7 +292,13 @@ test("parseDstackLog() refuses other forms", () => {
     ["malformed", { imr: 4 }],
     ["malformed", { imr: -1 }],
     ["malformed", { imr: "3" }],
+    ["malformed", { imr: 1.5 }],
     ["malformed", { event_type: 2 ** 32 }],
+    ["malformed", { event_type: -1 }],
+    ["malformed", { event_type: 0.5 }],
+    ["malformed", { event_type: "1" }],
+    ["malformed", { event: 1 }],
+    ["malformed", { event_payload: 1 }],
     ["malformed", { digest: "00" }],
     ["malformed", { digest: 0 }],
     ["malformed", { event_payload: "0" }],
@@ -210,5 +306,13 @@ test("parseDstackLog() refuses other forms", () => {
   ]
   for (const [code, change] of changes) assertRefuses(() => parseDstackLog(JSON.stringify([dstackEvent("a", "", change)])), JSON.stringify(change), code) // prettier-ignore
   assertRefuses(() => parseDstackLog("{}"), "no list", "malformed")
-  assertRefuses(() => parseDstackLog("[1]"), "no object", "malformed")
+  for (const item of ["1", "null", '"x"', "[]", "[1]"]) assertRefuses(() => parseDstackLog(`[${item}]`), `item ${item}`, "malformed")
+  assertRefuses(() => parseDstackLog(`[{"more":[[1]]}]`), "four levels", "unknown-field")
+  assertRefuses(() => parseDstackLog(`[{"more":[[[1]]]}]`), "five levels", "too-large")
+  assertRefuses(() => parseDstackLog(`[${"1,".repeat(65_535)}1]`), "65536 records", "malformed")
+  assertRefuses(() => parseDstackLog(`[${"1,".repeat(65_536)}1]`), "65537 records", "too-large")
+  assertRefuses(() => parseDstackLog(`[]${" ".repeat(8 * 1024 * 1024)}`), "8 MiB", "too-large")
+  const types = [0, 0xffffffff].map((type) => dstackEvent("a", "", { event_type: type }))
+  assert.deepEqual(parseDstackLog(JSON.stringify(types)).records.map(({ type }) => type), [0, 0xffffffff]) // prettier-ignore
+  assert.equal(parseDstackLog("[]").trailingBytes, 0)
 })

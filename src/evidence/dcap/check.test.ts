@@ -94,6 +94,7 @@ test("checkDcap() gives the claims of a good SGX platform", () => {
     tcbEvaluationDataNumber: 19,
   })
   assert.deepEqual(claims.collateral.rootCrl, { thisUpdate: labTime - 10 * day, nextUpdate: labTime + 20 * day })
+  assert.deepEqual(claims.collateral.pckCrl, { thisUpdate: labTime - 10 * day, nextUpdate: labTime + 20 * day })
   assert.equal(claims.validFrom, labTime - 9 * day)
   assert.equal(claims.validUntil, labTime + 20 * day)
 })
@@ -101,8 +102,44 @@ test("checkDcap() gives the claims of a good SGX platform", () => {
 test("checkDcap() gives the claims of a processor CA, whose platforms have no instance and configuration", () => {
   const { platform } = sgx({ authority: { authorityKind: "processor" } })
   assert.equal(platform.authority, "processor")
-  assert.equal(platform.platformInstanceId, undefined)
-  assert.equal(platform.configuration, undefined)
+  assert.deepEqual([Object.hasOwn(platform, "platformInstanceId"), Object.hasOwn(platform, "configuration")], [false, false])
+})
+
+test("checkDcap() gives the SGX type of the certificate", () => {
+  const types = [0, 1, 2].map((sgxType) => sgx({ authority: { platform: { sgxType } } }).platform.sgxType)
+  assert.deepEqual(types, ["standard", "scalable", "scalable-with-integrity"])
+  assert.equal(sgx({ authority: { platform: { pceSvn: 65_535 } } }).platform.pceSvn, 65_535)
+})
+
+test("checkDcap() gives the time in which everything that was used is valid", () => {
+  const early = labTime + 5 * day
+  const late = labTime - 5 * day
+  const before: Partial<LabCertificate> = { notAfter: early }
+  const behind: Partial<LabCertificate> = { notBefore: late }
+  const text = (time: number): string => new Date(time).toISOString().replace(".000Z", "Z")
+  const changes: readonly (readonly [what: string, until: AuthorityKnobs, from: AuthorityKnobs])[] = [
+    ["PCK certificate", { pck: (good) => ({ ...good, ...before }) }, { pck: (good) => ({ ...good, ...behind }) }],
+    ["authority", { authority: (good) => ({ ...good, ...before }) }, { authority: (good) => ({ ...good, ...behind }) }],
+    ["root", { root: (good) => ({ ...good, ...before }) }, { root: (good) => ({ ...good, ...behind }) }],
+    ["signing certificate", { tcbSigning: (good) => ({ ...good, ...before }) }, { tcbSigning: (good) => ({ ...good, ...behind }) }],
+    ["root CRL", { rootCrl: (good) => ({ ...good, nextUpdate: early }) }, { rootCrl: (good) => ({ ...good, thisUpdate: late }) }],
+    ["PCK CRL", { pckCrl: (good) => ({ ...good, nextUpdate: early }) }, { pckCrl: (good) => ({ ...good, thisUpdate: late }) }],
+    ["TCB info", { sgxTcbInfo: (good) => ({ ...good, nextUpdate: text(early) }) }, { sgxTcbInfo: (good) => ({ ...good, issueDate: text(late) }) }],
+    ["QE identity", { qeIdentity: (good) => ({ ...good, nextUpdate: text(early) }) }, { qeIdentity: (good) => ({ ...good, issueDate: text(late) }) }],
+  ]
+  for (const [what, until, from] of changes) {
+    assert.equal(sgx({ authority: until }).validUntil, early, what)
+    assert.equal(sgx({ authority: until, time: early }).validUntil, early, what)
+    assert.equal(sgx({ authority: from }).validFrom, late, what)
+    assert.equal(sgx({ authority: from, time: late }).validFrom, late, what)
+  }
+  // Without lists and documents, the certificates alone say it.
+  const alone = sgx({ collateral: () => ({}) })
+  assert.deepEqual([alone.validFrom, alone.validUntil], [labTime - 1000 * day, labTime + 2000 * day])
+})
+
+test("checkDcap() takes Intel's name in any order of its attributes", () => {
+  assert.equal(sgx({ authority: { pck: (good) => ({ ...good, subject: good.subject.toReversed() }) } }).tcb.status, "UpToDate")
 })
 
 test("checkDcap() says what was not checked, and gives no merged status without TCB info and identity", () => {
@@ -202,6 +239,7 @@ test("checkDcap() evaluates TCB info of version 2 and a QE identity of version 1
   const claims = sgx({ authority: { sgxTcbInfo: info2, qeIdentity: identity1(8) } })
   assert.equal(claims.tcb.status, "SWHardeningNeeded")
   assert.equal(claims.tcb.tcbEvaluationDataNumber, 18)
+  assert.deepEqual(claims.collateral.qeIdentity, { version: 1, issueDate: labTime - 9 * day, nextUpdate: labTime + 21 * day })
   assert.equal(sgx({ authority: { sgxTcbInfo: info2, qeIdentity: identity1(9) } }).tcb.status, "OutOfDate")
   assertRefuses(() => tdx({ authority: { tdxTcbInfo: info2 } }), "version 2 for TDX", "unknown-field")
 })
@@ -237,6 +275,7 @@ const refusals: readonly (readonly [what: string, code: string, change: Change])
   ["an authority of another name", "wrong-certificate", { authority: { authority: (good) => ({ ...good, subject: intelName("Intel SGX PCK CA") }), pck: (good) => ({ ...good, issuer: intelName("Intel SGX PCK CA") }), pckCrl: (good) => ({ ...good, issuer: intelName("Intel SGX PCK CA") }) } }],
   ["a PCK certificate of another name", "wrong-certificate", { authority: { pck: (good) => ({ ...good, subject: intelName("Intel SGX Certificate") }) } }],
   ["a PCK certificate of another organization", "wrong-certificate", { authority: { pck: (good) => ({ ...good, subject: good.subject.map(([oid, value]) => [oid, oid === "2.5.4.10" ? "Inter" : value]) }) } }],
+  ["a PCK certificate whose name attributes have each other's values", "wrong-certificate", { authority: { pck: (good) => ({ ...good, subject: good.subject.map(([oid, value]) => [oid === "2.5.4.10" ? "2.5.4.7" : oid === "2.5.4.7" ? "2.5.4.10" : oid, value]) }) } }],
   ["a PCK certificate with one more name attribute", "wrong-certificate", { authority: { pck: (good) => ({ ...good, subject: [...good.subject, ["2.5.4.11", "Unit"]] }) } }],
   ["a PCK certificate that is an authority", "wrong-certificate", { authority: { pck: (good) => withExtension(good, extensionIds.basicConstraints, basicConstraintsExtension(true)) } }],
   ["a PCK certificate without basic constraints", "wrong-certificate", { authority: { pck: (good) => withExtension(good, extensionIds.basicConstraints, undefined) } }],
@@ -269,6 +308,7 @@ const refusals: readonly (readonly [what: string, code: string, change: Change])
   ["a short FMSPC", "malformed", replaceRow("4", derElement(tags.octetString, new Uint8Array(5)))],
   ["a PCEID that is a number", "malformed", replaceRow("3", encodeInteger(0))],
   ["an unknown SGX type", "malformed", replaceRow("5", derElement(tags.enumerated, Uint8Array.of(3)))],
+  ["an SGX type of two bytes", "malformed", replaceRow("5", derElement(tags.enumerated, Uint8Array.of(1, 0)))],
   ["an unknown configuration", "unknown-field", replaceRow("7", encodeSgxRows([[`${sgxOid}.7.4`, derElement(tags.boolean, Uint8Array.of(0xff))]]))],
   ["a missing component", "malformed", tcbOf((rows) => rows.filter(([oid]) => oid !== `${sgxOid}.2.16`))],
   ["a missing PCESVN", "malformed", tcbOf((rows) => rows.filter(([oid]) => oid !== `${sgxOid}.2.17`))],

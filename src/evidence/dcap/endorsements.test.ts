@@ -66,5 +66,10 @@ test("fetchDcapCollateral() fails plainly where an object does not come, comes w
   }
   await assert.rejects(fetchDcapCollateral(query, transport((_, good) => ({ ...good, header: () => null }))), { code: "unavailable" }) // prettier-ignore
   await assert.rejects(fetchDcapCollateral(query, transport((_, good) => ({ ...good, header: () => "%zz" }))), { code: "unavailable" }) // prettier-ignore
-  await assert.rejects(fetchDcapCollateral({ ...query, fmspc: "B0C06F000000" }, transport()), TypeError)
+  for (const fmspc of ["B0C06F000000", "b0c06f00000", "0b0c06f000000", "b0c06f000000&x", "x?b0c06f000000"])
+    await assert.rejects(fetchDcapCollateral({ ...query, fmspc }, transport()), TypeError)
+  const whole = transport((_, good) => ({ ...good, body: new Uint8Array(262_144) }))
+  assert.equal((await fetchDcapCollateral(query, whole)).tcbInfo?.document.length, 262_144)
+  const largest = transport((url, good) => ({ ...good, body: new Uint8Array(/crl|\.der/.test(url) ? 4_194_304 : 1) }))
+  assert.equal((await fetchDcapCollateral(query, largest)).rootCrl?.length, 4_194_304)
 })

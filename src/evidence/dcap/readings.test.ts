@@ -24,6 +24,16 @@ test("DcapReadings reads equal bytes once, by kind, and forgets the oldest", () 
   assert.notEqual(readings.read("a", Uint8Array.of(1), parse), first)
 })
 
+test("DcapReadings keeps 256 records", () => {
+  const readings = new DcapReadings()
+  const parse = (bytes: Uint8Array): { readonly first: number | undefined } => ({ first: bytes[0] })
+  const kept = Array.from({ length: 256 }, (_, at) => readings.read("a", Uint8Array.of(at), parse))
+  for (const [at, record] of kept.entries()) assert.equal(readings.read("a", Uint8Array.of(at), parse), record)
+  readings.read("b", Uint8Array.of(0), parse)
+  for (const [at, record] of kept.entries()) if (at > 0) assert.equal(readings.read("a", Uint8Array.of(at), parse), record)
+  assert.notEqual(readings.read("a", Uint8Array.of(0), parse), kept[0])
+})
+
 test("checkDcap() checks signatures, dates and lists anew, whatever was read before", () => {
   const keys = makeLabKeys()
   const authority = makeLabAuthority({ keys })

@@ -26,8 +26,16 @@ export const intelSgxRoot: { readonly file: string; readonly name: string; reado
  * @throws {Error} `internal: …` when the file was changed
  */
 export function loadIntelSgxRoot(): DcapRoot {
+  return pinnedIntelRoot(readFileSync(join(import.meta.dirname, "roots", intelSgxRoot.file), "utf8"))
+}
+
+/**
+ * The root from its file's text.
+ * @throws {Error} `internal: …` where that is not exactly the pinned certificate
+ */
+export function pinnedIntelRoot(pem: string): DcapRoot {
   const { file, name, fingerprint } = intelSgxRoot
-  const [certificate, ...more] = parsePemCertificates(readFileSync(join(import.meta.dirname, "roots", file), "utf8"))
+  const [certificate, ...more] = parsePemCertificates(pem)
   if (certificate === undefined || more.length > 0 || certificateFingerprint(certificate) !== fingerprint)
     throw new Error(`internal: pinned root ${file} is not the certificate ${fingerprint}`)
   return { certificate, kind: "vendor", name }

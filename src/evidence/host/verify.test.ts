@@ -56,6 +56,12 @@ test("verifyHost() joins quote, boot log and IMA list, and recomputes every regi
   assert.ok(ima.bootAggregate !== undefined)
 })
 
+test("verifyHost() takes every register of a PC's TPM into the quote's digest, the last one too", () => {
+  const pcrs = [...hostPcrs.pcrs, 23]
+  const { quote } = verifyHost(new LabMachine().quote(extraData, { pcrs }), { ...expectation, requiredPcrs: { bank: "sha256", pcrs } }).claims
+  assert.equal(quote.pcrs.get("sha256")?.get(23), "00".repeat(32))
+})
+
 test("verifyHost() without an identity says so by leaving it out", () => {
   assert.equal("identity" in verifyHost(new LabMachine().quote(extraData), expectation).claims, false)
 })

@@ -140,6 +140,8 @@ const halfInodes: readonly EntryInput[] = [
   evmFields("", none, none, [u32(0), none, new Uint8Array(2)]),
   evmFields("", none, none, [u32(0), u32(0), none]),
   evmFields("", none, none, [none, none, new Uint8Array(2)]),
+  evmFields("", none, none, [none, u32(0), none]),
+  evmFields("", none, none, [u32(0), none, none]),
   evmFields("a", u32(0), none, [none, none, none]),
 ]
 test("readImaEntry() refuses an inode of which something is missing", () => {

@@ -111,12 +111,17 @@ test("checkPrehashed() refuses an RSA value without its leading zero byte", () =
   }
 })
 
-test("checkPrehashed() takes RSA keys of up to 8192 bits", () => {
+test("checkPrehashed() takes RSA keys of 2048 to 8192 bits", () => {
   const keyOf = (bits: number): KeyObject =>
     createPublicKey({
       key: { kty: "RSA", e: "AQAB", n: encodeBase64Url(new Uint8Array(Math.ceil(bits / 8)).fill(bits % 8 === 0 ? 0xff : 1)) },
       format: "jwk",
     })
+  assert.equal(checkPrehashed(keyOf(2048), "sha256", hash("sha256", content), new Uint8Array(256)), "wrong")
+  // The highest of its 2047 bits is not the first of its byte.
+  const n = Buffer.from(new Uint8Array(256).fill(0x7f)).toString("base64url")
+  const small = createPublicKey({ key: { kty: "RSA", e: "AQAB", n }, format: "jwk" })
+  assert.equal(checkPrehashed(small, "sha256", hash("sha256", content), new Uint8Array(256)), "unfit-key")
   assert.equal(checkPrehashed(keyOf(8192), "sha256", hash("sha256", content), new Uint8Array(1024)), "wrong")
   assert.equal(checkPrehashed(keyOf(8193), "sha256", hash("sha256", content), new Uint8Array(1025)), "unfit-key")
 })

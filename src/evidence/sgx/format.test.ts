@@ -34,6 +34,19 @@ const refusals: readonly (readonly [what: string, at: number, bytes: readonly nu
 for (const [what, at, bytes, code] of refusals)
   test(`parseSgxQuote() refuses ${what}`, () => assertRefuses(() => parseSgxQuote(patched(at, ...bytes)), what, code))
 
+test("parseSgxQuote() refuses a quote of more than 64 KiB before it reads one", () => {
+  assertRefuses(() => parseSgxQuote(new Uint8Array(65_537)), "64 KiB and one", "too-large")
+  assertRefuses(() => parseSgxQuote(new Uint8Array(65_536)), "64 KiB", "unsupported")
+})
+
+test("parseSgxQuote() bounds authentication and certification data", () => {
+  const made = (authentication: number, certification: number): unknown =>
+    parseSgxQuote(makeSgxQuote(authority, reportData, { qeAuthenticationData: new Uint8Array(authentication), certification: () => ({ type: 1, data: new Uint8Array(certification) }) })) // prettier-ignore
+  made(1024, 16_384)
+  assertRefuses(() => made(1025, 0), "authentication data", "too-large")
+  assertRefuses(() => made(0, 16_385), "certification data", "too-large")
+})
+
 test("parseSgxQuote() refuses every reserved byte that is not zero", () => {
   for (const [start, length] of [
     [20, 12],

@@ -5,6 +5,7 @@ import { AmdAuthority } from "../../../lab/devices/amd-authority.ts"
 import { SnpDevice } from "../../../lab/devices/amd-snp.ts"
 import { encodeUtf8, parseHex } from "../../bytes/text.ts"
 import { ByteWriter } from "../../bytes/writer.ts"
+import { parseRevocationList } from "../../pki/crl.ts"
 import { testParserLaws } from "../testing/parser-laws.ts"
 import { parseSnpCertTable } from "./cert-table.ts"
 
@@ -35,13 +36,14 @@ function tableOf(entries: readonly (readonly [guid: string, bytes: Uint8Array])[
 
 const vcek = device.endorsements().signer.der
 const vlek = device.endorsements("vlek").signer.der
+const crl = authority.revocationList()
 const full = tableOf([
   [guids.vcek, vcek],
   [guids.ask, authority.ask],
   [guids.vlek, vlek],
   [guids.other, Uint8Array.of(1, 2)],
   [guids.ark, authority.ark],
-  [guids.crl, authority.revocationList()],
+  [guids.crl, crl],
 ])
 
 test("parseSnpCertTable() gives every entry by its kind, and names those it does not know", () => {
@@ -49,7 +51,7 @@ test("parseSnpCertTable() gives every entry by its kind, and names those it does
   assert.deepEqual(table.signers.vcek?.der, vcek)
   assert.deepEqual(table.signers.vlek?.der, vlek)
   assert.deepEqual(table.intermediates.map(({ der }) => der), [authority.ask, authority.ark]) // prettier-ignore
-  assert.equal(table.revocationLists.length, 1)
+  assert.deepEqual(table.revocationLists, [parseRevocationList(crl)])
   assert.deepEqual(table.unknown, [guids.other])
 })
 
@@ -68,6 +70,7 @@ test("parseSnpCertTable() refuses doubled entries, ranges outside the table, and
   const many = (count: number): Uint8Array => tableOf(Array.from({ length: count }, (_, place) => [`ff${place.toString(16).padStart(2, "0")}${"00".repeat(14)}`, new Uint8Array(0)] as const)) // prettier-ignore
   assert.equal(parseSnpCertTable(many(16)).unknown.length, 16)
   assert.throws(() => parseSnpCertTable(many(17)), { code: "too-large" })
+  parseSnpCertTable(new Uint8Array(65_536))
   assert.throws(() => parseSnpCertTable(new Uint8Array(65_537)), { code: "too-large" })
 })
 

@@ -6,7 +6,7 @@ import { SnpDevice } from "../../../lab/devices/amd-snp.ts"
 import { UnavailableError } from "../../bytes/error.ts"
 import { encodeHex, encodeUtf8 } from "../../bytes/text.ts"
 import type { Transport, TransportResponse } from "../dcap/endorsements.ts"
-import { fetchSnpEndorsements, kdsAddresses } from "./endorsements.ts"
+import { fetchBytes, fetchSnpEndorsements, kdsAddresses } from "./endorsements.ts"
 import { parseSnpReport } from "./format.ts"
 import type { SnpProduct } from "./products.ts"
 
@@ -114,4 +114,5 @@ test("fetchSnpEndorsements() refuses other answers than 200, and large ones", as
     fetchSnpEndorsements(report, "Milan", async () => answer(new Uint8Array(65_537))),
     { code: "unavailable" },
   )
+  assert.equal((await fetchBytes("address", async () => answer(new Uint8Array(65_536)))).length, 65_536)
 })

@@ -16,16 +16,19 @@ export interface SnpRoot {
   readonly name: string
 }
 
-/**
- * AMD's root keys (ARK) that are pinned in this program, by fingerprint of the whole certificate. Origin: the test vectors that name their public source; each
- * stands there in the chains of several independent sources. Compare with https://kdsintf.amd.com/vcek/v1/{product}/cert_chain before relying on one.
- */
-export const amdRootTable: readonly {
+/** A row of the table of pinned roots. */
+export interface AmdRoot {
   readonly product: SnpProduct
   readonly file: string
   readonly fingerprint: Digest
   readonly origin: string
-}[] = [
+}
+
+/**
+ * AMD's root keys (ARK) that are pinned in this program, by fingerprint of the whole certificate. Origin: the test vectors that name their public source; each
+ * stands there in the chains of several independent sources. Compare with https://kdsintf.amd.com/vcek/v1/{product}/cert_chain before relying on one.
+ */
+export const amdRootTable: readonly AmdRoot[] = [
   {
     product: "Milan",
     file: "ark-milan.pem",
@@ -51,12 +54,18 @@ export const amdRootTable: readonly {
  * @throws {Error} `internal: …` when a file was changed
  */
 export function loadAmdRoots(): readonly SnpRoot[] {
-  return amdRootTable.map(({ product, file, fingerprint }) => {
-    const [certificate, ...more] = parsePemCertificates(readFileSync(join(import.meta.dirname, "roots", file), "utf8"))
-    if (certificate === undefined || more.length > 0 || certificateFingerprint(certificate) !== fingerprint)
-      throw new Error(`internal: pinned root ${file} is not the certificate ${fingerprint}`)
-    return { certificate, product, kind: "vendor", name: `AMD ARK-${product}` }
-  })
+  return amdRootTable.map((row) => pinnedAmdRoot(row, readFileSync(join(import.meta.dirname, "roots", row.file), "utf8")))
+}
+
+/**
+ * The root of a row, from its file's text.
+ * @throws {Error} `internal: …` where that is not exactly the pinned certificate
+ */
+export function pinnedAmdRoot({ product, file, fingerprint }: AmdRoot, pem: string): SnpRoot {
+  const [certificate, ...more] = parsePemCertificates(pem)
+  if (certificate === undefined || more.length > 0 || certificateFingerprint(certificate) !== fingerprint)
+    throw new Error(`internal: pinned root ${file} is not the certificate ${fingerprint}`)
+  return { certificate, product, kind: "vendor", name: `AMD ARK-${product}` }
 }
 
 /** Makes a laboratory root of a certificate that an operator or a policy names. */

@@ -1,5 +1,7 @@
 import assert from "node:assert/strict"
 import { X509Certificate, generateKeyPairSync } from "node:crypto"
+import { readFileSync } from "node:fs"
+import { join } from "node:path"
 import { test } from "node:test"
 import { AmdAuthority, amdName, caExtensions, derByte, makeCertificate, makeRsaKey, serials } from "../../../lab/devices/amd-authority.ts"
 import type { AuthorityKnobs, EndorsementKeyOptions, KeyPair, Name } from "../../../lab/devices/amd-authority.ts"
@@ -13,7 +15,7 @@ import { Genuine } from "../genuine.ts"
 import { assertRefuses, testBitFlips, testFuzz, testTruncations } from "../testing/parser-laws.ts"
 import { amdExtensionIds } from "./endorsements.ts"
 import type { SnpEndorsements } from "./endorsements.ts"
-import { loadAmdRoots } from "./roots.ts"
+import { amdRootTable, loadAmdRoots, pinnedAmdRoot } from "./roots.ts"
 import type { SnpClaims } from "./claims.ts"
 import { snpProductNames } from "./products.ts"
 import { verifySnpReport } from "./verify.ts"
@@ -123,6 +125,21 @@ test("verifySnpReport() gives no identity block, author key or migration agent w
   assert.deepEqual([claims.idKeyDigest, claims.authorKeyDigest, claims.migrationAgent], [undefined, undefined, undefined])
   assert.deepEqual(verify(reportOf(milan, { version: 3 }), vcek).mitigations, undefined)
   assert.deepEqual(verify(reportOf(milan, { version: 2 }), vcek).cpu, undefined)
+})
+
+test("verifySnpReport() takes a migration agent's identifier for what it is, unless all of it is 0xff", () => {
+  const reportIdMa = new Uint8Array(32).fill(0xff)
+  reportIdMa[31] = 0
+  assert.equal(verify(reportOf(milan, { reportIdMa }), vcek).migrationAgent, `${"ff".repeat(31)}00`)
+})
+
+test("verifySnpReport() reads patch levels from 0 to 255", () => {
+  for (const snp of [0, 127, 128, 255]) {
+    const tcb = { ...milan.tcb, snp }
+    const version = milan.encodeTcb(tcb)
+    const report = reportOf(milan, { reportedTcb: version, committedTcb: version, currentTcb: version, launchTcb: version })
+    assert.equal(verify(report, milan.endorsements("vcek", { tcb })).tcb.reported.snp, snp)
+  }
 })
 
 test("verifySnpReport() compares the report data exactly, and states them where the caller judges them", () => {
@@ -328,6 +345,10 @@ test("verifySnpReport() judges the dates of every certificate", () => {
 const otherNames: readonly (readonly [string, Name])[] = [
   ["another common name", amdName("SEV-VCEX")],
   ["another organisation", amdName("SEV-VCEK").map(([oid, value]) => [oid, oid === "2.5.4.10" ? "Advanced Micro Device" : value])],
+  [
+    "values of each other's attributes",
+    amdName("SEV-VCEK").map(([oid, value]) => [oid === "2.5.4.7" ? "2.5.4.10" : oid === "2.5.4.10" ? "2.5.4.7" : oid, value]),
+  ],
   ["an attribute left out", amdName("SEV-VCEK").filter(([oid]) => oid !== "2.5.4.11")],
   ["an attribute twice", [...amdName("SEV-VCEK"), ["2.5.4.11", "Engineering"]]],
   ["another attribute", [...amdName("SEV-VCEK"), ["2.5.4.5", "1"]]],
@@ -410,6 +431,9 @@ const wrongExtensions: readonly (readonly [what: string, code: string, knobs: Pa
   ...[4, 5, 6, 7].map((number) => [`reserved patch level ${number}`, "wrong-certificate", { replace: { [level(number)]: derByte(1) } }] as const),
   ["a patch level not in shortest form", "malformed", { replace: { [level(1)]: derElement(tags.integer, Uint8Array.of(0, 4)) } }],
   ["a negative patch level", "malformed", { replace: { [level(1)]: derElement(tags.integer, Uint8Array.of(0x84)) } }],
+  ["a patch level of three bytes", "malformed", { replace: { [level(1)]: derElement(tags.integer, Uint8Array.of(0, 0x80, 0)) } }],
+  ["a patch level of 384", "malformed", { replace: { [level(1)]: derElement(tags.integer, Uint8Array.of(1, 0x80)) } }],
+  ["a patch level without a byte", "malformed", { replace: { [level(1)]: derElement(tags.integer, new Uint8Array(0)) } }],
   ["a patch level of two bytes", "malformed", { replace: { [level(1)]: derElement(tags.integer, Uint8Array.of(1, 4)) } }],
   ["a patch level with bytes behind", "trailing-bytes", { replace: { [level(1)]: Uint8Array.of(2, 1, 4, 0) } }],
 ]
@@ -486,4 +510,13 @@ test("the pinned roots are AMD's, self-signed, one a product, and not of a labor
   }
   refuses("wrong-chain", good, vcek, { roots: loadAmdRoots().filter(({ product }) => product !== "Milan") })
   refuses("wrong-signature", good, vcek, { roots: loadAmdRoots() })
+})
+
+test("pinnedAmdRoot() refuses another certificate than the pinned one, several, and none", () => {
+  const [milan, genoa] = amdRootTable
+  assert.ok(milan !== undefined && genoa !== undefined)
+  const [text, other] = [milan, genoa].map(({ file }) => readFileSync(join(import.meta.dirname, "roots", file), "utf8"))
+  assert.ok(text !== undefined && other !== undefined)
+  assert.equal(pinnedAmdRoot(milan, text).name, "AMD ARK-Milan")
+  for (const wrong of [other, `${text}\n${text}`, `${text}\n${other}`]) assert.throws(() => pinnedAmdRoot(milan, wrong), { message: /^internal: / })
 })

@@ -3,7 +3,7 @@ import { test } from "node:test"
 import { makeLabAuthority, makeLabKeys } from "../../../lab/devices/dcap/authority.ts"
 import { makeTdxQuote } from "../../../lab/devices/dcap/device.ts"
 import { assertRefuses, testParserLaws } from "../testing/parser-laws.ts"
-import { encodeTdxQuote, parseTdxQuote } from "./format.ts"
+import { encodeTdxQuote, encodeTdxSignedPart, parseTdxQuote } from "./format.ts"
 
 const authority = makeLabAuthority({ keys: makeLabKeys() })
 const reportData = Uint8Array.from({ length: 64 }, (_, at) => at)
@@ -21,7 +21,8 @@ test("parseTdxQuote() counts zero bytes behind the quote and refuses others", ()
   assert.deepEqual(encodeTdxQuote(parseTdxQuote(padded)), padded)
   for (const tail of [[1], [0, 0, 1], [0xff], [1, 0, 0]])
     assertRefuses(() => parseTdxQuote(Uint8Array.from([...quote4, ...tail])), `tail ${tail.join()}`, "trailing-bytes")
-  assertRefuses(() => parseTdxQuote(new Uint8Array(65_537)), "64 KiB", "too-large")
+  assertRefuses(() => parseTdxQuote(new Uint8Array(65_537)), "64 KiB and one", "too-large")
+  assertRefuses(() => parseTdxQuote(new Uint8Array(65_536)), "64 KiB", "unsupported")
 })
 
 function patched(quote: Uint8Array, at: number, ...bytes: readonly number[]): Uint8Array {
@@ -52,6 +53,29 @@ const refusals: readonly (readonly [what: string, quote: Uint8Array, at: number,
 ]
 for (const [what, quote, at, bytes, code] of refusals)
   test(`parseTdxQuote() refuses ${what}`, () => assertRefuses(() => parseTdxQuote(patched(quote, at, ...bytes)), what, code))
+
+test("parseTdxQuote() refuses bytes behind the certification data, inside the wrapper and behind it", () => {
+  const size = (at: number): number => new DataView(quote4.buffer, quote4.byteOffset).getUint32(at, true)
+  const signatureSize = 48 + 584
+  /** One byte more at the end, which the sizes at these places count. */
+  const longer = (...places: readonly number[]): Uint8Array => {
+    const bytes = Uint8Array.from([...quote4, 0])
+    for (const at of places) new DataView(bytes.buffer).setUint32(at, size(at) + 1, true)
+    return bytes
+  }
+  assert.equal(parseTdxQuote(longer()).trailingBytes, 1)
+  assertRefuses(() => parseTdxQuote(longer(signatureSize)), "behind the wrapper", "trailing-bytes")
+  assertRefuses(() => parseTdxQuote(longer(signatureSize, wrapper + 2)), "inside the wrapper", "trailing-bytes")
+})
+
+test("the body of version 5 has the type and size of the specification", () => {
+  assert.deepEqual([...quote5.subarray(48, 54)], [2, 0, 0x48, 2, 0, 0])
+  assert.deepEqual([...quote15.subarray(48, 54)], [3, 0, 0x88, 2, 0, 0])
+  assert.equal(quote5.length, quote4.length + 6)
+  assert.equal(quote15.length, quote5.length + 64)
+  const { header, report } = parseTdxQuote(quote15)
+  assert.deepEqual(encodeTdxSignedPart(header, report), quote15.slice(0, 48 + 6 + 648))
+})
 
 test("parseTdxQuote() reads each field where it stands", () => {
   const { header, report } = parseTdxQuote(quote15)

@@ -126,6 +126,7 @@ test("parsePcrSelections() refuses doubled banks, unknown banks, other bitmap si
   assert.throws(() => parsePcrSelections(parseHex("00000001" + "000603010000")), { code: "unsupported" })
   assert.throws(() => parsePcrSelections(parseHex("00000001" + "000b0401000000")), { code: "malformed" })
   assert.throws(() => parsePcrSelections(parseHex("00000001" + "000b020100")), { code: "malformed" })
+  assert.throws(() => parsePcrSelections(new ByteWriter().u32be(16).take()), { code: "truncated" })
   assert.throws(() => parsePcrSelections(new ByteWriter().u32be(17).take()), { code: "too-large" })
 })
 

@@ -168,6 +168,39 @@ test("collectEndorsement() uses the vendor's template and nonce", skip, async ()
   assert.deepEqual(area.unique, key)
 })
 
+test("collectEndorsement() puts the vendor's nonce into the point of a curve too, and refuses one that does not fit", skip, async () => {
+  const profile = endorsementProfiles.find(({ name }) => name === "L-2")
+  assert.ok(profile?.template.type === "ecc" && profile.nonceIndex !== undefined)
+  for (const length of [32, 33]) {
+    await using software = await startSoftwareTpm()
+    await using connection = await TpmConnection.open(software.location)
+    const key = await endorsementKeyBytes(connection, encodePublicArea({ ...profile.template, x: nonce, y: new Uint8Array(32) }))
+    await writeNv(connection, profile.certificateIndex, key)
+    await writeNv(connection, profile.nonceIndex, concatBytes(nonce, new Uint8Array(length - 32)))
+    await using tpm = HostTpm.over(connection)
+    if (length > 32) await assert.rejects(tpm.collectEndorsement(), withCode("unsupported"))
+    else {
+      const area = parseSizedPublicArea((await tpm.collectEndorsement()).ekPublic)
+      assert.ok(area.type === "ecc")
+      assert.deepEqual(concatBytes(area.x, area.y), key)
+    }
+  }
+})
+
+test("collectEndorsement() takes seven on-die intermediates, of all indexes that are for them, and no more", skip, async () => {
+  await using software = await startSoftwareTpm()
+  const profile = endorsementProfiles.find(({ name }) => name === "L-2")
+  assert.ok(profile !== undefined)
+  await using connection = await TpmConnection.open(software.location)
+  await writeNv(connection, profile.certificateIndex, await endorsementKeyBytes(connection, encodePublicArea(profile.template)))
+  const indexes = [0x01c00100, 0x01c00101, 0x01c00102, 0x01c00103, 0x01c00104, 0x01c00105, 0x01c001ff]
+  for (const index of indexes) await writeNv(connection, index, encodeUtf8(index.toString(16)))
+  await using tpm = HostTpm.over(connection)
+  assert.equal((await tpm.collectEndorsement()).ekCertificates.length, 1 + 7)
+  await writeNv(connection, 0x01c00106, encodeUtf8("one more"))
+  await assert.rejects(tpm.collectEndorsement(), withCode("unsupported"))
+})
+
 test("collectEndorsement() passes over certificates of keys that the TPM does not have, and adds on-die intermediates", skip, async () => {
   await using software = await startSoftwareTpm()
   const [first, second] = endorsementProfiles
@@ -259,6 +292,8 @@ test("unseal() refuses what another TPM sealed, and changed bytes", skip, async 
   await using other = await HostTpm.open(otherSoftware.location)
   const sealed = await tpm.sealToPcrs(nonce, selection)
   await assert.rejects(other.unseal(sealed), withCode("wrong-credential"))
+  const parentName = sealed.parentName.map((byte, at) => (at === 5 ? byte ^ 1 : byte))
+  await assert.rejects(tpm.unseal({ ...sealed, parentName }), withCode("wrong-credential"))
   const privateBytes = Uint8Array.from(sealed.privateBytes)
   privateBytes[60] = (privateBytes[60] ?? 0) ^ 1
   await assert.rejects(tpm.unseal({ ...sealed, privateBytes }), withCode("wrong-credential"))
