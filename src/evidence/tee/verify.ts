@@ -1,0 +1,59 @@
+import { parseCcel } from "../ccel/format.ts"
+import { verifyCcel } from "../ccel/verify.ts"
+import type { CcelQuirk } from "../ccel/verify.ts"
+import type { CcelClaims } from "../ccel/claims.ts"
+import type { DcapReadings } from "../dcap/readings.ts"
+import { EvidenceError } from "../errors.ts"
+import type { Genuine } from "../genuine.ts"
+import type { ExpectedReportData } from "../report-data.ts"
+import type { SgxClaims } from "../sgx/claims.ts"
+import { verifySgxQuote } from "../sgx/verify.ts"
+import type { SnpClaims } from "../snp/claims.ts"
+import { verifySnpReport } from "../snp/verify.ts"
+import type { TdxClaims } from "../tdx/claims.ts"
+import { verifyTdxQuote } from "../tdx/verify.ts"
+import type { TeeEvidence } from "./format.ts"
+import type { TeeRoots } from "./roots.ts"
+
+export interface TeeExpectation {
+  readonly reportData: ExpectedReportData
+  readonly roots: TeeRoots
+  /** Milliseconds since 1970 at which everything must be valid. */
+  readonly time: number
+  /** Faults of a TD's firmware that a policy accepts by name. */
+  readonly ccelQuirks: readonly CcelQuirk[]
+  readonly readings?: DcapReadings
+}
+
+/** What one TEE proved. `log` where the CC event log came with the quote: it explains the registers of this very quote. */
+export type GenuineTee =
+  | { readonly kind: "sgx"; readonly tee: Genuine<SgxClaims> }
+  | { readonly kind: "tdx"; readonly tee: Genuine<TdxClaims>; readonly log?: Genuine<CcelClaims> }
+  | { readonly kind: "snp"; readonly tee: Genuine<SnpClaims> }
+
+/**
+ * Verifies evidence of whichever TEE with what vouches for it. Missing collateral is a claim (`dcap.missingCollateral`); a report of SEV-SNP without its certificates is not
+ * genuine, for nothing then says whose key signed it.
+ * @throws {MalformedError} form
+ * @throws {EvidenceError} as verifySgxQuote, verifyTdxQuote, verifyCcel and verifySnpReport; `missing-piece`
+ */
+export function verifyTee(evidence: TeeEvidence, { reportData, roots, time, ccelQuirks, readings }: TeeExpectation): GenuineTee {
+  const dcap = { reportData, roots: roots.dcap, time, ...(readings === undefined ? {} : { readings }) }
+  switch (evidence.kind) {
+    case "sgx":
+      return { kind: "sgx", tee: verifySgxQuote({ quote: evidence.quote, collateral: evidence.collateral ?? {} }, dcap) }
+    case "tdx": {
+      const tee = verifyTdxQuote({ quote: evidence.quote, collateral: evidence.collateral ?? {} }, dcap)
+      if (evidence.eventLog === undefined) return { kind: "tdx", tee }
+      return { kind: "tdx", tee, log: verifyCcel(parseCcel(evidence.eventLog), { rtmrs: tee.claims.rtmrs, quirks: ccelQuirks }) }
+    }
+    case "snp": {
+      if (evidence.endorsements === undefined)
+        throw new EvidenceError("missing-piece", "no certificate of the key that signed the report", { path: "evidence.endorsements" })
+      return {
+        kind: "snp",
+        tee: verifySnpReport({ report: evidence.report, endorsements: evidence.endorsements }, { reportData, roots: roots.snp, time }),
+      }
+    }
+  }
+}
