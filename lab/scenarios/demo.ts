@@ -1,6 +1,6 @@
 import { mkdir, readdir, rm, writeFile } from "node:fs/promises"
 import { join, resolve } from "node:path"
-import { insecureLaboratory, unattestedManager } from "../../src/cli/connect.ts"
+import { insecureLaboratory } from "../../src/cli/connect.ts"
 import { UsageError } from "../../src/cli/exit.ts"
 import type { Cell, Output } from "../../src/cli/output.ts"
 import { policyDigest } from "../../src/policy/document.ts"
@@ -15,7 +15,8 @@ import { labCa, manufactureTpm } from "../machine/tpm.ts"
 import { imageReferences } from "../reference/image-references.ts"
 import { prepareAttacks } from "./attacks.ts"
 import { agree, allParties, followRun, makeParties, type Parties, releaseModel, sealAll, tamperedProgram, writePolicy } from "./demo-study.ts"
-import { startNewManager } from "./manager-process.ts"
+import { type ManagerProcess, startNewManager } from "./manager-process.ts"
+import type { Party } from "./party.ts"
 import { type ImageReferences, labMachine, trainingPolicy } from "./policies.ts"
 import { firstRefusal, tryMachine } from "./watch-machines.ts"
 
@@ -34,7 +35,8 @@ export interface DemoResult {
   readonly seconds: number
   readonly refused: readonly { readonly attack: string; readonly code: string; readonly found: string; readonly expected: string }[]
   readonly releases: readonly DemoRelease[]
-  readonly manager: typeof unattestedManager
+  /** How the manager proved itself to every party, before anything was sent to it. */
+  readonly manager: { readonly tee: string; readonly label: typeof insecureLaboratory }
   readonly laboratory: typeof insecureLaboratory
   /** Records that the training read, by input, as the agent counted them. */
   readonly rowsPerInput: Readonly<Record<string, number>>
@@ -63,8 +65,7 @@ export async function runDemo({ output, signal, ...options }: DemoOptions): Prom
   const started = performance.now()
   const folder = resolve(options.folder)
   await prepareFolder(folder)
-  output.line(`${insecureLaboratory}: emulated machines with software TPMs.`, "warn")
-  output.line(`${unattestedManager}: the manager proves nothing about itself; its operator could read what is deposited there.`, "warn")
+  output.line(`${insecureLaboratory}: emulated machines with software TPMs, and a laboratory's TDX device for the manager.`, "warn")
 
   output.heading("1  Images and reference values")
   const images = await buildImages(output)
@@ -73,6 +74,7 @@ export async function runDemo({ output, signal, ...options }: DemoOptions): Prom
   const ca = await labCa()
   await using manager = await startNewManager(join(folder, "manager"), [ca.rootDer])
   output.line(`${manager.url}, process ${manager.pid}, ${manager.key}`)
+  showDemands(manager, output)
 
   output.heading("3  Four parties seal what is theirs")
   const parties = await makeParties(folder, manager)
@@ -141,19 +143,20 @@ export async function runDemo({ output, signal, ...options }: DemoOptions): Prom
   )
   output.line()
   output.table(["what", "where"], whereRows(folder, parties))
+  const proof = managerProof(clinicA)
   for (const party of allParties(parties)) party.leave()
 
   const seconds = Math.round((performance.now() - started) / 100) / 10
   const ok = accuracy >= wantedAccuracy && refused.length === 3
   output.line()
   output.line(
-    `accuracy ${accuracy.toFixed(3)} on the consortium's patients, ${refused.length} machines refused, ${seconds} s. ${insecureLaboratory}. ${unattestedManager}.`,
+    `accuracy ${accuracy.toFixed(3)} on the consortium's patients, ${refused.length} machines refused, ${seconds} s. ${insecureLaboratory}.`,
     ok ? "good" : "bad",
   )
   return {
     ...{ ok, accuracy, seconds, releases, rowsPerInput, folder },
     refused: refused.map(({ attack, code, found, expected }) => ({ attack, code, found, expected })),
-    manager: unattestedManager,
+    manager: proof,
     laboratory: insecureLaboratory,
   }
 }
@@ -196,6 +199,31 @@ async function prepareFolder(folder: string): Promise<void> {
   }
   await mkdir(folder, { recursive: true })
   await writeFile(join(folder, marker), "made by perun demo; replaced by the next one\n")
+}
+
+/** What every party's connection demands of the manager before it sends anything. */
+function showDemands({ requirement }: ManagerProcess, output: Output): void {
+  const rows = requirement.accept.flatMap((alternative): readonly (readonly Cell[])[] =>
+    "tdx" in alternative
+      ? [
+          ["MRTD", "the Node binary of this checkout", shortHex(alternative.tdx.mrTd)],
+          ["RTMR1", "the program's files", shortHex(alternative.tdx.rtmrs[1])],
+          ["RTMR2", "the lock file of its packages", shortHex(alternative.tdx.rtmrs[2])],
+          ["root", `the laboratory's: ${insecureLaboratory}`, shortDigests(alternative.tdx.laboratoryRoots.join(" "))],
+        ]
+      : [],
+  )
+  output.table(["the manager must prove", "which is", "value"], rows)
+}
+
+function shortHex(values: "any" | readonly string[]): string {
+  return values === "any" ? values : values.map((value) => `${value.substring(0, 16)}…`).join(" or ")
+}
+
+function managerProof({ connection }: Party): DemoResult["manager"] {
+  const { accepted } = connection.manager
+  if (accepted === undefined || !accepted.insecureLaboratory) throw new TypeError("internal: the manager's proof is not that of the laboratory's TD")
+  return { tee: accepted.kind, label: insecureLaboratory }
 }
 
 interface DemoImages {

@@ -1,65 +1,99 @@
 import { spawn } from "node:child_process"
 import { createInterface } from "node:readline"
+import { readFile } from "node:fs/promises"
+import { join } from "node:path"
 import { fileURLToPath } from "node:url"
+import { parsePemCertificates } from "../../src/pki/certificate.ts"
+import { laboratoryDcapRoot } from "../../src/evidence/dcap/roots.ts"
 import { admitMembers, type Member } from "../../src/manager/members.ts"
 import { initManager, membersPath } from "../../src/manager/state.ts"
+import type { AttestedManager } from "../../src/policy/document.ts"
+import { measureProgram } from "../devices/program.ts"
+import { labTdRequirement } from "../devices/td.ts"
 import { LabError } from "../error.ts"
 import { dyingWithUs } from "../process.ts"
 
-/** A policy manager in a process of its own, started by the command line that users type. */
+/** A policy manager in a process of its own, started by the command line that users type, on a laboratory's TD. INSECURE LABORATORY. */
 export interface ManagerProcess extends AsyncDisposable {
   /** `https://127.0.0.1:port`, as programs on this machine reach it. */
   readonly url: string
   /** `https://10.0.2.2:port`, as a machine in QEMU's user network reaches it. */
   readonly urlForGuests: string
-  /** SSH text of the manager's key, which the policies pin. */
+  /** SSH text of the manager's key. */
   readonly key: string
+  /** What the policies demand of it: computed from this checkout's own files, not asked from the device. */
+  readonly requirement: AttestedManager
   readonly pid: number
   /** Lets a key propose policies, as its operator does while it runs. */
   admit(member: Member): Promise<void>
-  /** Ends it as SIGKILL does. */
-  kill(): Promise<void>
 }
 
-/** Makes a manager's state in `folder`, which must not exist, and starts it. */
+/** Makes a manager's state in `folder`, which must not exist, and starts it beside the device that proves it. */
 export async function startNewManager(folder: string, laboratoryRoots: readonly Uint8Array[]): Promise<ManagerProcess> {
   await initManager({ folder, laboratoryRoots })
-  return await startManager(folder)
+  const tdFolder = `${folder}-td`
+  const td = await startProgram("../devices/td-process.ts", [tdFolder])
+  try {
+    const { url: teeUrl = "" } = td.event
+    const manager = await startProgram("../../src/cli/main.ts", [
+      ...["manager", "serve", folder, "--json", "--listen", "127.0.0.1:0"],
+      ...["--tee", teeUrl, "--collateral", join(tdFolder, "collateral.json")],
+    ])
+    const { url, key } = manager.event
+    if (url === undefined || key === undefined) throw new LabError("program-failed", "the manager did not say where it listens")
+    return {
+      url,
+      key,
+      urlForGuests: url.replace("127.0.0.1", "10.0.2.2"),
+      requirement: { accept: [{ tdx: labTdRequirement(await measureProgram(), await rootOf(tdFolder)) }] },
+      pid: manager.pid,
+      admit: async (member) => {
+        await admitMembers(membersPath(folder), [member])
+      },
+      [Symbol.asyncDispose]: async () => {
+        await manager.end()
+        await td.end()
+      },
+    }
+  } catch (error) {
+    await td.end()
+    throw error
+  }
 }
 
-/** Starts a manager over an existing state. @throws {LabError} `program-failed` with its last words */
-export async function startManager(folder: string, port = 0): Promise<ManagerProcess> {
-  const main = fileURLToPath(new URL("../../src/cli/main.ts", import.meta.url))
-  const [command, words] = dyingWithUs(process.execPath, [
-    "--disable-warning=ExperimentalWarning",
-    main,
-    ...["manager", "serve", folder, "--json", "--listen", `127.0.0.1:${port}`],
-  ])
-  const child = spawn(command, words, { stdio: ["ignore", "pipe", "pipe"], detached: true })
+async function rootOf(tdFolder: string): Promise<ReturnType<typeof laboratoryDcapRoot>> {
+  const [certificate] = parsePemCertificates(await readFile(join(tdFolder, "root.pem"), "utf8"))
+  if (certificate === undefined) throw new LabError("program-failed", "the device wrote no root")
+  return laboratoryDcapRoot(certificate)
+}
+
+interface RunningProgram {
+  readonly event: { readonly url?: string; readonly key?: string }
+  readonly pid: number
+  end(): Promise<void>
+}
+
+/** Starts one of our programs and waits for its event `listening`. @throws {LabError} `program-failed` with its last words */
+async function startProgram(path: string, words: readonly string[]): Promise<RunningProgram> {
+  const main = fileURLToPath(new URL(path, import.meta.url))
+  const [command, all] = dyingWithUs(process.execPath, ["--disable-warning=ExperimentalWarning", main, ...words])
+  const child = spawn(command, all, { stdio: ["ignore", "pipe", "pipe"], detached: true })
   let lastWords = ""
   child.stderr.setEncoding("utf8").on("data", (text: string) => (lastWords = (lastWords + text).slice(-2000)))
   const ended = new Promise<void>((resolve) => child.on("close", () => resolve()))
-  const { promise, resolve, reject } = Promise.withResolvers<{ readonly url: string; readonly key: string }>()
+  const { promise, resolve, reject } = Promise.withResolvers<RunningProgram["event"]>()
   createInterface({ input: child.stdout }).on("line", (line) => {
     const event = JSON.parse(line) as { event?: string; url?: string; key?: string; message?: string }
-    if (event.event === "listening" && event.url !== undefined && event.key !== undefined) resolve({ url: event.url, key: event.key })
+    if (event.event === "listening") resolve(event)
     else if (event.message !== undefined) lastWords = event.message
   })
-  void ended.then(() => reject(new LabError("program-failed", `the manager ended: ${lastWords.trim()}`)))
-  const { url, key } = await promise
-  const end = async (signal: NodeJS.Signals): Promise<void> => {
-    child.kill(signal)
-    await ended
-  }
+  void ended.then(() => reject(new LabError("program-failed", `${path} ended: ${lastWords.trim()}`)))
   return {
-    url,
-    key,
-    urlForGuests: url.replace("127.0.0.1", "10.0.2.2"),
+    event: await promise,
     pid: child.pid ?? 0,
-    admit: async (member) => {
-      await admitMembers(membersPath(folder), [member])
+    end: async () => {
+      child.kill("SIGTERM")
+      await ended
     },
-    kill: () => end("SIGKILL"),
-    [Symbol.asyncDispose]: () => end("SIGTERM"),
   }
 }

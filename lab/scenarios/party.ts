@@ -36,9 +36,10 @@ export class Party {
   /** Pins the manager in the party's home and connects to it. */
   async meet(manager: ManagerProcess): Promise<void> {
     this.#connection?.[Symbol.dispose]()
-    const { url, key } = manager
-    await writeFile(join(this.folder, "managers.json"), `${JSON.stringify({ perun: 1, default: url, managers: [{ url, key }] }, null, 2)}\n`)
-    this.#connection = await ManagerConnection.open({ url, key }, this.identity)
+    const { url, key, requirement } = manager
+    const pin = { url, key, accept: requirement.accept }
+    await writeFile(join(this.folder, "managers.json"), `${JSON.stringify({ perun: 1, default: url, managers: [pin] }, null, 2)}\n`)
+    this.#connection = await ManagerConnection.open(pin, this.identity)
   }
 
   get connection(): ManagerConnection {

@@ -50,7 +50,7 @@ export function trainingPolicy(parts: StudyParts): Policy {
       vendor: stakeholder(vendor, ["code"]),
       consortium: stakeholder(consortium, ["consumer"]),
     },
-    manager: { insecureUnattested: { key: manager.key } },
+    manager: manager.requirement,
     artifacts: {
       "records-a": { kind: "dataset", owner: "clinic-a", manifest: manifests.recordsA },
       "records-b": { kind: "dataset", owner: "clinic-b", manifest: manifests.recordsB },
@@ -140,7 +140,7 @@ export function smallPolicy(parts: SmallStudyParts): Policy {
     study: parts.study,
     purpose: "A small training that shows which machines get keys and which are refused.",
     stakeholders: { [clinic.name]: stakeholder(clinic, ["data", "consumer"]), [vendor.name]: stakeholder(vendor, ["code"]) },
-    manager: { insecureUnattested: { key: manager.key } },
+    manager: manager.requirement,
     artifacts: {
       records: { kind: "dataset", owner: clinic.name, manifest: manifests.records },
       trainer: { kind: "code", owner: vendor.name, manifest: manifests.trainer },

@@ -78,7 +78,8 @@ export async function tryMachine(trial: MachineTrial, runs: readonly string[], o
 
 /** Configuration disk of a machine whose agent claims once. */
 export function agentConfiguration(host: string, manager: ManagerProcess): string {
-  return JSON.stringify({ perun: 1, host, manager: { url: manager.urlForGuests, key: manager.key }, once: true })
+  const { urlForGuests: url, key, requirement } = manager
+  return JSON.stringify({ perun: 1, host, manager: { url, key, accept: requirement.accept }, once: true })
 }
 
 /** The first finding that refuses, which names the reason. */

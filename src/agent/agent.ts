@@ -3,7 +3,7 @@ import { PerunError, UnavailableError } from "../bytes/error.ts"
 import { encodeBase64 } from "../bytes/text.ts"
 import { generateHpkeKeyPair, type HpkeKeyPair } from "../protocol/hpke.ts"
 import { withRetry, type Answer, type Transport } from "../protocol/http-client.ts"
-import { connectVerified, verifyManager } from "../protocol/manager-connection.ts"
+import { connectVerified, verifyManager, type VerifiedManager } from "../protocol/manager-connection.ts"
 import type { Challenge, ChallengeRequest, WireBundle, WireFinding } from "../protocol/messages.ts"
 import { ProblemError } from "../protocol/problem.ts"
 import { routes } from "../protocol/routes.ts"
@@ -64,9 +64,10 @@ export class HostAgent {
     let failures = 0
     while (!this.#stop.aborted) {
       try {
-        using transport = await this.#connect()
+        const manager = await this.#verifyManager()
+        using transport = connectVerified(manager, this.#identity)
         for (;;) {
-          const { outcome, pauseSeconds } = await this.#claimOnce(transport)
+          const { outcome, pauseSeconds } = await this.#claimOnce(transport, manager)
           failures = 0
           if (this.#config.once === true && outcome !== "nothing") return outcome
           await this.#world.clock.sleep(pauseSeconds, this.#stop)
@@ -83,18 +84,20 @@ export class HostAgent {
     return undefined
   }
 
-  async #connect(): Promise<Transport> {
-    const { url, key } = this.#config.manager
-    const manager = await verifyManager(new URL(url), key, this.#identity, { signal: this.#stop })
-    this.#world.log("manager-verified", { label: "UNATTESTED MANAGER", instance: manager.description.instance })
-    return connectVerified(manager, this.#identity)
+  async #verifyManager(): Promise<VerifiedManager> {
+    const { url, ...trust } = this.#config.manager
+    const manager = await verifyManager(new URL(url), trust, this.#identity, { now: new Date(), signal: this.#stop })
+    const { accepted } = manager
+    const label = accepted === undefined ? "UNATTESTED MANAGER" : accepted.insecureLaboratory ? "INSECURE LABORATORY" : "attested"
+    this.#world.log("manager-verified", { label, instance: manager.description.instance, ...(accepted === undefined ? {} : { tee: accepted.kind }) })
+    return manager
   }
 
-  async #claimOnce(transport: Transport): Promise<{ readonly outcome: Outcome; readonly pauseSeconds: number }> {
+  async #claimOnce(transport: Transport, manager: VerifiedManager): Promise<{ readonly outcome: Outcome; readonly pauseSeconds: number }> {
     const hpke = await generateHpkeKeyPair()
     try {
       const answer = await this.#challenge(transport, { purpose: "claim", host: this.#config.host })
-      if (answer.kind === "message") return { outcome: await this.#claim(transport, answer.message, hpke), pauseSeconds: 0 }
+      if (answer.kind === "message") return { outcome: await this.#claim(transport, manager, answer.message, hpke), pauseSeconds: 0 }
       const pauseSeconds = answer.retryAfterSeconds ?? idleSeconds
       this.#world.log("waiting", { seconds: pauseSeconds })
       return { outcome: "nothing", pauseSeconds }
@@ -127,7 +130,7 @@ export class HostAgent {
     return this.#ask(transport, request)
   }
 
-  async #claim(transport: Transport, challenge: Challenge, hpke: HpkeKeyPair): Promise<Outcome> {
+  async #claim(transport: Transport, manager: VerifiedManager, challenge: Challenge, hpke: HpkeKeyPair): Promise<Outcome> {
     const { attester, clock, log } = this.#world
     const keys: SessionKeys = {
       hpkeKey: encodeBase64(hpke.publicKey),
@@ -140,7 +143,7 @@ export class HostAgent {
     const body = { challenge: challenge.challenge, hpkeKey: keys.hpkeKey, bundle }
     // The same claim again gives the same answer, so one that was lost on its way costs no run.
     const answer = await this.#persist(() => transport.call(routes.claimRun, { body, signal: this.#stop }), this.#stop, claimAttempts)
-    const grant = verifyGrant(answer, challenge, { session, managerKey: this.#config.manager.key })
+    const grant = verifyGrant(answer, challenge, { session, manager })
     const identities = await openReleasedKeys(grant, hpke.privateKey)
     log("claim-granted", { run: grant.run, job: grant.jobName, policy: grant.policyDigest, leaseSeconds: grant.lease.seconds })
     return this.#runUnderLease(transport, grant, identities, keys, startedAt)

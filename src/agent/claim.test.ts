@@ -30,8 +30,8 @@ describe("a claim", () => {
   })
   after(async () => rm(folder, { recursive: true }))
 
-  function verify(changes: Partial<ClaimGrant> = {}, managerKey = study.manager.key): ReturnType<typeof verifyGrant> {
-    return verifyGrant({ ...grant, ...changes }, challenge, { session, managerKey })
+  function verify(changes: Partial<ClaimGrant> = {}, key = study.manager.key): ReturnType<typeof verifyGrant> {
+    return verifyGrant({ ...grant, ...changes }, challenge, { session, manager: { description: { key } } })
   }
 
   function refuses(code: string, changes: Partial<ClaimGrant>): void {

@@ -5,6 +5,7 @@ import { sessionDigest } from "../evidence/bundle.ts"
 import { tallyApprovals } from "../policy/approval.ts"
 import { own, parsePolicyValue, policyDigest, type Job, type Policy } from "../policy/document.ts"
 import { openMessage } from "../protocol/hpke.ts"
+import { demandManagerOf, type KnownManager } from "../protocol/manager-attestation.ts"
 import { releasedKeysSchema, type Challenge, type ClaimGrant } from "../protocol/messages.ts"
 import { parseMessage, parseShape } from "../protocol/wire.ts"
 import { recipientKind } from "../sealing/keys.ts"
@@ -60,7 +61,7 @@ export interface VerifiedGrant {
 export function verifyGrant(
   grant: ClaimGrant,
   challenge: Challenge,
-  expected: { readonly session: Uint8Array; readonly managerKey: string },
+  expected: { readonly session: Uint8Array; readonly manager: KnownManager },
 ): VerifiedGrant {
   const session: Digest = `sha256:${encodeHex(expected.session)}`
   equal(grant.policy, challenge.policy, "policy")
@@ -71,7 +72,7 @@ export function verifyGrant(
   const policy = readPolicy(grant, challenge)
   const job = own(policy.jobs, grant.job)
   if (job === undefined) throw new AgentError("wrong-policy", "the policy has no such job", { path: "job" })
-  if (policy.manager.insecureUnattested.key !== expected.managerKey) throw new AgentError("wrong-manager", "the policy names another manager")
+  demandPolicyManager(policy, expected.manager)
   const tally = tallyApprovals(
     policy,
     grant.approvals.map(({ signature }) => signature),
@@ -145,6 +146,16 @@ function verifyInputs(grant: ClaimGrant, policy: Policy, job: Job): ReadonlyMap<
       return [name, signed]
     }),
   )
+}
+
+/** The manager that this machine verified is one that the stakeholders' policy names: outputs are sealed to its key. */
+function demandPolicyManager(policy: Policy, manager: KnownManager): void {
+  try {
+    demandManagerOf(policy.manager, manager)
+  } catch (cause) {
+    if (!(cause instanceof PerunError)) throw cause
+    throw new AgentError("wrong-manager", cause.message, { cause })
+  }
 }
 
 function equal(found: string, expected: string, path: string): void {

@@ -3,6 +3,7 @@ import { z } from "zod"
 import { UnavailableError } from "../bytes/error.ts"
 import { parseUtf8 } from "../bytes/text.ts"
 import { viewOf } from "../bytes/view.ts"
+import { teeRequirementSchema } from "../policy/tee.ts"
 import { keyTextSchema, nameSchema, parseMessage } from "../protocol/wire.ts"
 import { AgentError } from "./error.ts"
 
@@ -19,6 +20,8 @@ export const agentConfigSchema = z.strictObject({
     url: z.string().max(2000).startsWith("https://"),
     /** Identity key that the manager must show, `ssh-ed25519 base64`. */
     key: keyTextSchema,
+    /** What its TEE must prove, as in the policy; without it only the key counts, and a policy that demands more is refused. */
+    accept: z.array(teeRequirementSchema).min(1).max(64).exactOptional(),
   }),
   /** Ends the agent after the first run, or the first refusal, instead of asking on. */
   once: z.boolean().optional(),

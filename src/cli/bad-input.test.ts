@@ -393,7 +393,7 @@ describe("a manager", () => {
 
   test("an enrolment answered twice, or wrongly, and a claim without a challenge", async () => {
     const tls = createTlsIdentity("perun test")
-    using transport = connectVerified(await verifyManager(new URL(url), key, tls), tls)
+    using transport = connectVerified(await verifyManager(new URL(url), { key }, tls, { now: new Date() }), tls)
     const machine = new LaboratoryMachine(authority)
     const begun = await transport.call(routes.beginEnrolment, { body: machine.enrolmentRequest("host-1") })
     const params = { enrolment: begun.enrolment }

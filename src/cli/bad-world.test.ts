@@ -56,8 +56,7 @@ describe("claims against a running manager", () => {
   })
 
   async function connectAs(identity: TlsIdentity): Promise<Transport> {
-    const { url, key } = study.pin
-    return connectVerified(await verifyManager(new URL(url), key, identity), identity)
+    return connectVerified(await verifyManager(new URL(study.pin.url), study.pin, identity, { now: new Date() }), identity)
   }
 
   const challenge = (): Promise<Challenge> => transport.call(routes.requestChallenge, { body: { purpose: "claim", host: "host-1" } })

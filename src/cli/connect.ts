@@ -14,7 +14,7 @@ export function withManagerOption(command: Command): Command {
 }
 
 /**
- * Runs `use` with a connection to the pinned manager under the identity of this home. Says on every use that the manager is unattested.
+ * Runs `use` with a connection to the pinned manager under the identity of this home. Says on every use what the manager did not prove.
  * @throws {ProtocolError} `wrong-manager` when it is not the pinned one
  */
 export async function withManager<T>(
@@ -25,8 +25,11 @@ export async function withManager<T>(
   const identity = await homeIdentity()
   const pin = await chosenManager(options.manager)
   using connection = await ManagerConnection.open(pin, identity)
-  if (connection.description.evidence === null)
+  const { accepted } = connection.manager
+  if (accepted === undefined)
     output.warn(`${unattestedManager}: ${pin.url} proves nothing about itself; its operator could read what is deposited there`)
+  else if (accepted.insecureLaboratory)
+    output.warn(`${insecureLaboratory}: ${pin.url} proved itself by a TEE that chains to a laboratory root, whose holder can imitate it`)
   return await use(connection, identity)
 }
 

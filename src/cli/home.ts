@@ -5,6 +5,8 @@ import { readFileBounded, writeFileDurably } from "../bytes/durable.ts"
 import { MalformedError, UnavailableError } from "../bytes/error.ts"
 import { parseJson } from "../bytes/json.ts"
 import { loadIdentity, type Identity } from "../client/identity.ts"
+import { canonicalJson } from "../bytes/json.ts"
+import { teeRequirementSchema, type TeeRequirement } from "../policy/tee.ts"
 import { UsageError } from "./exit.ts"
 
 /** The folder of one party on this machine: `PERUN_HOME`, else `$XDG_CONFIG_HOME/perun`, else `~/.config/perun`. */
@@ -29,17 +31,19 @@ export async function homeIdentity(): Promise<Identity> {
   }
 }
 
-/** A manager that this party trusts: where it is and which key it must show. */
+/** A manager that this party trusts: where it is, which key it must show, and what its TEE must prove. */
 export interface ManagerPin {
   readonly url: string
   /** SSH text of the manager's Ed25519 key. */
   readonly key: string
+  /** Absent for an UNATTESTED MANAGER. */
+  readonly accept?: readonly TeeRequirement[]
 }
 
 const pinsSchema = z.strictObject({
   perun: z.literal(1),
   default: z.string(),
-  managers: z.array(z.strictObject({ url: z.string(), key: z.string() })),
+  managers: z.array(z.strictObject({ url: z.string(), key: z.string(), accept: z.array(teeRequirementSchema).min(1).exactOptional() })),
 })
 
 const pinsFile = () => join(homeFolder(), "managers.json")
@@ -69,6 +73,9 @@ export async function trustManager(pin: ManagerPin, replace: boolean): Promise<v
   if (before !== undefined && before.key !== pin.key && !replace) {
     throw new UsageError(`another key is pinned for ${pin.url}: ${before.key}; if the parties agreed on the new one, add --replace`)
   }
+  if (before !== undefined && !replace && canonicalJson(before.accept ?? null) !== canonicalJson(pin.accept ?? null)) {
+    throw new UsageError(`other demands on its proof are pinned for ${pin.url}; if the parties agreed on the new ones, add --replace`)
+  }
   const managers = [...known.filter((other) => other.url !== pin.url), pin]
   await writeFileDurably(pinsFile(), `${JSON.stringify({ perun: 1, default: pin.url, managers }, null, 2)}\n`)
 }
@@ -80,7 +87,7 @@ export async function chosenManager(url: string | undefined): Promise<ManagerPin
   if (pin !== undefined) return pin
   throw new UsageError(
     url === undefined
-      ? "no manager is known here; pin one with: perun manager trust URL KEY"
-      : `the manager ${url} is not pinned here; do it with: perun manager trust ${url} KEY`,
+      ? "no manager is known here; pin one with: perun manager trust URL KEY, or --policy FILE"
+      : `the manager ${url} is not pinned here; do it with: perun manager trust ${url} KEY, or --policy FILE`,
   )
 }

@@ -120,7 +120,7 @@ describe("interrupts", () => {
   async function makeOutput(): Promise<string> {
     const run = await study.queue()
     const tls = createTlsIdentity("host-1")
-    using transport = connectVerified(await verifyManager(new URL(study.pin.url), study.pin.key, tls), tls)
+    using transport = connectVerified(await verifyManager(new URL(study.pin.url), study.pin, tls, { now: new Date() }), tls)
     const begun = await transport.call(routes.beginEnrolment, { body: machine.enrolmentRequest("host-1") })
     const secret = machine.activate(begun.credentialBlob, begun.secret)
     await transport.call(routes.answerEnrolment, { params: { enrolment: begun.enrolment }, body: { secret } })

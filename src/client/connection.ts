@@ -2,16 +2,14 @@ import { randomInt, type KeyObject } from "node:crypto"
 import { setTimeout as sleep } from "node:timers/promises"
 import { sshPublicKeyText } from "../pki/ssh-key.ts"
 import { withRetry, type Transport } from "../protocol/http-client.ts"
-import { connectAsStakeholder } from "../protocol/manager-connection.ts"
+import { connectAsStakeholder, type ManagerTrust, type VerifiedManager } from "../protocol/manager-connection.ts"
 import type { ManagerDescription } from "../protocol/messages.ts"
 import type { PathValues, RequestBody, RequestQuery, ResponseBody, Route } from "../protocol/routes.ts"
 
-/** Where a manager is and which key it must have; the key comes from a policy, never from the network. */
-export interface ManagerPin {
+/** Where a manager is, and how it is known: by what its TEE must prove, by its key (`ssh-ed25519 base64`), or both. It comes from a policy, never from the network. */
+export type ManagerPin = ManagerTrust & {
   /** `https://host:port` */
   readonly url: string
-  /** Identity key of the manager, `ssh-ed25519 base64`. */
-  readonly key: string
 }
 
 /** The signer behind a connection; an `Identity` of client/identity.ts is one. */
@@ -27,24 +25,27 @@ const retryPauses = { attempts: 4, baseMilliseconds: 250, maxMilliseconds: 4000 
  */
 export class ManagerConnection implements Disposable {
   readonly description: ManagerDescription
+  /** What is known of the manager: its description, and what its TEE proved. */
+  readonly manager: VerifiedManager
   /** SSH text of the key that this connection speaks for. */
   readonly ownKey: string
   /** For blobs and event streams; calls go through `call`. */
   readonly transport: Transport
 
-  private constructor(description: ManagerDescription, ownKey: string, transport: Transport) {
-    this.description = description
+  private constructor(manager: VerifiedManager, ownKey: string, transport: Transport) {
+    this.manager = manager
+    this.description = manager.description
     this.ownKey = ownKey
     this.transport = transport
   }
 
   /**
-   * @throws {ProtocolError} `wrong-manager`, `wrong-tls-key` before anything of the caller's has been sent
+   * @throws {ProtocolError} `wrong-manager`, `wrong-tls-key`, {EvidenceError} before anything of the caller's has been sent
    * @throws {UnavailableError} when there is no answer
    */
   static async open(pin: ManagerPin, signer: SessionSigner, options: { readonly timeoutMilliseconds?: number } = {}): Promise<ManagerConnection> {
-    const { description, transport } = await connectAsStakeholder(new URL(pin.url), pin.key, signer.privateKey, { now: new Date(), ...options })
-    return new ManagerConnection(description, sshPublicKeyText(signer.privateKey), transport)
+    const { manager, transport } = await connectAsStakeholder(new URL(pin.url), pin, signer.privateKey, { now: new Date(), ...options })
+    return new ManagerConnection(manager, sshPublicKeyText(signer.privateKey), transport)
   }
 
   [Symbol.dispose](): void {

@@ -6,6 +6,7 @@ import { encodeUtf8, parseBase64, parseUtf8 } from "../bytes/text.ts"
 import { ownerHasSigned, stakeholderOfKey } from "../policy/approval.ts"
 import { type Artifact, own, type Policy, policyDigest } from "../policy/document.ts"
 import { ProtocolError } from "../protocol/errors.ts"
+import { demandManagerOf } from "../protocol/manager-attestation.ts"
 import { sealMessage } from "../protocol/hpke.ts"
 import type { ArtifactView } from "../protocol/messages.ts"
 import { ProblemError, RefusedError } from "../protocol/problem.ts"
@@ -97,9 +98,7 @@ export async function loadManifest(folder: string): Promise<SignedManifest> {
 
 /** @throws {ProtocolError} `wrong-manager` unless the connection ends at the manager that the policy names */
 export function refuseOtherManager(connection: ManagerConnection, policy: Policy): void {
-  const expected = policy.manager.insecureUnattested.key
-  const found = connection.description.key
-  if (found !== expected) throw new ProtocolError("wrong-manager", `the policy names the manager ${expected}, this one is ${found}; nothing was sent`)
+  demandManagerOf(policy.manager, connection.manager)
 }
 
 async function uploadArtifact(connection: ManagerConnection, signed: SignedManifest, folder: string, options: DepositOptions): Promise<void> {

@@ -2,6 +2,7 @@ import { Hono, type Context } from "hono"
 import { isDigest, type Digest } from "../bytes/digest.ts"
 import { MalformedError } from "../bytes/error.ts"
 import { concatBytes } from "../bytes/compare.ts"
+import { parsePolicyValue } from "../policy/document.ts"
 import { ProtocolError } from "../protocol/errors.ts"
 import type { RunEvent } from "../protocol/messages.ts"
 import { makeOpenApiDocument } from "../protocol/openapi.ts"
@@ -28,6 +29,7 @@ import { answerEnrolment, beginEnrolment, retireHost, viewHost } from "./enrolme
 import { watchRun } from "./events.ts"
 import { demandHolder } from "./leases.ts"
 import { listOutputs, packageOutput, reportOutput, voteOutput } from "./outputs.ts"
+import { attestManager, demandOwnTee } from "./own-tee.ts"
 import { approvePolicy, listPolicies, submitPolicy, viewPolicy, withdrawPolicy } from "./policies.ts"
 import { listReceipts } from "./receipts.ts"
 import { cancelRun, demandRun, finishRun, listRuns, queueRun, reportMetrics, viewRun } from "./runs.ts"
@@ -47,6 +49,8 @@ interface Call<R extends Route> {
   readonly query: RequestQuery<R>
   readonly body: RequestBody<R>
   readonly caller: CallerOf<R["access"]>
+  /** IP address that the connection comes from; undefined where it is gone already. */
+  readonly address: string | undefined
 }
 
 type CallerOf<A extends Route["access"]> = A extends "open"
@@ -69,10 +73,14 @@ const receiptsPerPage = 500
 
 const handlers: { readonly [Name in JsonRouteName]: Handler<Routes[Name]> } = {
   describeManager: (context) => context.signedDescription,
+  attestManager: (context, { query, address }) => attestManager(context, query.nonce, address),
   openApi: () => openApiDocument,
   health: (context) => ({ ok: true, members: context.members.size }),
 
-  submitPolicy: (context, { caller, body }) => submitPolicy(context, caller, body),
+  submitPolicy: async (context, { caller, body }) => {
+    await demandOwnTee(context, parsePolicyValue(body.policy).manager)
+    return submitPolicy(context, caller, body)
+  },
   listPolicies: (context, { caller }) => listPolicies(context, caller),
   getPolicy: (context, { caller, params }) => viewPolicy(context, caller, digestOf(params.digest)),
   approvePolicy: (context, { caller, params, body }) => approvePolicy(context, caller, digestOf(params.digest), body.signature),
@@ -171,7 +179,7 @@ function addJsonRoute<Name extends JsonRouteName>(app: ManagerApp, context: Mana
     const params = parseParams<Routes[Name]>(c.req.param())
     const query = parseShape(route.query, c.req.query()) as RequestQuery<Routes[Name]>
     const body = (await readBody(route, c.req.raw)) as RequestBody<Routes[Name]>
-    const message = await handlers[name](context, { params, query, body, caller })
+    const message = await handlers[name](context, { params, query, body, caller, address: c.env.peerAddress })
     if (message === undefined) return new Response(null, { status: 204, headers: { "retry-after": String(idleRetrySeconds) } })
     return jsonResponse(checkedResponse(route, message))
   })

@@ -10,6 +10,7 @@ import type { EnrolmentBook } from "./enrolments.ts"
 import type { MachineJudge } from "./judge.ts"
 import type { LeaseMemory } from "./leases.ts"
 import type { NetworkBudget } from "./network-budget.ts"
+import type { OwnTee } from "./own-tee.ts"
 import type { Store, Transaction } from "./store.ts"
 import type { Watchers } from "./watchers.ts"
 
@@ -38,7 +39,9 @@ export interface ManagerContext {
   readonly leases: LeaseMemory
   /** Keys whose owners may propose policies, as the operator's file has them now. */
   readonly members: MemberKeys
-  readonly budgets: { readonly claims: NetworkBudget; readonly enrolments: NetworkBudget }
+  /** The manager's own TEE; undefined for an UNATTESTED MANAGER. */
+  readonly ownTee: OwnTee | undefined
+  readonly budgets: { readonly claims: NetworkBudget; readonly enrolments: NetworkBudget; readonly attestations: NetworkBudget }
 }
 
 export type MemberKeys = Pick<ReadonlySet<string>, "has" | "size">

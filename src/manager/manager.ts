@@ -14,6 +14,7 @@ import { EnrolmentBook } from "./enrolments.ts"
 import type { MachineJudge } from "./judge.ts"
 import { expireLeases, LeaseMemory, restoreLeases } from "./leases.ts"
 import { NetworkBudget } from "./network-budget.ts"
+import type { OwnTee } from "./own-tee.ts"
 import type { KeysRecord } from "./records.ts"
 import type { Store } from "./store.ts"
 import type { VaultKind } from "./vault.ts"
@@ -27,6 +28,7 @@ export interface ManagerOptions {
   readonly judge: MachineJudge
   readonly vault: VaultKind
   readonly members: MemberKeys
+  readonly ownTee?: OwnTee
   /** What the description's `configuration` is the digest of. */
   readonly configuration: unknown
 }
@@ -44,7 +46,7 @@ export interface Manager {
  * @throws {TypeError} for a store without keys
  */
 export function createManager(options: ManagerOptions): Manager {
-  const { store, blobs, clock, randomBytes, judge, members } = options
+  const { store, blobs, clock, randomBytes, judge, members, ownTee } = options
   const keys = store.get("keys", keysKey)
   if (keys === undefined) throw new TypeError("internal: the store holds no manager keys")
   const identityKey = createPrivateKey(keys.identityKey)
@@ -66,7 +68,12 @@ export function createManager(options: ManagerOptions): Manager {
     enrolments: new EnrolmentBook(monotonic),
     leases: new LeaseMemory(),
     members,
-    budgets: { claims: new NetworkBudget(monotonic, claimsPerNetwork), enrolments: new NetworkBudget(monotonic, enrolmentsPerNetwork) },
+    ownTee,
+    budgets: {
+      claims: new NetworkBudget(monotonic, claimsPerNetwork),
+      enrolments: new NetworkBudget(monotonic, enrolmentsPerNetwork),
+      attestations: new NetworkBudget(monotonic, attestationsPerNetwork),
+    },
   }
   restoreLeases(context)
   return { app: createApp(context), description, tick: () => expireLeases(context) }
@@ -77,10 +84,13 @@ const claimsPerNetwork = { most: 128, windowMilliseconds: 120_000 } as const
 /** An enrolment costs the manager a certificate chain and a credential. */
 const enrolmentsPerNetwork = { most: 32, windowMilliseconds: 120_000 } as const
 
+/** A quote costs the machine some 10 ms; every client asks once per connection, every agent once per start. */
+const attestationsPerNetwork = { most: 600, windowMilliseconds: 120_000 } as const
+
 /** Key of the one record in table `keys`. */
 export const keysKey = "manager"
 
-function describe(keys: KeysRecord, { vault, configuration }: ManagerOptions): ManagerDescription {
+function describe(keys: KeysRecord, { vault, configuration, ownTee }: ManagerOptions): ManagerDescription {
   const key = sshPublicKeyText(createPrivateKey(keys.identityKey))
   return {
     perun: 1,
@@ -91,6 +101,6 @@ function describe(keys: KeysRecord, { vault, configuration }: ManagerOptions): M
     logKey: key,
     configuration: digestOfJson(configuration),
     vault,
-    evidence: null,
+    evidence: ownTee?.kind ?? null,
   }
 }

@@ -3,7 +3,7 @@ import { canonicalJsonBytes } from "../bytes/json.ts"
 import type { StatementSignature } from "../pki/statement.ts"
 import { stakeholderOfKey } from "../policy/approval.ts"
 import { checkPolicy } from "../policy/check.ts"
-import { parsePolicyValue, policyDigest } from "../policy/document.ts"
+import { parsePolicyValue, policyDigest, type Policy } from "../policy/document.ts"
 import { PolicyError } from "../policy/errors.ts"
 import { parseReferenceValue, referencesByDigest } from "../policy/reference.ts"
 import { ProtocolError } from "../protocol/errors.ts"
@@ -30,8 +30,7 @@ export function submitPolicy(context: ManagerContext, caller: StakeholderCaller,
   const digest = policyDigest(policy)
   if (digest !== digestOfJson(request.policy)) throw new TypeError("internal: parsing changed the policy")
   const submittedBy = demandStakeholder(policy, caller)
-  if (policy.manager.insecureUnattested.key !== context.description.key)
-    throw new ProtocolError("wrong-manager", "the policy names another manager", { path: "policy.manager.insecureUnattested.key" })
+  demandOwnPolicy(context, policy)
   const now = context.time.now()
   if (now.getTime() >= Date.parse(policy.expires)) throw new ProtocolError("policy-expired", `the policy ended at ${policy.expires}`)
   const references = referencesByDigest(request.references.map(parseReferenceValue))
@@ -60,6 +59,17 @@ export function submitPolicy(context: ManagerContext, caller: StakeholderCaller,
     }
     return statusOf(readStanding(context, tx, digest))
   })
+}
+
+/** A policy that this manager cannot serve helps nobody; what its TEE proves is told by `demandOwnTee` before. */
+function demandOwnPolicy({ description }: ManagerContext, { manager }: Policy): void {
+  if ("accept" in manager) {
+    if (description.evidence === null)
+      throw new ProtocolError("wrong-manager", "the policy demands a manager that proves itself, and this one cannot", {
+        path: "policy.manager.accept",
+      })
+  } else if (manager.insecureUnattested.key !== description.key)
+    throw new ProtocolError("wrong-manager", "the policy names another manager", { path: "policy.manager.insecureUnattested.key" })
 }
 
 /** @throws {ProtocolError} `limit-exceeded` */

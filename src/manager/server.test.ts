@@ -35,7 +35,7 @@ async function serve(port = 0): Promise<RunningManager> {
 }
 
 async function connectTo(manager: RunningManager, key = initialized.key): ReturnType<typeof connectAsStakeholder> {
-  return connectAsStakeholder(new URL(manager.url), key, clinic.privateKey, { now: new Date() })
+  return connectAsStakeholder(new URL(manager.url), { key }, clinic.privateKey, { now: new Date() })
 }
 
 test("initManager() makes a folder once, with a vault file for the owner alone", async () => {
@@ -79,7 +79,7 @@ test("a vault key that is sealed to a TPM needs that TPM", async () => {
 test("a stakeholder connects, proves itself and talks", async () => {
   await using manager = await serve()
   using transport = (await connectTo(manager)).transport
-  assert.equal((await connectTo(manager)).description.instance, initialized.instance)
+  assert.equal((await connectTo(manager)).manager.description.instance, initialized.instance)
   assert.deepEqual(await transport.call(routes.listPolicies, {}), { policies: [] })
 })
 
@@ -91,7 +91,7 @@ test("a manager with another key than the pinned one gets nothing", async () => 
 
 test("a connection that ends at another TLS key is refused before a byte is sent", async () => {
   await using manager = await serve()
-  const verified = await verifyManager(new URL(manager.url), initialized.key, createTlsIdentity("test"))
+  const verified = await verifyManager(new URL(manager.url), { key: initialized.key }, createTlsIdentity("test"), { now: new Date() })
   const foreign = join(base, "foreign")
   await initManager({ folder: foreign, laboratoryRoots: [] })
   await using other = await serveManager({ folder: foreign, host: "127.0.0.1", port: 0 })
@@ -182,7 +182,7 @@ test("an oversize document is refused by its code, not by a broken line", async 
   const policy = { text: "x".repeat(36_000_000) }
   await assert.rejects(transport.call(routes.submitPolicy, { body: { policy, references: [] } }), { code: "too-large" })
   const blob = new Uint8Array(20_000_000)
-  const stranger = await connectAsStakeholder(new URL(manager.url), initialized.key, parts.stranger.privateKey, { now: new Date() })
+  const stranger = await connectAsStakeholder(new URL(manager.url), { key: initialized.key }, parts.stranger.privateKey, { now: new Date() })
   using other = stranger.transport
   await assert.rejects(
     other.putBlob(digestOf(blob), blob.length, () => Readable.from([blob])),
@@ -194,7 +194,7 @@ test("members are read anew while the manager runs, and a broken file changes no
   const own = join(base, "admission")
   const { key } = await initManager({ folder: own, laboratoryRoots: [] })
   const manager = await serveManager({ folder: own, host: "127.0.0.1", port: 0 })
-  using transport = (await connectAsStakeholder(new URL(manager.url), key, clinic.privateKey, { now: new Date() })).transport
+  using transport = (await connectAsStakeholder(new URL(manager.url), { key }, clinic.privateKey, { now: new Date() })).transport
   assert.deepEqual([manager.members, await transport.call(routes.health, {})], [0, { ok: true, members: 0 }])
   await assert.rejects(transport.call(routes.listHosts, {}), { code: "not-permitted" })
   await admitMembers(membersPath(own), members)

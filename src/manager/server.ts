@@ -7,6 +7,7 @@ import type { Digest } from "../bytes/digest.ts"
 import { UnavailableError } from "../bytes/error.ts"
 import type { ManagerDescription } from "../protocol/messages.ts"
 import { peerTlsKey } from "../protocol/tls.ts"
+import type { OwnTee } from "./own-tee.ts"
 import { openManager, type OpenedManager } from "./state.ts"
 import type { TpmSealer, VaultKind } from "./vault.ts"
 
@@ -18,6 +19,8 @@ export interface ServeOptions {
   /** 0 takes a free one. */
   readonly port: number
   readonly sealer?: TpmSealer
+  /** The TEE that the manager runs in; without one it is an UNATTESTED MANAGER. */
+  readonly ownTee?: OwnTee
 }
 
 export interface RunningManager extends AsyncDisposable {
@@ -45,7 +48,7 @@ const maxHeaderBytes = 32_768
  * @throws {UnavailableError} `port-in-use`, `permission-denied`, `unavailable`; and what `openManager` throws
  */
 export async function serveManager(options: ServeOptions): Promise<RunningManager> {
-  const opened = await openManager(options.folder, options.sealer)
+  const opened = await openManager(options.folder, options.sealer, options.ownTee)
   try {
     return await listen(opened, options)
   } catch (error) {

@@ -17,6 +17,7 @@ import { TpmJudge } from "./judge-tpm.ts"
 import { createManager, keysKey, type Manager } from "./manager.ts"
 import { encodeMembers, type Member, MembersFile } from "./members.ts"
 import { SqliteJournal } from "./sqlite-journal.ts"
+import type { OwnTee } from "./own-tee.ts"
 import { Store } from "./store.ts"
 import { createVault, loadVault, type TpmSealer, type VaultKind } from "./vault.ts"
 
@@ -116,7 +117,7 @@ export interface OpenedManager extends Disposable {
  * Loads a manager's folder; never creates anything.
  * @throws {UnavailableError} for a folder that is not there or that another manager uses; {ProtocolError} `store-changed`; {MalformedError}
  */
-export async function openManager(folder: string, sealer?: TpmSealer): Promise<OpenedManager> {
+export async function openManager(folder: string, sealer?: TpmSealer, ownTee?: OwnTee): Promise<OpenedManager> {
   const text = await readFileBounded(join(folder, files.configuration), maxConfigurationBytes)
   const configuration = parseMessage(configurationSchema, text, maxConfigurationBytes)
   const roots = configuration.laboratoryRoots.map((root, index) => parseBase64(root, `laboratoryRoots.${index}`))
@@ -130,7 +131,8 @@ export async function openManager(folder: string, sealer?: TpmSealer): Promise<O
     if (keys === undefined) throw new ProtocolError("store-changed", "the store holds no manager keys", { path: folder })
     const blobs = await BlobFolder.open(join(folder, files.blobs))
     const judge = new TpmJudge(roots, random)
-    const manager = createManager({ store, blobs, clock: systemClock, randomBytes: random, judge, vault: vault.kind, members, configuration })
+    const world = { store, blobs, clock: systemClock, randomBytes: random, judge, members, ...(ownTee === undefined ? {} : { ownTee }) }
+    const manager = createManager({ ...world, vault: vault.kind, configuration })
     return {
       manager,
       tls: { privateKeyPem: keys.tlsKey, certificatePem: keys.tlsCertificate, tlsKey: keys.tlsKeyDigest },

@@ -17,6 +17,7 @@ import type { Problem, ProblemCode } from "./problem.ts"
 import type { Reference, References } from "./reference.ts"
 import type { Locate } from "./locate.ts"
 import { nowhere } from "./locate.ts"
+import type { SgxRequirement, SnpRequirement, TdxRequirement, TeeRequirement } from "./tee.ts"
 import { isOver } from "./time.ts"
 
 /** What a check may rest on besides the policy. */
@@ -68,16 +69,19 @@ class PolicyCheck {
     const entries = Object.entries(this.#policy.stakeholders)
     if (entries.length === 0) this.#problem("missing-field", ["stakeholders"], "no stakeholder is named", "name at least one")
     const holders = new Map<string, string>()
-    const manager = this.#policy.manager.insecureUnattested.key
-    this.#key(["manager", "insecureUnattested", "key"], manager)
-    if (!manager.startsWith("ssh-ed25519 "))
-      this.#problem(
-        "wrong-value",
-        ["manager", "insecureUnattested", "key"],
-        "a manager's key is of type ssh-ed25519",
-        "give the key that `perun manager status` shows",
-      )
-    holders.set(manager, "the manager")
+    const { manager } = this.#policy
+    if ("insecureUnattested" in manager) {
+      const { key } = manager.insecureUnattested
+      this.#key(["manager", "insecureUnattested", "key"], key)
+      if (!key.startsWith("ssh-ed25519 "))
+        this.#problem(
+          "wrong-value",
+          ["manager", "insecureUnattested", "key"],
+          "a manager's key is of type ssh-ed25519",
+          "give the key that `perun manager status` shows",
+        )
+      holders.set(key, "the manager")
+    } else for (const [index, alternative] of manager.accept.entries()) this.#tee(["manager", "accept", index], alternative)
     for (const [name, stakeholder] of entries) {
       const path = ["stakeholders", name]
       this.#distinct([...path, "keys"], stakeholder.keys)
@@ -91,6 +95,25 @@ class PolicyCheck {
         holders.set(key, name)
       }
     }
+  }
+
+  /** An alternative that pins no measurement would accept whatever program runs in such a TEE. */
+  #tee(path: Path, alternative: TeeRequirement): void {
+    const [kind, requirement] = Object.entries(alternative)[0] as [string, TdxRequirement | SgxRequirement | SnpRequirement]
+    const pinned =
+      "mrTd" in requirement
+        ? [requirement.mrTd, ...Object.values(requirement.rtmrs)]
+        : "mrEnclave" in requirement
+          ? [requirement.mrEnclave, requirement.mrSigner]
+          : [requirement.measurement, requirement.idKeyDigest]
+    if (pinned.every((values) => values === "any" || values === "none"))
+      this.#problem(
+        "wrong-value",
+        [...path, kind],
+        "no measurement is stated, so any program would do",
+        "state what the TEE must have been started with",
+      )
+    for (const [name, value] of Object.entries(requirement)) if (Array.isArray(value)) this.#distinct([...path, kind, name], value.map(String))
   }
 
   #key(path: Path, key: string): void {

@@ -7,6 +7,8 @@ import { problemsOfIssues } from "./issues.ts"
 import type { Locate } from "./locate.ts"
 import { nowhere } from "./locate.ts"
 import { problemsOfMarks } from "./marks.ts"
+import { teeRequirementSchema } from "./tee.ts"
+import type { TeeRequirement } from "./tee.ts"
 import { utcTime } from "./time.ts"
 
 /** The contract: what may happen to whose artifact on what kind of machine. Identified by `policyDigest`. design.md section 4. */
@@ -39,8 +41,15 @@ export interface Stakeholder {
   readonly roles: readonly Role[]
 }
 
-/** Whom the parties trust to hold the keys. Only a manager without evidence can be named so far. */
-export interface ManagerRequirement {
+/** Whom the parties trust to hold the keys. */
+export type ManagerRequirement = AttestedManager | UnattestedManager
+
+/** Any manager that proves itself as one of these TEEs demands. Its keys are those that its evidence covers. */
+export interface AttestedManager {
+  readonly accept: readonly TeeRequirement[]
+}
+
+export interface UnattestedManager {
   /** A manager that proves nothing, named by its key, `ssh-ed25519 base64`. Every screen shows UNATTESTED MANAGER. */
   readonly insecureUnattested: { readonly key: string }
 }
@@ -161,6 +170,12 @@ export function parsePolicyValue(value: unknown): Policy {
 /** The policy's name: SHA-256 of its RFC 8785 form. What every signature, deposit and release is bound to. */
 export function policyDigest(policy: Policy): Digest {
   return digestOfJson(policy)
+}
+
+/** Who keeps the keys, in a few words. */
+export function managerText(manager: ManagerRequirement): string {
+  if ("insecureUnattested" in manager) return manager.insecureUnattested.key
+  return `any that proves itself as accepted (${manager.accept.map((alternative) => Object.keys(alternative).join()).join(" or ")})`
 }
 
 /** Member of a record by a name that may come from anywhere; never what the prototype has. */
@@ -334,13 +349,19 @@ const job = z.strictObject({
   lease: z.strictObject({ seconds: z.int().min(5).max(3600) }),
 })
 
+/** The form of `manager`, which a client's pin has too. */
+export const managerRequirementSchema: z.ZodType<ManagerRequirement> = z.union([
+  z.strictObject({ insecureUnattested: z.strictObject({ key: sshKey }) }),
+  z.strictObject({ accept: z.array(teeRequirementSchema).min(1).max(maxMembers) }),
+])
+
 /** The form of a policy, for `parsePolicy` and the OpenAPI document. */
 export const policySchema: z.ZodType<Policy> = z.strictObject({
   perun: z.literal(1),
   study: name,
   purpose: line,
   stakeholders: recordOf(name, stakeholder),
-  manager: z.strictObject({ insecureUnattested: z.strictObject({ key: sshKey }) }),
+  manager: managerRequirementSchema,
   artifacts: recordOf(name, artifact),
   machines: recordOf(name, machine),
   jobs: recordOf(name, job),

@@ -6,6 +6,7 @@ import type { Job, Level, Metrics, Policy } from "./document.ts"
 import { inputOwners, own, policyDigest } from "./document.ts"
 import { approvalText } from "./expression.ts"
 import { tableText } from "./table.ts"
+import { laboratoryRootsOf } from "./tee.ts"
 
 /** What a policy means, for the people who sign it. Rows are data; `explanationText` writes them. */
 export interface Explanation {
@@ -92,7 +93,16 @@ export function policyWarnings(policy: Policy): readonly string[] {
           `INSECURE LABORATORY: machine ${name} may chain to a laboratory root, whose holder can imitate it and read everything, and may take what such machines made; what comes of it is for trials only`,
         ],
   )
-  return ["UNATTESTED MANAGER: the manager proves nothing; whoever runs it can read the keys, and so every artifact", ...laboratory]
+  return [...managerWarnings(policy.manager), ...laboratory]
+}
+
+function managerWarnings(manager: Policy["manager"]): readonly string[] {
+  if ("insecureUnattested" in manager)
+    return ["UNATTESTED MANAGER: the manager proves nothing; whoever runs it can read the keys, and so every artifact"]
+  if (laboratoryRootsOf(manager.accept).length === 0) return []
+  return [
+    "INSECURE LABORATORY: the manager may chain to a laboratory root, whose holder can imitate it and read the keys, and so every artifact; this policy is for trials only",
+  ]
 }
 
 /** Party by thing: what each of them can see. Stakeholders first, then those who are no party and could see it all the same. */
@@ -100,7 +110,7 @@ export function policySights(policy: Policy): readonly Sight[] {
   const parties = Object.keys(policy.stakeholders)
   const artifacts = Object.keys(policy.artifacts).flatMap((artifact) => [
     ...parties.map((party) => artifactSight(policy, party, artifact)),
-    managerSight(`artifact ${artifact}`),
+    ...managerSights(policy, `artifact ${artifact}`),
     ...machinesOf(policy, artifact).flatMap((machine) => hostSights(policy, machine, `artifact ${artifact}`)),
   ])
   const results = Object.entries(policy.jobs).flatMap(([name, job]) => jobSights(policy, parties, name, job))
@@ -113,8 +123,13 @@ function artifactSight(policy: Policy, party: string, artifact: string): Sight {
   return { party, thing, sight: "never", words: "never" }
 }
 
-function managerSight(thing: string): Sight {
-  return { party: "manager's operator", thing, sight: "can-read", words: "can read it: UNATTESTED MANAGER" }
+function managerSights({ manager }: Policy, thing: string): readonly Sight[] {
+  const party = "manager's operator"
+  if ("insecureUnattested" in manager) return [{ party, thing, sight: "can-read", words: "can read it: UNATTESTED MANAGER" }]
+  const operator: Sight = { party, thing, sight: "never", words: "never: the manager proves itself before it gets a key" }
+  if (laboratoryRootsOf(manager.accept).length === 0) return [operator]
+  const words = "can read it by imitating the manager: INSECURE LABORATORY"
+  return [operator, { party: "holder of the manager's laboratory root", thing, sight: "can-read", words }]
 }
 
 function machinesOf(policy: Policy, artifact: string): readonly string[] {
@@ -152,7 +167,7 @@ function jobSights(policy: Policy, parties: readonly string[], name: string, job
   const things = new Set(rows.map(({ thing }) => thing))
   return [...things].flatMap((thing) => [
     ...rows.filter((row) => row.thing === thing),
-    managerSight(thing),
+    ...managerSights(policy, thing),
     ...hostSights(policy, job.machine, thing),
   ])
 }

@@ -39,6 +39,56 @@ export const findingCodes = {
     meaning: "INSECURE LABORATORY: the machine's root of trust is a laboratory's, so whoever holds it can imitate the machine",
     advice: "use it for trials only",
   },
+  "tee-kind-not-accepted": {
+    effect: "refusal",
+    meaning: "evidence of this kind of TEE is not among what the policy accepts",
+    advice: "use a TEE that the policy names, or let the parties sign a successor that accepts this one",
+  },
+  "tee-measurement-differs": {
+    effect: "refusal",
+    meaning: "the TEE was started with, or has loaded since, something else than the policy accepts",
+    advice: "start the exact image, program and settings that the policy names",
+  },
+  "tee-setting-differs": {
+    effect: "refusal",
+    meaning: "the TEE was started with a setting that the policy does not accept",
+    advice: "start it with the settings that the policy names",
+  },
+  "tee-debug": {
+    effect: "refusal",
+    meaning: "the TEE was started so that the host can look inside: it protects nothing",
+    advice: "start it without debugging and profiling",
+  },
+  "tee-migration-possible": {
+    effect: "refusal",
+    meaning: "the TEE can be moved to another machine, by somebody whom the policy does not name",
+    advice: "start it without migration, migration agents and service TDs",
+  },
+  "tee-not-bound": {
+    effect: "refusal",
+    meaning: "nobody held the TEE's report data against this session, so it may be evidence of another one",
+    advice: "verify the evidence with the session's report data",
+  },
+  "tee-collateral-missing": {
+    effect: "refusal",
+    meaning: "what the processor's maker says of the platform is not there, so its patch level or revocation is unknown",
+    advice: "send the collateral with the evidence, or fetch it: perun collateral fetch",
+  },
+  "tee-tcb-not-accepted": {
+    effect: "refusal",
+    meaning: "the platform's firmware or microcode is not at a level that the policy accepts",
+    advice: "update the platform, or let the parties sign a successor that accepts its level",
+  },
+  "tee-platform-not-listed": {
+    effect: "refusal",
+    meaning: "the processor is genuine, but not one that the policy lists",
+    advice: "list it in a successor policy if this machine is meant",
+  },
+  "tee-log-missing": {
+    effect: "refusal",
+    meaning: "no event log explains the TEE's run-time measurements, which the policy asks for",
+    advice: "send the CC event log with the quote",
+  },
   "startup-locality-differs": {
     effect: "refusal",
     meaning: "the firmware was started from another locality than demanded",

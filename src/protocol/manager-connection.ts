@@ -1,32 +1,44 @@
-import type { KeyObject } from "node:crypto"
+import { randomBytes, type KeyObject } from "node:crypto"
 import type { Digest } from "../bytes/digest.ts"
+import { encodeHex } from "../bytes/text.ts"
+import type { AcceptedTee } from "../policy/appraise-tee.ts"
+import type { TeeRequirement } from "../policy/tee.ts"
 import { ProtocolError } from "./errors.ts"
 import { Transport } from "./http-client.ts"
+import { verifyManagerAttestation, type KnownManager } from "./manager-attestation.ts"
 import { verifyManagerDescription } from "./manager-description.ts"
 import type { ManagerDescription } from "./messages.ts"
 import { routes } from "./routes.ts"
 import { makeSessionHeader, sessionHeader } from "./session.ts"
 import { createTlsIdentity, type TlsIdentity } from "./tls.ts"
 
-/** A manager whose description was verified, with the pin for every further connection. */
-export interface VerifiedManager {
+/** How a manager is known beforehand: by its key, by what its TEE must prove, or by both. With `accept` it must prove itself; without, its key alone counts. */
+export type ManagerTrust =
+  { readonly key: string; readonly accept?: readonly TeeRequirement[] } | { readonly key?: string; readonly accept: readonly TeeRequirement[] }
+
+/** A manager that was verified, with the pin for every further connection. */
+export interface VerifiedManager extends KnownManager {
   readonly url: URL
   readonly description: ManagerDescription
+  /** What was accepted; undefined for a manager that is known by its key alone: UNATTESTED MANAGER. */
+  readonly accepted?: AcceptedTee
+}
+
+export interface VerifyOptions {
+  /** This side's time, for certificates and collateral. */
+  readonly now: Date
+  readonly timeoutMilliseconds?: number
+  readonly signal?: AbortSignal
 }
 
 /**
- * Asks a manager who it is, over a connection that carries nothing else, and verifies the answer by the pinned key. Nothing that matters is sent
+ * Asks a manager who it is, over a connection that carries nothing else, and verifies the answer by what is known beforehand. Nothing that matters is sent
  * before this has returned.
- * @throws {ProtocolError} `wrong-manager`, `wrong-tls-key`; UnavailableError
+ * @throws {ProtocolError} `wrong-manager`, `wrong-tls-key`; {EvidenceError}, {MalformedError} its evidence is not genuine; UnavailableError
  */
-export async function verifyManager(
-  url: URL,
-  managerKey: string,
-  identity: TlsIdentity,
-  options: { readonly timeoutMilliseconds?: number; readonly signal?: AbortSignal } = {},
-): Promise<VerifiedManager> {
+export async function verifyManager(url: URL, trust: ManagerTrust, identity: TlsIdentity, options: VerifyOptions): Promise<VerifiedManager> {
   let seen: Digest | undefined
-  const { timeoutMilliseconds, signal } = options
+  const { now, timeoutMilliseconds, signal } = options
   using transport = new Transport({
     url,
     identity,
@@ -36,9 +48,31 @@ export async function verifyManager(
     },
     ...(timeoutMilliseconds === undefined ? {} : { timeoutMilliseconds }),
   })
-  const signed = await transport.call(routes.describeManager, signal === undefined ? {} : { signal })
+  const call = signal === undefined ? {} : { signal }
+  const { key, accept } = trust
+  if (accept === undefined) {
+    if (key === undefined) throw new TypeError("a manager is known by its key, by its proof, or by both")
+    const signed = await transport.call(routes.describeManager, call)
+    return { url, description: verifyManagerDescription(signed, { managerKey: key, peerTlsKey: seenKey(seen) }) }
+  }
+  const nonce = encodeHex(new Uint8Array(randomBytes(32)))
+  const attestation = await transport.call(routes.attestManager, { ...call, query: { nonce } })
+  const verified = verifyManagerAttestation(attestation, { accept, nonce, peerTlsKey: seenKey(seen), time: now.getTime() })
+  const { description } = verified
+  if (key !== undefined && description.key !== key)
+    throw new ProtocolError(
+      "wrong-manager",
+      `found key ${description.key}, expected ${key}: it is genuine, but another instance (${description.instance})`,
+      {
+        path: "description.key",
+      },
+    )
+  return { url, ...verified }
+}
+
+function seenKey(seen: Digest | undefined): Digest {
   if (seen === undefined) throw new TypeError("internal: an answer came without a connection")
-  return { url, description: verifyManagerDescription(signed, { managerKey, peerTlsKey: seen }) }
+  return seen
 }
 
 /** A transport on which every connection must end at the verified manager's TLS key. */
@@ -62,24 +96,24 @@ export function connectVerified(
 const sessionMilliseconds = 12 * 3_600_000
 
 /**
- * Connects as a stakeholder: the manager proves its key, then a fresh TLS key speaks for the identity by a signed statement.
+ * Connects as a stakeholder: the manager proves itself, then a fresh TLS key speaks for the identity by a signed statement.
  * @throws as verifyManager
  */
 export async function connectAsStakeholder(
   url: URL,
-  managerKey: string,
+  trust: ManagerTrust,
   identityKey: KeyObject,
-  options: { readonly now: Date; readonly timeoutMilliseconds?: number },
-): Promise<{ readonly description: ManagerDescription; readonly transport: Transport }> {
-  const { now, ...rest } = options
+  options: VerifyOptions,
+): Promise<{ readonly manager: VerifiedManager; readonly transport: Transport }> {
   const tls = createTlsIdentity("perun client")
-  const manager = await verifyManager(url, managerKey, tls, rest)
+  const manager = await verifyManager(url, trust, tls, options)
   const statement = {
     perun: 1,
     manager: manager.description.instance,
     tlsKey: tls.tlsKey,
-    notAfter: new Date(now.getTime() + sessionMilliseconds).toISOString(),
+    notAfter: new Date(options.now.getTime() + sessionMilliseconds).toISOString(),
   } as const
   const headers = { [sessionHeader]: makeSessionHeader(statement, identityKey) }
-  return { description: manager.description, transport: connectVerified(manager, tls, { ...rest, headers }) }
+  const { timeoutMilliseconds } = options
+  return { manager, transport: connectVerified(manager, tls, { headers, ...(timeoutMilliseconds === undefined ? {} : { timeoutMilliseconds }) }) }
 }

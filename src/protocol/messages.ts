@@ -36,8 +36,8 @@ export const managerDescriptionSchema = z.strictObject({
   configuration: digestSchema,
   /** How the vault key is kept: `tpm` is sealed to a TPM, `key-file` lies in a file that the operator can read. */
   vault: z.enum(["tpm", "key-file"]),
-  /** Evidence of a TEE; null for an UNATTESTED MANAGER. */
-  evidence: z.null(),
+  /** Kind of TEE that proves this description at `/v1/attestation`; null for an UNATTESTED MANAGER. */
+  evidence: z.enum(["sgx", "tdx", "snp"]).nullable(),
 })
 export const signedManagerDescriptionSchema = z.strictObject({ description: managerDescriptionSchema, signature: statementSignatureSchema })
 export const healthSchema = z.strictObject({

@@ -1,6 +1,8 @@
 import { z } from "zod"
+import { managerAttestationSchema } from "./manager-attestation.ts"
 import * as m from "./messages.ts"
-import { digestSchema, documentSchema, idSchema, maxBundleBytes, maxMessageBytes, maxPolicySubmissionBytes, nameSchema } from "./wire.ts"
+import { digestSchema, documentSchema, idSchema, maxBundleBytes, maxMessageBytes, maxPolicySubmissionBytes, nameSchema, nonceSchema } from "./wire.ts"
+import { maxTeeEvidenceBytes } from "../evidence/tee/format.ts"
 
 /**
  * HTTP API v1 as one table: manager, agent, client and the OpenAPI document all read it. Blobs and the event stream have routes of their own kind
@@ -82,6 +84,16 @@ const common = {
 
 export const routes = {
   describeManager: get("/v1/manager", "open", m.signedManagerDescriptionSchema, "what the manager says about itself, signed"),
+  attestManager: {
+    ...get(
+      "/v1/attestation",
+      "open",
+      managerAttestationSchema,
+      "evidence of the manager's TEE over the asker's nonce, covering all that it says about itself",
+    ),
+    query: z.strictObject({ nonce: nonceSchema }),
+    maxResponseBytes: maxTeeEvidenceBytes,
+  },
   openApi: get("/v1/openapi.json", "open", documentSchema, "this interface as an OpenAPI 3.1 document"),
   health: get("/v1/healthz", "open", m.healthSchema, "whether the manager answers"),
 

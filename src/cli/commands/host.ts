@@ -23,7 +23,7 @@ export function register(command: Command, output: Output): void {
     .action(async (options: { config: string; tpm?: TpmLocation }) => {
       const config = await loadConfigFile(options.config)
       const tls = createTlsIdentity(config.host)
-      const manager = await verifyManager(new URL(config.manager.url), config.manager.key, tls)
+      const manager = await verifyManager(new URL(config.manager.url), config.manager, tls, { now: new Date() })
       using transport = connectVerified(manager, tls)
       await using tpm = await HostTpm.open(options.tpm)
       const view = await enrol(tpm, config.host, {

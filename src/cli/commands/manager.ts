@@ -12,11 +12,17 @@ import { serveManager } from "../../manager/server.ts"
 import { initManager, membersPath } from "../../manager/state.ts"
 import { hostTpmSealer } from "../../manager/tpm-sealer.ts"
 import { vaultWords } from "../../manager/vault.ts"
-import { connectVerified, verifyManager } from "../../protocol/manager-connection.ts"
+import { evidenceKinds } from "../../evidence/kinds.ts"
+import { parseDcapCollateral, type DcapCollateral } from "../../evidence/dcap/endorsements.ts"
+import { collectTee, teeSourceForm, type TeeSource } from "../../evidence/tee/collectors/collect.ts"
+import type { TeeEvidence } from "../../evidence/tee/format.ts"
+import type { OwnTee } from "../../manager/own-tee.ts"
+import { connectVerified, verifyManager, type ManagerTrust, type VerifiedManager } from "../../protocol/manager-connection.ts"
 import { routes } from "../../protocol/routes.ts"
 import { createTlsIdentity } from "../../protocol/tls.ts"
 import { parseSshPublicKey } from "../../pki/ssh-key.ts"
-import { unattestedManager, withManagerOption, type ManagerOption } from "../connect.ts"
+import { insecureLaboratory, unattestedManager, withManagerOption, type ManagerOption } from "../connect.ts"
+import { loadPolicyFile } from "../policy-file.ts"
 import { chosenManager, trustManager } from "../home.ts"
 import { UsageError } from "../exit.ts"
 import { interruptSignal } from "../interrupt.ts"
@@ -66,8 +72,18 @@ export function register(command: Command, output: Output): void {
     .option("--listen <host:port>", "address to listen on", "127.0.0.1:7443")
     .option("--tpm <where>", "TPM that the vault key is sealed to (default: /dev/tpmrm0)", parseTpmLocation)
     .option("--cap", "extend PCR 15 once the vault key is out of the TPM: until the next boot nothing opens it again, not even a second start")
+    .option(
+      "--tee <source>",
+      "the TEE that this manager runs in and proves itself by: tsm (TDX, SEV-SNP), gramine (SGX), or a TD's guest agent at http://HOST:PORT or unix:PATH",
+      parseTeeSource,
+    )
+    .option(
+      "--collateral <file>",
+      "what Intel says of the platform (perun's collateral JSON), sent with the evidence; read again whenever it changes",
+    )
     .description("run the manager until Ctrl-C or SIGTERM")
-    .action(async (folder: string, options: { listen: string; tpm?: TpmLocation; cap?: true }) => {
+    .action(async (folder: string, options: { listen: string; tpm?: TpmLocation; cap?: true; tee?: TeeSource; collateral?: string }) => {
+      if (options.collateral !== undefined && options.tee === undefined) throw new UsageError("--collateral goes with --tee")
       const { host, port } = parseListen(options.listen)
       await using tpm = await vaultTpm(options)
       using interrupt = interruptSignal()
@@ -75,6 +91,7 @@ export function register(command: Command, output: Output): void {
         folder,
         host,
         port,
+        ...(options.tee === undefined ? {} : { ownTee: await openOwnTee(options.tee, options.collateral) }),
         ...(tpm === undefined ? {} : { sealer: hostTpmSealer(tpm, { cap: options.cap === true }) }),
       })
       output.result(
@@ -86,6 +103,7 @@ export function register(command: Command, output: Output): void {
           vault: running.vault,
           laboratoryRoots: running.laboratoryRoots,
           members: running.members,
+          evidence: running.description.evidence,
         },
         () => {
           output.line(`listening on ${running.url}`, "good")
@@ -93,7 +111,9 @@ export function register(command: Command, output: Output): void {
           output.line(`instance  ${running.description.instance}`)
           sayMembers(running.members, folder, output)
           output.line(vaultWords[running.vault], running.vault === "tpm" ? "plain" : "warn")
-          output.line(`${unattestedManager}: this manager proves nothing about itself`, "warn")
+          const { evidence } = running.description
+          if (evidence === null) output.line(`${unattestedManager}: this manager proves nothing about itself`, "warn")
+          else output.line(`proof     ${evidenceKinds[evidence].name}, for whoever asks`, "good")
           for (const root of running.laboratoryRoots) output.line(`INSECURE LABORATORY: TPMs under the root ${root} may enrol`, "warn")
         },
       )
@@ -131,29 +151,31 @@ export function register(command: Command, output: Output): void {
   command
     .command("trust")
     .argument("<url>", "address, e.g. https://manager.example:7443")
-    .argument("<key>", "the manager's key, ssh-ed25519 …, as its operator and the other parties know it")
-    .option("--replace", "put this key in the place of another one that is pinned for the address")
-    .description("pin a manager's key on this machine and make it the default; the manager must show that key")
-    .action(async (url: string, text: string, options: { replace?: true }) => {
-      const key = parseSshPublicKey(text).text
-      const { description } = await verifyManager(new URL(url), key, createTlsIdentity("perun client"))
-      await trustManager({ url, key }, options.replace === true)
-      output.result({ ok: true, url, key, instance: description.instance, evidence: description.evidence }, () => {
+    .argument("[key]", "the manager's key, ssh-ed25519 …, as its operator and the other parties know it")
+    .option("--policy <file>", "policy whose demands on its manager are pinned: it must prove itself, and its key is learnt from the proof")
+    .option("--replace", "put this manager in the place of another one that is pinned for the address")
+    .description("pin a manager on this machine and make it the default; from then on another one at this address is refused")
+    .action(async (url: string, text: string | undefined, options: { policy?: string; replace?: true }) => {
+      const trust = await trustOf(text, options.policy)
+      const manager = await verifyManager(new URL(url), trust, createTlsIdentity("perun client"), { now: new Date() })
+      const { key, instance, evidence } = manager.description
+      await trustManager({ url, key, ...(trust.accept === undefined ? {} : { accept: trust.accept }) }, options.replace === true)
+      output.result({ ok: true, url, key, instance, evidence, attested: attestedFacts(manager) }, () => {
         output.line(`pinned ${url}`, "good")
-        if (description.evidence === null)
-          output.line(`${unattestedManager}: it proves nothing about itself; its operator could read what is deposited there`, "warn")
+        if (trust.accept !== undefined) output.line(`key     ${key}`)
+        sayProof(manager, output)
       })
     })
   withManagerOption(command.command("status"))
-    .description("what the pinned manager says about itself")
+    .description("what the pinned manager says about itself, and what it proved")
     .action(async (options: ManagerOption) => {
       const pin = await chosenManager(options.manager)
       const tls = createTlsIdentity("perun client")
-      const manager = await verifyManager(new URL(pin.url), pin.key, tls)
+      const manager = await verifyManager(new URL(pin.url), pin, tls, { now: new Date() })
       const { description } = manager
       using transport = connectVerified(manager, tls)
       const { members } = await transport.call(routes.health, {})
-      output.result({ ok: true, url: pin.url, ...description, members }, () => {
+      output.result({ ok: true, url: pin.url, ...description, attested: attestedFacts(manager), members }, () => {
         output.line(`address        ${pin.url}`)
         output.line(`instance       ${description.instance}`)
         output.line(`key            ${description.key}`)
@@ -162,9 +184,37 @@ export function register(command: Command, output: Output): void {
         output.line(`configuration  ${description.configuration}`)
         output.line(`vault key      ${description.vault === "tpm" ? "sealed to the TPM" : "in a key file that its operator can read"}`)
         output.line(`members        ${members}${members === 0 ? `: ${noMembers(undefined)}` : ""}`, members === 0 ? "warn" : "plain")
-        if (description.evidence === null) output.line(`evidence       none: ${unattestedManager}`, "warn")
+        sayProof(manager, output)
       })
     })
+}
+
+/** What a manager is known by: its key, a policy's demands, or both. */
+async function trustOf(keyText: string | undefined, policyFile: string | undefined): Promise<ManagerTrust> {
+  const key = keyText === undefined ? undefined : parseSshPublicKey(keyText).text
+  if (policyFile === undefined) {
+    if (key === undefined) throw new UsageError("say what the manager is known by: its KEY, or --policy FILE with the demands on it")
+    return { key }
+  }
+  const { manager } = (await loadPolicyFile(policyFile)).policy
+  if ("accept" in manager) return { accept: manager.accept, ...(key === undefined ? {} : { key }) }
+  const { key: named } = manager.insecureUnattested
+  if (key !== undefined && key !== named) throw new UsageError(`the policy names the manager ${named}, not ${key}`)
+  return { key: named }
+}
+
+function attestedFacts({ accepted }: VerifiedManager): { readonly tee: string; readonly insecureLaboratory: boolean } | null {
+  return accepted === undefined ? null : { tee: accepted.kind, insecureLaboratory: accepted.insecureLaboratory }
+}
+
+function sayProof({ accepted }: VerifiedManager, output: Output): void {
+  if (accepted === undefined) {
+    output.line(`${unattestedManager}: it proves nothing about itself; its operator could read what is deposited there`, "warn")
+    return
+  }
+  const name = evidenceKinds[accepted.kind].name
+  output.line(`proof          ${name}, fresh, over its keys and configuration; it meets demand ${accepted.alternative + 1} of those pinned`, "good")
+  if (accepted.insecureLaboratory) output.line(`${insecureLaboratory}: its TEE chains to a laboratory root, whose holder can imitate it`, "warn")
 }
 
 /** The TPM for the vault key: the one named, else the kernel's where there is one, unless a key file is wanted. */
@@ -172,6 +222,26 @@ async function vaultTpm(options: { readonly tpm?: TpmLocation; readonly keyFile?
   if (options.keyFile === true) return undefined
   if (options.tpm !== undefined) return HostTpm.open(options.tpm)
   return existsSync("/dev/tpmrm0") ? HostTpm.open() : undefined
+}
+
+function parseTeeSource(text: string): TeeSource {
+  if (!teeSourceForm.test(text)) throw new UsageError(`--tee knows tsm, gramine, http://HOST:PORT and unix:PATH, found ${text}`)
+  return text as TeeSource
+}
+
+/** Asks the TEE once before the manager listens, so that a missing device is heard of now. */
+async function openOwnTee(source: TeeSource, collateralFile: string | undefined): Promise<OwnTee> {
+  const collect = async (reportData: Uint8Array): Promise<TeeEvidence> => {
+    const evidence = await collectTee(source, reportData)
+    if (collateralFile === undefined || evidence.kind === "snp") return evidence
+    return { ...evidence, collateral: await loadCollateral(collateralFile) }
+  }
+  const { kind } = await collect(new Uint8Array(64))
+  return { kind, collect }
+}
+
+async function loadCollateral(path: string): Promise<DcapCollateral> {
+  return parseDcapCollateral(await readFileBounded(path, 16_777_216))
 }
 
 const keyForms = "file of a public key or an identity.json, or the key itself as 'ssh-ed25519 AAAA…'"

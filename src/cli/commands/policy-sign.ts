@@ -4,7 +4,7 @@ import { parseUtf8 } from "../../bytes/text.ts"
 import { signStatement, statementSignatureOfSshSignature, type StatementSignature, verifyStatement } from "../../pki/statement.ts"
 import { stakeholderOfKey } from "../../policy/approval.ts"
 import { differenceText, diffPolicies } from "../../policy/diff.ts"
-import { parsePolicyValue, type Policy, policyDigest } from "../../policy/document.ts"
+import { parsePolicyValue, type Policy, policyDigest, managerText } from "../../policy/document.ts"
 import { policyWarnings } from "../../policy/explain.ts"
 import type { ParsedPolicy } from "../../policy/parse.ts"
 import { ProblemError } from "../../protocol/problem.ts"
@@ -130,7 +130,7 @@ function showPolicy({ policy, digest }: ParsedPolicy, { signer, key }: SigningHa
   output.line(`purpose     ${purpose}`)
   output.line(`expires     ${expires}`)
   output.line(`your key    ${key}`)
-  output.line(`manager     ${manager.insecureUnattested.key}`)
+  output.line(`manager     ${managerText(manager)}`)
   output.line(`supersedes  ${supersedes}`)
   for (const warning of policyWarnings(policy)) output.line(warning, "warn")
   output.line()

@@ -20,7 +20,7 @@ export interface TdxTeeEvidence {
   readonly kind: "tdx"
   readonly quote: Uint8Array
   readonly collateral?: DcapCollateral
-  /** CC event log as the firmware's table holds it; explains RTMR0 to RTMR3. */
+  /** CC event log, the firmware's table or a guest agent's JSON; explains RTMR0 to RTMR3. */
   readonly eventLog?: Uint8Array
 }
 

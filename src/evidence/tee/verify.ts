@@ -1,4 +1,5 @@
-import { parseCcel } from "../ccel/format.ts"
+import { parseCcel, parseDstackLog } from "../ccel/format.ts"
+import type { CcelLog } from "../ccel/format.ts"
 import { verifyCcel } from "../ccel/verify.ts"
 import type { CcelQuirk } from "../ccel/verify.ts"
 import type { CcelClaims } from "../ccel/claims.ts"
@@ -45,7 +46,7 @@ export function verifyTee(evidence: TeeEvidence, { reportData, roots, time, ccel
     case "tdx": {
       const tee = verifyTdxQuote({ quote: evidence.quote, collateral: evidence.collateral ?? {} }, dcap)
       if (evidence.eventLog === undefined) return { kind: "tdx", tee }
-      return { kind: "tdx", tee, log: verifyCcel(parseCcel(evidence.eventLog), { rtmrs: tee.claims.rtmrs, quirks: ccelQuirks }) }
+      return { kind: "tdx", tee, log: verifyCcel(parseLog(evidence.eventLog), { rtmrs: tee.claims.rtmrs, quirks: ccelQuirks }) }
     }
     case "snp": {
       if (evidence.endorsements === undefined)
@@ -57,3 +58,10 @@ export function verifyTee(evidence: TeeEvidence, { reportData, roots, time, ccel
     }
   }
 }
+
+/** The firmware's binary table, or the JSON of a guest agent: no table begins with a bracket, for its first four bytes are a register from 0 to 3. */
+function parseLog(bytes: Uint8Array): CcelLog {
+  return bytes[0] === openingBracket ? parseDstackLog(bytes) : parseCcel(bytes)
+}
+
+const openingBracket = 0x5b

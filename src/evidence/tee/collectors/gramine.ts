@@ -1,7 +1,7 @@
-import { bytesEqual } from "../../bytes/compare.ts"
-import { UnavailableError } from "../../bytes/error.ts"
-import { parseHex, parseUtf8 } from "../../bytes/text.ts"
-import { parseSgxQuote } from "../../evidence/sgx/format.ts"
+import { bytesEqual } from "../../../bytes/compare.ts"
+import { UnavailableError } from "../../../bytes/error.ts"
+import { parseHex, parseUtf8 } from "../../../bytes/text.ts"
+import { parseSgxQuote } from "../../sgx/format.ts"
 import { deviceError, hostFiles } from "./device-files.ts"
 import type { DeviceFiles } from "./device-files.ts"
 

@@ -1,11 +1,11 @@
-import { UnavailableError } from "../../bytes/error.ts"
-import type { PcrSelection } from "../../evidence/tpm/format.ts"
-import { quote, readNv, readNvPublic, readPublic } from "../../evidence/tpm/client/commands.ts"
-import type { LoadedObject } from "../../evidence/tpm/client/commands.ts"
-import type { TpmConnection } from "../../evidence/tpm/client/connection.ts"
-import { TpmError } from "../../evidence/tpm/client/errors.ts"
-import { encodeSizedPublicArea } from "../../evidence/tpm/public-area.ts"
-import { parseHclReport } from "../../evidence/azure/format.ts"
+import { UnavailableError } from "../../../bytes/error.ts"
+import type { PcrSelection } from "../../tpm/format.ts"
+import { quote, readNv, readNvPublic, readPublic } from "../../tpm/client/commands.ts"
+import type { LoadedObject } from "../../tpm/client/commands.ts"
+import type { TpmConnection } from "../../tpm/client/connection.ts"
+import { TpmError } from "../../tpm/client/errors.ts"
+import { encodeSizedPublicArea } from "../../tpm/public-area.ts"
+import { parseHclReport } from "../../azure/format.ts"
 
 /** Where Azure's paravisor leaves its report, and the attestation key that the report names. Microsoft, "Virtual TPMs in Azure confidential VMs". */
 export const hclReportIndex = 0x01400001

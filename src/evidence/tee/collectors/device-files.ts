@@ -1,5 +1,5 @@
 import { mkdir, readFile, rmdir, writeFile } from "node:fs/promises"
-import { UnavailableError } from "../../bytes/error.ts"
+import { UnavailableError } from "../../../bytes/error.ts"
 
 /** The few operations on files that the kernel's and Gramine's attestation devices understand. Given to collectors, so that they can be held against recorded devices. */
 export interface DeviceFiles {

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict"
 import { test } from "node:test"
-import { makeLabAuthority, makeLabKeys } from "../../../lab/devices/dcap/authority.ts"
-import { makeSgxQuote } from "../../../lab/devices/dcap/device.ts"
-import { encodeUtf8 } from "../../bytes/text.ts"
+import { makeLabAuthority, makeLabKeys } from "../../../../lab/devices/dcap/authority.ts"
+import { makeSgxQuote } from "../../../../lab/devices/dcap/device.ts"
+import { encodeUtf8 } from "../../../bytes/text.ts"
 import type { DeviceFiles } from "./device-files.ts"
 import { collectGramineQuote } from "./gramine.ts"
 
