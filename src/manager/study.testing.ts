@@ -25,6 +25,7 @@ import type { Judgement, JudgeRequest } from "./judge.ts"
 import { TpmJudge } from "./judge-tpm.ts"
 import { type Authority, captureReferences, LaboratoryAuthority, LaboratoryMachine } from "./machine.testing.ts"
 import { createManager, keysKey, type Manager } from "./manager.ts"
+import type { OwnTee } from "./own-tee.ts"
 import { Store } from "./store.ts"
 
 /** A clock that tests move. */
@@ -202,6 +203,9 @@ export class TestStudy {
     })
   }
 
+  /** The TEE that the manager runs in, from its next start on. */
+  ownTee: OwnTee | undefined
+
   /** As after kill -9 and a new start: only what the journal holds is left. */
   restart(): void {
     const { manager, store } = this.#open()
@@ -212,8 +216,9 @@ export class TestStudy {
   #open(): { manager: Manager; store: Store } {
     const store = Store.open({ journal: this.journal, vaultKey: this.vaultKey, randomBytes: random })
     const judge = new PausingJudge(this.parts.authority.root, async () => this.whileJudging())
-    const { clock, blobs, members } = this
-    const manager = createManager({ store, blobs, clock, randomBytes: random, judge, vault: "key-file", members, configuration: { test: true } })
+    const { clock, blobs, members, ownTee } = this
+    const world = { store, blobs, clock, randomBytes: random, judge, members, ...(ownTee === undefined ? {} : { ownTee }) }
+    const manager = createManager({ ...world, vault: "key-file", configuration: { test: true } })
     return { manager, store }
   }
 
