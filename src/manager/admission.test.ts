@@ -112,7 +112,7 @@ test("each key may have 32 proposals waiting; withdrawn and expired ones make ro
   await assert.rejects(propose(35), { code: "limit-exceeded" })
 })
 
-test("each key may propose 250 policies and 512 MiB of them in all, whatever became of them", async () => {
+test("each key may propose 250 policies and 128 MiB of them in all, whatever became of them", async () => {
   const study = await newStudy()
   const digest = await study.agree()
   const record = study.store.get("policies", digest)
@@ -125,7 +125,7 @@ test("each key may propose 250 policies and 512 MiB of them in all, whatever bec
   // The references are there already: only what a proposal adds counts.
   const added = study.store.get("policies", again)?.storedBytes ?? 0
   assert.ok(added > 0 && added < storedBytes)
-  set(536_870_912 - 2 * added)
+  set(134_217_728 - 2 * added)
   await study.submit(study.policy({ purpose: "y" }))
   await assert.rejects(study.submit(study.policy({ purpose: "z" })), { code: "limit-exceeded" })
   set(0)
@@ -138,6 +138,19 @@ test("each key may propose 250 policies and 512 MiB of them in all, whatever bec
   })
   await study.submit(study.policy({ purpose: "the last" }))
   await assert.rejects(study.submit(study.policy({ purpose: "one more" })), { code: "limit-exceeded" })
+})
+
+test("all keys together may propose 320 MiB, or the manager would not find the memory to start again", async () => {
+  const study = await newStudy()
+  study.members.add(vendor.key).add(consortium.key)
+  for (const [index, party] of [clinic, vendor, consortium].entries()) {
+    const digest = await study.submit(study.policy({ study: `full-${index}` }), party)
+    const record = study.store.get("policies", digest)
+    assert.ok(record)
+    const storedBytes = index === 2 ? 335_544_320 - 2 * 120_000_000 - 100 : 120_000_000
+    study.store.transact(new Date(study.clock.wall), (tx) => tx.put("policies", digest, { ...record, storedBytes }))
+  }
+  for (const party of [clinic, consortium]) await assert.rejects(study.submit(study.policy({ study: "more" }), party), { code: "limit-exceeded" })
 })
 
 test("hosts: parties see those that their policies list, members besides those that no policy lists", async () => {

@@ -1,6 +1,6 @@
 import { Hono, type Context } from "hono"
 import { isDigest, type Digest } from "../bytes/digest.ts"
-import { MalformedError } from "../bytes/error.ts"
+import { MalformedError, PerunError } from "../bytes/error.ts"
 import { concatBytes } from "../bytes/compare.ts"
 import { parsePolicyValue } from "../policy/document.ts"
 import { ProtocolError } from "../protocol/errors.ts"
@@ -22,12 +22,13 @@ import { sessionHeader, verifySessionHeader } from "../protocol/session.ts"
 import { maxBlobBytes, parseMessage, parseShape } from "../protocol/wire.ts"
 import { demandKnown, hostSight } from "./admission.ts"
 import { readBlob, storeBlob } from "./blob-routes.ts"
+import type { BodyPlace } from "./body-room.ts"
 import { claimRun, renewLease, requestChallenge } from "./claims.ts"
 import type { HostCaller, ManagerContext, StakeholderCaller } from "./context.ts"
 import { depositArtifact, listArtifacts } from "./deposits.ts"
 import { answerEnrolment, beginEnrolment, retireHost, viewHost } from "./enrolments.ts"
 import { watchRun } from "./events.ts"
-import { demandHolder } from "./leases.ts"
+import { demandHolder, leaseOfKey } from "./leases.ts"
 import { listOutputs, packageOutput, reportOutput, voteOutput } from "./outputs.ts"
 import { attestManager, demandOwnTee } from "./own-tee.ts"
 import { approvePolicy, listPolicies, submitPolicy, viewPolicy, withdrawPolicy } from "./policies.ts"
@@ -137,6 +138,9 @@ const gates: { readonly [Name in JsonRouteName]?: (context: ManagerContext, call
   reportOutput: (context, caller) => demandHolder(context, caller),
 }
 
+/** Gates that let only those through whom the operator or a policy names. */
+const gatesOfParties: ReadonlySet<JsonRouteName> = new Set(["submitPolicy", "depositArtifact"])
+
 const openApiDocument = makeOpenApiDocument()
 
 /** HTTP API v1 over a manager: (request, peer) → response, without a socket. */
@@ -178,7 +182,9 @@ function addJsonRoute<Name extends JsonRouteName>(app: ManagerApp, context: Mana
     gates[name]?.(context, caller)
     const params = parseParams<Routes[Name]>(c.req.param())
     const query = parseShape(route.query, c.req.query()) as RequestQuery<Routes[Name]>
-    const body = (await readBody(route, c.req.raw)) as RequestBody<Routes[Name]>
+    // Held until the answer: what was read lies in memory while it is worked on.
+    using place = placeFor(context, caller, name, c.env.peerAddress)
+    const body = (await readBody(route, c.req.raw, place)) as RequestBody<Routes[Name]>
     const message = await handlers[name](context, { params, query, body, caller, address: c.env.peerAddress })
     if (message === undefined) return new Response(null, { status: 204, headers: { "retry-after": String(idleRetrySeconds) } })
     return jsonResponse(checkedResponse(route, message))
@@ -220,23 +226,47 @@ function digestOf(text: string | undefined): Digest {
   return text
 }
 
-async function readBody(route: Route, request: Request): Promise<unknown> {
+/** Room for a body: of parties and of hosts at work apart from what anyone may send. What hosts without a lease send is counted by time too. */
+function placeFor(context: ManagerContext, caller: CallerOf<Route["access"]>, name: JsonRouteName, address: string | undefined): BodyPlace {
+  const isKnown = caller?.kind === "host" ? leaseOfKey(context, caller) !== undefined : gatesOfParties.has(name)
+  if (isKnown) return context.bodyRooms.known.enter(address)
+  const place = context.bodyRooms.open.enter(address)
+  if (caller?.kind !== "host") return place
+  return {
+    take(chunkBytes) {
+      context.budgets.bodies.spend(address, chunkBytes)
+      place.take(chunkBytes)
+    },
+    [Symbol.dispose]: () => place[Symbol.dispose](),
+  }
+}
+
+async function readBody(route: Route, request: Request, place: BodyPlace): Promise<unknown> {
   if (route.method === "GET") return undefined
   const parts: Uint8Array[] = []
-  for await (const chunk of bodyChunks(request, route.maxBodyBytes)) parts.push(chunk)
+  for await (const chunk of bodyChunks(request, route.maxBodyBytes)) {
+    place.take(chunk.length)
+    parts.push(chunk)
+  }
   return parseMessage(route.body, concatBytes(...parts), route.maxBodyBytes)
 }
 
-/** Bytes of a request's body; stops at the limit, before they are kept. */
+/** Bytes of a request's body; stops at the limit, before they are kept. @throws {MalformedError} `too-large`, `truncated` */
 async function* bodyChunks(request: Request, maxBytes: number): AsyncGenerator<Uint8Array> {
   const announced = request.headers.get("content-length")
   if (announced !== null && Number(announced) > maxBytes) throw tooLarge(maxBytes)
   if (request.body === null) return
   let size = 0
-  for await (const chunk of request.body as AsyncIterable<Uint8Array>) {
-    size += chunk.length
-    if (size > maxBytes) throw tooLarge(maxBytes)
-    yield chunk
+  try {
+    for await (const chunk of request.body as AsyncIterable<Uint8Array>) {
+      size += chunk.length
+      if (size > maxBytes) throw tooLarge(maxBytes)
+      yield chunk
+    }
+  } catch (cause) {
+    if (cause instanceof PerunError) throw cause
+    // Callers go away; it is no fault of ours, and they must not fill the operator's log with it.
+    throw new MalformedError("truncated", "the connection ended inside the body", { cause })
   }
 }
 

@@ -3,6 +3,7 @@ import type { Digest } from "../bytes/digest.ts"
 import { encodeHex } from "../bytes/text.ts"
 import type { ManagerDescription, SignedManagerDescription } from "../protocol/messages.ts"
 import type { BlobFolder } from "./blobs.ts"
+import type { BodyRoom } from "./body-room.ts"
 import type { ChallengeBook } from "./challenges.ts"
 import type { ManagerTime } from "./clock.ts"
 import type { DocumentCache } from "./documents.ts"
@@ -41,7 +42,9 @@ export interface ManagerContext {
   readonly members: MemberKeys
   /** The manager's own TEE; undefined for an UNATTESTED MANAGER. */
   readonly ownTee: OwnTee | undefined
-  readonly budgets: { readonly claims: NetworkBudget; readonly enrolments: NetworkBudget; readonly attestations: NetworkBudget }
+  readonly budgets: Readonly<Record<"claims" | "enrolments" | "attestations" | "bodies", NetworkBudget>>
+  /** Bodies that anyone may send, and those of parties and of hosts with a lease; the first cannot crowd out the second. */
+  readonly bodyRooms: { readonly open: BodyRoom; readonly known: BodyRoom }
 }
 
 export type MemberKeys = Pick<ReadonlySet<string>, "has" | "size">

@@ -6,6 +6,7 @@ import { signManagerDescription } from "../protocol/manager-description.ts"
 import type { ManagerDescription } from "../protocol/messages.ts"
 import { createApp, type ManagerApp } from "./api.ts"
 import type { BlobFolder } from "./blobs.ts"
+import { BodyRoom } from "./body-room.ts"
 import { ChallengeBook } from "./challenges.ts"
 import { ManagerTime, type Clock } from "./clock.ts"
 import type { ManagerContext, MemberKeys } from "./context.ts"
@@ -73,7 +74,9 @@ export function createManager(options: ManagerOptions): Manager {
       claims: new NetworkBudget(monotonic, claimsPerNetwork),
       enrolments: new NetworkBudget(monotonic, enrolmentsPerNetwork),
       attestations: new NetworkBudget(monotonic, attestationsPerNetwork),
+      bodies: new NetworkBudget(monotonic, bodyBytesPerNetwork),
     },
+    bodyRooms: { open: new BodyRoom(openBodies), known: new BodyRoom(knownBodies) },
   }
   restoreLeases(context)
   return { app: createApp(context), description, tick: () => expireLeases(context) }
@@ -83,6 +86,12 @@ export function createManager(options: ManagerOptions): Manager {
 const claimsPerNetwork = { most: 128, windowMilliseconds: 120_000 } as const
 /** An enrolment costs the manager a certificate chain and a credential. */
 const enrolmentsPerNetwork = { most: 32, windowMilliseconds: 120_000 } as const
+/** Bytes of bodies that hosts without a lease may send: reading 32 MB of JSON takes the manager seconds. A claim has a few MB. */
+const bodyBytesPerNetwork = { most: 268_435_456, windowMilliseconds: 120_000 } as const
+/** Two of the largest bodies, or some twenty claims, from one network at once. */
+const openBodies = { allBytes: 268_435_456, networkBytes: 73_400_320 } as const
+/** Of parties and of hosts with a lease, who are known by their keys. */
+const knownBodies = { allBytes: 536_870_912, networkBytes: 167_772_160 } as const
 
 /** A quote costs the machine some 10 ms; every client asks once per connection, every agent once per start. */
 const attestationsPerNetwork = { most: 600, windowMilliseconds: 120_000 } as const

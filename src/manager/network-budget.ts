@@ -16,20 +16,20 @@ export class NetworkBudget {
   }
 
   /** @throws {ProtocolError} `too-many-requests` */
-  spend(address: string | undefined): void {
+  spend(address: string | undefined, amount = 1): void {
     const network = networkOf(address)
     const now = this.#monotonic()
     const { most, windowMilliseconds } = this.#limits
     const known = this.#spent.get(network)
     if (known !== undefined && now - known.since < windowMilliseconds) {
-      if (known.count >= most)
+      if (known.count + amount > most)
         throw new ProtocolError("too-many-requests", `more than ${most} of these in ${windowMilliseconds / 1000} s from the network of ${network}`)
-      known.count++
+      known.count += amount
       return
     }
     // Set anew, so that the map stays in the order of the windows' starts.
     this.#spent.delete(network)
-    this.#spent.set(network, { since: now, count: 1 })
+    this.#spent.set(network, { since: now, count: amount })
     for (const [other, { since }] of this.#spent) {
       if (now - since < windowMilliseconds && this.#spent.size <= maxNetworks) break
       this.#spent.delete(other)

@@ -13,12 +13,16 @@ import { type ManagerContext, pairKey, type Reader, type StakeholderCaller, tran
 import { appendReceipt } from "./receipts.ts"
 import { endRunsWithoutConsent } from "./run-end.ts"
 import { demandStakeholder, derivationsOf, readStanding, signerOf, statusOf } from "./standing.ts"
+import type { PolicyRecord } from "./records.ts"
 import type { Transaction } from "./store.ts"
 
 /** Most policies that one manager keeps; each holds up to 32 MB of references. */
 const maxPolicies = 1000
-/** What one key may have proposed: waiting for signatures now, and ever, for nothing of it is removed. */
-const quota = { waiting: 32, ever: 250, everBytes: 536_870_912 } as const
+/**
+ * What one key may have proposed: waiting for signatures now, and ever, for nothing of it is removed; and what all keys may have. All of it lies in this
+ * process, at some five times its size, and a manager that runs out of memory would do so at every start again.
+ */
+const quota = { waiting: 32, ever: 250, everBytes: 134_217_728, allBytes: 335_544_320 } as const
 
 /**
  * Takes a proposed policy with its references, of a member or as the successor of a policy that names the caller. Proposing it again changes nothing.
@@ -79,9 +83,15 @@ function demandQuota(context: ManagerContext, reader: Reader, caller: Stakeholde
   if (waiting.length >= quota.waiting)
     throw new ProtocolError("limit-exceeded", `${waiting.length} policies of yours wait for signatures already; withdraw some, or let them expire`)
   if (own.length >= quota.ever) throw new ProtocolError("limit-exceeded", `the manager takes ${quota.ever} policies of one key, and has them`)
-  const bytes = own.reduce((sum, record) => sum + record.storedBytes, storedBytes)
+  const bytesWith = (records: readonly PolicyRecord[]): number => records.reduce((sum, record) => sum + record.storedBytes, storedBytes)
+  const bytes = bytesWith(own)
   if (bytes > quota.everBytes)
     throw new ProtocolError("limit-exceeded", `policies of yours with their references would take ${bytes} bytes, of ${quota.everBytes} for one key`)
+  if (bytesWith(reader.list("policies")) > quota.allBytes)
+    throw new ProtocolError(
+      "limit-exceeded",
+      `policies with their references would take more than the ${quota.allBytes} bytes that the manager has room for`,
+    )
 }
 
 function sizeOf(document: object): number {

@@ -41,6 +41,24 @@ test("a run that was started counts for ever", async () => {
   await assert.rejects(study.queue(digest), { code: "no-runs-left" })
 })
 
+test("queueRun() ends where a party queues and takes back without end", async () => {
+  const study = await TestStudy.create(parts)
+  const digest = await study.agree()
+  const cancel = async (): Promise<unknown> =>
+    study.call(routes.cancelRun, study.as(clinic), { params: { run: await study.queue(digest) }, body: {} })
+  await cancel()
+  const [record] = study.store.list("runs")
+  assert.ok(record)
+  study.store.transact(new Date(study.clock.wall), (tx) => {
+    for (let index = 1; index < 999; index++) {
+      const run = index.toString(16).padStart(32, "0")
+      tx.put("runs", run, { ...record, run, number: index })
+    }
+  })
+  await cancel()
+  await assert.rejects(study.queue(digest), { code: "limit-exceeded" })
+})
+
 test("cancelRun() ends a running job's lease and says who did it", async () => {
   const study = await TestStudy.create(parts)
   const { agent, grant, run } = await study.running()

@@ -15,6 +15,8 @@ import { demandActive, demandStakeholder, readStanding } from "./standing.ts"
 
 /** Runs that wait, over all policies and of one: no policy's parties fill the queue alone. */
 const maxQueued = { all: 1000, ofPolicy: 100 } as const
+/** Runs of one policy that were taken back before they started. They use up none of `maxRuns`, but each is kept with its events and receipts for ever. */
+const maxTakenBack = 1000
 
 /**
  * Queues a run of a job of an active policy whose inputs are all deposited.
@@ -56,6 +58,9 @@ function demandPlaceInQueue(reader: Reader, digest: Digest): void {
   if (queued.length >= maxQueued.all) throw new ProtocolError("limit-exceeded", `${queued.length} runs are waiting already`)
   const own = queued.filter(({ policy }) => policy === digest)
   if (own.length >= maxQueued.ofPolicy) throw new ProtocolError("limit-exceeded", `${own.length} runs of this policy are waiting already`)
+  const takenBack = reader.list("runs").filter((run) => run.policy === digest && run.state === "cancelled" && run.startedAt === undefined)
+  if (takenBack.length >= maxTakenBack)
+    throw new ProtocolError("limit-exceeded", `${takenBack.length} runs of this policy were taken back before they started`)
 }
 
 /** Runs that were started, whatever became of them, and those that wait: together at most `maxRuns`. */
