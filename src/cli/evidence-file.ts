@@ -68,7 +68,7 @@ export async function rootsWith(laboratoryFiles: readonly string[]): Promise<rea
   return roots
 }
 
-async function isFolder(path: string): Promise<boolean> {
+export async function isFolder(path: string): Promise<boolean> {
   try {
     return (await stat(path)).isDirectory()
   } catch (cause) {

@@ -1,6 +1,21 @@
 import type { Command } from "commander"
 import { PerunError } from "../../bytes/error.ts"
-import { parseHex } from "../../bytes/text.ts"
+import { readFileBounded } from "../../bytes/durable.ts"
+import type { Digest } from "../../bytes/digest.ts"
+import { type JsonValue, parseJson } from "../../bytes/json.ts"
+import { parseHex, parseUtf8 } from "../../bytes/text.ts"
+import { type CcelQuirk, ccelQuirks } from "../../evidence/ccel/verify.ts"
+import { evidenceKinds } from "../../evidence/kinds.ts"
+import { reportDataBytes, sessionReportData } from "../../evidence/report-data.ts"
+import type { TeeEvidence } from "../../evidence/tee/format.ts"
+import { teeRootsFor } from "../../evidence/tee/roots.ts"
+import { verifyTee } from "../../evidence/tee/verify.ts"
+import { certificateFingerprint, parsePemCertificates } from "../../pki/certificate.ts"
+import { appraiseTee } from "../../policy/appraise-tee.ts"
+import { laboratoryRootsOf, type TeeRequirement } from "../../policy/tee.ts"
+import { loadPolicyFile } from "../policy-file.ts"
+import { type Fact, isLaboratory, plainFaults, teeFacts, validUntil } from "../tee-facts.ts"
+import { loadTeeEvidence } from "../tee-file.ts"
 import { allAgree, runConformance, type ConformanceRow } from "../../evidence/conformance/run.ts"
 import { type FirmwareQuirk, firmwareQuirks } from "../../evidence/eventlog/verify.ts"
 import type { HostClaims } from "../../evidence/host/claims.ts"
@@ -20,15 +35,25 @@ import type { Cell, Output } from "../output.ts"
 export function register(command: Command, output: Output): void {
   command
     .command("verify")
-    .argument("<path>", "bundle (JSON) or folder with quote.msg, quote.sig, ak.tpm2b-public, eventlog.bin, ima.bin")
-    .option("--nonce <hex>", "challenge that the quote must answer (its extraData)")
+    .argument(
+      "<path>",
+      "a host's bundle (JSON) or folder (quote.msg, quote.sig, ak.tpm2b-public, eventlog.bin, ima.bin); or of a TEE: a quote or report as the device gave it, our JSON, or a folder with it and its certificates",
+    )
+    .option("--nonce <hex>", "challenge that the evidence must answer: a quote's extraData, or 64 bytes of report data (32 are filled with zeros)")
+    .option("--collateral <file>", "what Intel says of the platform (dcap-collateral JSON), for SGX and TDX")
+    .option("--policy <file>", "hold the TEE against what this policy demands of its manager")
     .option("--insecure-any-nonce", "accept whatever challenge the quote answers: says nothing about its age")
     .option("--laboratory-root <file>", "PEM of a laboratory root to accept: INSECURE LABORATORY; again for each", collect, [])
     .option("--enrolled <file>", "what perun host list --json printed: the enrolments that proved which key lives in which TPM")
     .option("--at <time>", "judge certificates at this time (default: now)")
     .option("--quirk <name>", `firmware fault to accept: ${Object.keys(firmwareQuirks).join(", ")}; again for each`, collect, [])
-    .description("verify the evidence of a host; exit 0 only if it is genuine and its key is proved to live in the TPM that a vendor vouches for")
-    .action(async (path: string, options: VerifyOptions) => verify(path, options, output))
+    .description(
+      "verify the evidence of a host or TEE; exit 0 only if it is genuine and its key is proved to live in the TPM that a vendor vouches for",
+    )
+    .action(async (path: string, options: VerifyOptions) => {
+      const tee = await loadTeeEvidence(path, options)
+      return tee === undefined ? verify(path, options, output) : verifyOfTee(tee, options, output)
+    })
   command
     .command("conformance")
     .argument("<folder>", "test vectors: KIND/CASE/expected.json")
@@ -50,6 +75,91 @@ interface VerifyOptions {
   readonly at?: string
   readonly enrolled?: string
   readonly quirk: readonly string[]
+  readonly collateral?: string
+  readonly policy?: string
+}
+
+async function verifyOfTee(evidence: TeeEvidence, options: VerifyOptions, output: Output): Promise<void> {
+  const time = parseTime(options.at)
+  const anyReportData = options.nonce === undefined
+  if (anyReportData && options.insecureAnyNonce !== true)
+    throw new UsageError("--nonce says which report data the evidence must carry (or --insecure-any-nonce to look at evidence of any age)")
+  const accept = await demandsOf(options.policy)
+  const genuine = verifyTee(evidence, {
+    reportData: options.nonce === undefined ? "as-signed" : parseReportData(options.nonce),
+    roots: teeRootsFor(evidence, [...laboratoryRootsOf(accept ?? []), ...(await fingerprintsOf(options.laboratoryRoot))]),
+    time: time.getTime(),
+    ccelQuirks: options.quirk.map(parseCcelQuirk),
+  })
+  const facts = teeFacts(genuine, anyReportData)
+  const open = facts.filter(({ proved }) => !proved)
+  const appraisal = accept === undefined ? undefined : appraiseTee(genuine, accept)
+  const faults = plainFaults(genuine)
+  const until = new Date(validUntil(genuine)).toISOString()
+  const isFine = faults.length === 0 && appraisal?.outcome !== "refused"
+  output.event({
+    ...(isFine ? { ok: true } : { event: "genuine" }),
+    ...{ kind: genuine.kind, fresh: !anyReportData, insecureLaboratory: isLaboratory(genuine), at: time.toISOString(), validUntil: until },
+    claims: plainClaims(genuine.tee.claims),
+    proved: facts.filter(({ proved }) => proved).map(plain),
+    notProved: open.map(plain),
+    faults,
+    ...(appraisal === undefined ? {} : { accepted: appraisal.outcome === "accepted", findings: appraisal.findings }),
+  })
+  if (isLaboratory(genuine)) output.line(`${insecureLaboratory}: it chains to a root that was given, not to a vendor's`, "warn")
+  output.table(
+    ["what", "", "how we know"],
+    facts.map(({ what, proved, how }): readonly Cell[] => [
+      what,
+      proved ? { text: "proved", tone: "good" } : { text: "not proved", tone: "warn" },
+      how,
+    ]),
+  )
+  output.line()
+  output.line(`genuine: ${evidenceKinds[genuine.kind].name}, valid until ${until}.`, isFine ? "good" : "plain")
+  if (open.length > 0) output.line(`not proved: ${open.map(({ what }) => what).join("; ")}`, "warn")
+  if (appraisal?.outcome === "refused") {
+    for (const { code, subject, found, expected } of appraisal.findings)
+      output.line(`${code} ${subject}: found ${found}, expected ${expected}`, "bad")
+    throw new RefusedError("genuine, but not what the policy accepts")
+  }
+  if (faults.length > 0) throw new RefusedError(`genuine, but no policy takes it: ${faults.join("; ")}`)
+  if (appraisal === undefined) output.line("Whether it is acceptable is for a policy to say: --policy FILE")
+  else output.line(`acceptable: it meets demand ${appraisal.alternative + 1} of the policy on its manager`, "good")
+}
+
+/** Claims as JSON has them: 64-bit numbers as decimal text. */
+function plainClaims(claims: object): JsonValue {
+  const text = JSON.stringify(claims, (_, value: unknown) => (typeof value === "bigint" ? String(value) : value))
+  return parseJson(text, { maxBytes: text.length * 4 })
+}
+
+async function demandsOf(path: string | undefined): Promise<readonly TeeRequirement[] | undefined> {
+  if (path === undefined) return undefined
+  const { manager } = (await loadPolicyFile(path)).policy
+  if ("accept" in manager) return manager.accept
+  throw new UsageError("the policy demands no proof of its manager (insecureUnattested)")
+}
+
+async function fingerprintsOf(files: readonly string[]): Promise<readonly Digest[]> {
+  const fingerprints: Digest[] = []
+  for (const path of files)
+    fingerprints.push(...parsePemCertificates(parseUtf8(await readFileBounded(path, 1 << 20), path)).map(certificateFingerprint))
+  return fingerprints
+}
+
+function parseReportData(text: string): Uint8Array {
+  const bytes = parseHex(text, "--nonce")
+  if (bytes.length === reportDataBytes) return bytes
+  if (bytes.length !== reportDataBytes / 2)
+    throw new UsageError(`--nonce of ${bytes.length} bytes: report data has 64, or 32 that are filled with zeros`)
+  return sessionReportData(bytes)
+}
+
+function parseCcelQuirk(text: string): CcelQuirk {
+  const quirk = (Object.keys(ccelQuirks) as CcelQuirk[]).find((known) => known === text)
+  if (quirk === undefined) throw new UsageError(`--quirk of a TD knows ${Object.keys(ccelQuirks).join(", ")}, found ${text}`)
+  return quirk
 }
 
 async function verify(path: string, options: VerifyOptions, output: Output): Promise<void> {
@@ -122,12 +232,6 @@ async function enrolledIdentity(
   const identity = ofThisTpm.find(({ attestationKeyName }) => attestationKeyName === name) ?? ofThisTpm[0]
   if (identity === undefined) throw new RefusedError(`${file} has no machine whose TPM has the endorsement key ${endorsement.key}`)
   return identity
-}
-
-interface Fact {
-  readonly what: string
-  readonly proved: boolean
-  readonly how: string
 }
 
 function plain({ what, how }: Fact): { readonly what: string; readonly how: string } {

@@ -1,0 +1,151 @@
+import { readdir } from "node:fs/promises"
+import { join } from "node:path"
+import { readFileBounded } from "../bytes/durable.ts"
+import { MalformedError } from "../bytes/error.ts"
+import { ByteReader } from "../bytes/reader.ts"
+import { parseUtf8 } from "../bytes/text.ts"
+import { parseDcapCollateral, type DcapCollateral } from "../evidence/dcap/endorsements.ts"
+import { parseSnpCertTable } from "../evidence/snp/cert-table.ts"
+import type { SnpEndorsements } from "../evidence/snp/endorsements.ts"
+import { parseSnpReport } from "../evidence/snp/format.ts"
+import { parseTeeEvidence, type TeeEvidence } from "../evidence/tee/format.ts"
+import { parseCertificate, parsePemCertificates, type Certificate } from "../pki/certificate.ts"
+import { parseRevocationList } from "../pki/crl.ts"
+import { tags } from "../pki/der.ts"
+import { isFolder } from "./evidence-file.ts"
+
+/** What may lie beside a quote or report, in files of their own. */
+export interface TeeFileOptions {
+  /** `dcap-collateral` JSON. */
+  readonly collateral?: string
+}
+
+/** Largest file that is looked into. */
+const maxFileBytes = 16_777_216
+
+/** Names under which people keep the parts; the first that is there counts. */
+const names = {
+  evidence: ["evidence.json"],
+  quote: ["quote.bin", "quote.dat", "quote"],
+  report: ["report.bin", "attestation-report.bin", "outblob"],
+  eventLog: ["ccel.bin", "CCEL", "eventlog.json"],
+  collateral: ["collateral.json"],
+  certTable: ["auxblob", "cert-table.bin"],
+  signer: ["vcek.der", "vcek.pem", "vlek.der", "vlek.pem"],
+  issuers: ["ask.pem", "asvk.pem", "ark.pem", "cert_chain.pem"],
+  revocationLists: ["crl.der"],
+} as const satisfies Record<string, readonly string[]>
+
+/** Parts of Intel's collateral as other tools write them. */
+const collateralFiles = {
+  tcbInfo: ["tcb_info.json", "tcb_info_issuer_chain.pem"],
+  qeIdentity: ["qe_identity.json", "qe_identity_issuer_chain.pem"],
+  rootCrl: "root_ca_crl.der",
+  pckCrl: "pck_crl.der",
+} as const
+
+/**
+ * Evidence of a TEE as people have it: our JSON, a quote or report as the device gave it, or a folder with one of them and what vouches for it. Undefined where there is none, so
+ * that it may be a host's evidence. Nothing is verified.
+ * @throws {MalformedError}, {UnavailableError}, {PkiError}
+ */
+export async function loadTeeEvidence(path: string, options: TeeFileOptions): Promise<TeeEvidence | undefined> {
+  const evidence = (await isFolder(path)) ? await loadFolder(path) : parseOne(await readFileBounded(path, maxFileBytes))
+  if (evidence === undefined || options.collateral === undefined) return evidence
+  if (evidence.kind === "snp") throw new MalformedError("malformed", "collateral of Intel goes with SGX and TDX only", { path: options.collateral })
+  return { ...evidence, collateral: parseDcapCollateral(await readFileBounded(options.collateral, maxFileBytes)) }
+}
+
+/** A quote or report by its first bytes, or our JSON; undefined for anything else. */
+function parseOne(bytes: Uint8Array): TeeEvidence | undefined {
+  if (bytes[0] === openingBrace) return hasKind(bytes) ? parseTeeEvidence(bytes) : undefined
+  if (bytes.length < headerBytes) return undefined
+  const reader = new ByteReader("header", bytes)
+  const version = reader.u16le("version")
+  const next = reader.u16le("attestation key type")
+  const teeType = reader.u32le("TEE type")
+  // A quote's attestation key type is 2 or 3; a report's version has 32 bits, so there are zeros.
+  if (next === 0 && bytes.length === reportBytes && version >= 2 && version <= 5) return { kind: "snp", report: bytes }
+  if (next === 0 || next > maxKeyType) return undefined
+  if (version === sgxQuoteVersion) return { kind: "sgx", quote: bytes }
+  return teeType === tdxTeeType ? { kind: "tdx", quote: bytes } : { kind: "sgx", quote: bytes }
+}
+
+/** A host's bundle has `tpm` where ours has `kind`; the strict parser judges what is chosen here. */
+function hasKind(bytes: Uint8Array): boolean {
+  return /"kind"\s*:\s*"(?:sgx|tdx|snp)"/.test(parseUtf8(bytes, "evidence"))
+}
+
+async function loadFolder(folder: string): Promise<TeeEvidence | undefined> {
+  const files = new Set(await readdir(folder))
+  const first = (choices: readonly string[]): string | undefined => choices.find((name) => files.has(name))
+  const read = async (name: string): Promise<Uint8Array> => readFileBounded(join(folder, name), maxFileBytes)
+  const optional = async (choices: readonly string[]): Promise<Uint8Array | undefined> => {
+    const name = first(choices)
+    return name === undefined ? undefined : read(name)
+  }
+  const json = await optional(names.evidence)
+  if (json !== undefined) return parseTeeEvidence(json)
+  const main = first([...names.quote, ...names.report])
+  if (main === undefined) return undefined
+  const evidence = parseOne(await read(main))
+  if (evidence === undefined) throw new MalformedError("malformed", "neither a quote nor a report", { path: join(folder, main) })
+  if (evidence.kind === "snp") {
+    const endorsements = await loadEndorsements(evidence.report, optional, read, files)
+    return { ...evidence, ...(endorsements === undefined ? {} : { endorsements }) }
+  }
+  const bundle = await optional(names.collateral)
+  const collateral = bundle === undefined ? await loadCollateralFiles(read, files) : parseDcapCollateral(bundle)
+  const eventLog = evidence.kind === "tdx" ? await optional(names.eventLog) : undefined
+  return { ...evidence, collateral, ...(eventLog === undefined ? {} : { eventLog }) }
+}
+
+type Read = (name: string) => Promise<Uint8Array>
+
+async function loadCollateralFiles(read: Read, files: ReadonlySet<string>): Promise<DcapCollateral> {
+  const document = async ([json, chain]: readonly [string, string]) =>
+    files.has(json) && files.has(chain) ? { document: await read(json), issuerChain: await read(chain) } : undefined
+  const tcbInfo = await document(collateralFiles.tcbInfo)
+  const qeIdentity = await document(collateralFiles.qeIdentity)
+  return {
+    ...(tcbInfo === undefined ? {} : { tcbInfo }),
+    ...(qeIdentity === undefined ? {} : { qeIdentity }),
+    ...(files.has(collateralFiles.rootCrl) ? { rootCrl: await read(collateralFiles.rootCrl) } : {}),
+    ...(files.has(collateralFiles.pckCrl) ? { pckCrl: await read(collateralFiles.pckCrl) } : {}),
+  }
+}
+
+async function loadEndorsements(
+  report: Uint8Array,
+  optional: (choices: readonly string[]) => Promise<Uint8Array | undefined>,
+  read: Read,
+  files: ReadonlySet<string>,
+): Promise<SnpEndorsements | undefined> {
+  const table = await optional(names.certTable)
+  if (table !== undefined) {
+    const { signingKey } = parseSnpReport(report)
+    const { signers, intermediates, revocationLists } = parseSnpCertTable(table)
+    const signer = signingKey === "none" ? undefined : signers[signingKey]
+    if (signer !== undefined) return { signer, intermediates, revocationLists }
+  }
+  const signer = await optional(names.signer)
+  if (signer === undefined) return undefined
+  const intermediates: Certificate[] = []
+  for (const name of names.issuers) if (files.has(name)) intermediates.push(...certificatesOf(await read(name)))
+  const [leaf] = certificatesOf(signer)
+  if (leaf === undefined) throw new MalformedError("malformed", "holds no certificate", { path: "vcek" })
+  const list = await optional(names.revocationLists)
+  return { signer: leaf, intermediates, revocationLists: list === undefined ? [] : [parseRevocationList(list)] }
+}
+
+/** DER or PEM. */
+function certificatesOf(bytes: Uint8Array): readonly Certificate[] {
+  return bytes[0] === tags.sequence ? [parseCertificate(bytes)] : parsePemCertificates(parseUtf8(bytes, "certificate"))
+}
+
+const openingBrace = 0x7b
+const headerBytes = 48
+const reportBytes = 1184
+const sgxQuoteVersion = 3
+const maxKeyType = 3
+const tdxTeeType = 0x81
