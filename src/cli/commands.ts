@@ -35,6 +35,11 @@ export const groups: readonly Group[] = [
     summary: "verify evidence of machines, and recorded evidence of real ones",
     load: async () => (await import("./commands/evidence.ts")).register,
   },
+  {
+    name: "collateral",
+    summary: "what processors' makers say of their platforms: fetch, keep, check",
+    load: async () => (await import("./commands/collateral.ts")).register,
+  },
   { name: "manager", summary: "run a policy manager; pin the one that you use", load: async () => (await import("./commands/manager.ts")).register },
   { name: "host", summary: "machines that proved themselves", load: async () => (await import("./commands/host.ts")).register },
   { name: "agent", summary: "on a compute host: prove it and do runs", load: async () => (await import("./commands/agent.ts")).register },

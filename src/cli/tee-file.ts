@@ -1,6 +1,7 @@
 import { readdir } from "node:fs/promises"
 import { join } from "node:path"
 import { readFileBounded } from "../bytes/durable.ts"
+import type { Digest } from "../bytes/digest.ts"
 import { MalformedError } from "../bytes/error.ts"
 import { ByteReader } from "../bytes/reader.ts"
 import { parseUtf8 } from "../bytes/text.ts"
@@ -9,7 +10,7 @@ import { parseSnpCertTable } from "../evidence/snp/cert-table.ts"
 import type { SnpEndorsements } from "../evidence/snp/endorsements.ts"
 import { parseSnpReport } from "../evidence/snp/format.ts"
 import { parseTeeEvidence, type TeeEvidence } from "../evidence/tee/format.ts"
-import { parseCertificate, parsePemCertificates, type Certificate } from "../pki/certificate.ts"
+import { certificateFingerprint, parseCertificate, parsePemCertificates, type Certificate } from "../pki/certificate.ts"
 import { parseRevocationList } from "../pki/crl.ts"
 import { tags } from "../pki/der.ts"
 import { isFolder } from "./evidence-file.ts"
@@ -54,6 +55,14 @@ export async function loadTeeEvidence(path: string, options: TeeFileOptions): Pr
   if (evidence === undefined || options.collateral === undefined) return evidence
   if (evidence.kind === "snp") throw new MalformedError("malformed", "collateral of Intel goes with SGX and TDX only", { path: options.collateral })
   return { ...evidence, collateral: parseDcapCollateral(await readFileBounded(options.collateral, maxFileBytes)) }
+}
+
+/** Fingerprints of the certificates in PEM files: laboratory roots that a person names. */
+export async function fingerprintsOf(files: readonly string[]): Promise<readonly Digest[]> {
+  const fingerprints: Digest[] = []
+  for (const path of files)
+    fingerprints.push(...parsePemCertificates(parseUtf8(await readFileBounded(path, 1 << 20), path)).map(certificateFingerprint))
+  return fingerprints
 }
 
 /** A quote or report by its first bytes, or our JSON; undefined for anything else. */

@@ -1,21 +1,20 @@
 import type { Command } from "commander"
 import { PerunError } from "../../bytes/error.ts"
-import { readFileBounded } from "../../bytes/durable.ts"
-import type { Digest } from "../../bytes/digest.ts"
 import { type JsonValue, parseJson } from "../../bytes/json.ts"
-import { parseHex, parseUtf8 } from "../../bytes/text.ts"
+import { parseHex } from "../../bytes/text.ts"
 import { type CcelQuirk, ccelQuirks } from "../../evidence/ccel/verify.ts"
 import { evidenceKinds } from "../../evidence/kinds.ts"
 import { reportDataBytes, sessionReportData } from "../../evidence/report-data.ts"
 import type { TeeEvidence } from "../../evidence/tee/format.ts"
-import { teeRootsFor } from "../../evidence/tee/roots.ts"
+import { withCachedCollateral } from "../../evidence/collateral/cache.ts"
+import { teeRootsFor, type TeeRoots } from "../../evidence/tee/roots.ts"
 import { verifyTee } from "../../evidence/tee/verify.ts"
-import { certificateFingerprint, parsePemCertificates } from "../../pki/certificate.ts"
 import { appraiseTee } from "../../policy/appraise-tee.ts"
 import { laboratoryRootsOf, type TeeRequirement } from "../../policy/tee.ts"
 import { loadPolicyFile } from "../policy-file.ts"
 import { type Fact, isLaboratory, plainFaults, teeFacts, validUntil } from "../tee-facts.ts"
-import { loadTeeEvidence } from "../tee-file.ts"
+import { fingerprintsOf, loadTeeEvidence } from "../tee-file.ts"
+import { collateralFolder } from "./collateral.ts"
 import { allAgree, runConformance, type ConformanceRow } from "../../evidence/conformance/run.ts"
 import { type FirmwareQuirk, firmwareQuirks } from "../../evidence/eventlog/verify.ts"
 import type { HostClaims } from "../../evidence/host/claims.ts"
@@ -79,15 +78,18 @@ interface VerifyOptions {
   readonly policy?: string
 }
 
-async function verifyOfTee(evidence: TeeEvidence, options: VerifyOptions, output: Output): Promise<void> {
+async function verifyOfTee(given: TeeEvidence, options: VerifyOptions, output: Output): Promise<void> {
   const time = parseTime(options.at)
   const anyReportData = options.nonce === undefined
   if (anyReportData && options.insecureAnyNonce !== true)
     throw new UsageError("--nonce says which report data the evidence must carry (or --insecure-any-nonce to look at evidence of any age)")
   const accept = await demandsOf(options.policy)
+  const laboratoryRoots = [...laboratoryRootsOf(accept ?? []), ...(await fingerprintsOf(options.laboratoryRoot))]
+  const roots = (of: TeeEvidence): TeeRoots => teeRootsFor(of, laboratoryRoots)
+  const evidence = await withCachedCollateral(collateralFolder(), given, { roots, time: time.getTime() })
   const genuine = verifyTee(evidence, {
     reportData: options.nonce === undefined ? "as-signed" : parseReportData(options.nonce),
-    roots: teeRootsFor(evidence, [...laboratoryRootsOf(accept ?? []), ...(await fingerprintsOf(options.laboratoryRoot))]),
+    roots: roots(evidence),
     time: time.getTime(),
     ccelQuirks: options.quirk.map(parseCcelQuirk),
   })
@@ -139,13 +141,6 @@ async function demandsOf(path: string | undefined): Promise<readonly TeeRequirem
   const { manager } = (await loadPolicyFile(path)).policy
   if ("accept" in manager) return manager.accept
   throw new UsageError("the policy demands no proof of its manager (insecureUnattested)")
-}
-
-async function fingerprintsOf(files: readonly string[]): Promise<readonly Digest[]> {
-  const fingerprints: Digest[] = []
-  for (const path of files)
-    fingerprints.push(...parsePemCertificates(parseUtf8(await readFileBounded(path, 1 << 20), path)).map(certificateFingerprint))
-  return fingerprints
 }
 
 function parseReportData(text: string): Uint8Array {

@@ -1,0 +1,169 @@
+import { mkdir, readdir } from "node:fs/promises"
+import { join } from "node:path"
+import { readFileBounded, writeFileDurably } from "../../bytes/durable.ts"
+import { PerunError, UnavailableError } from "../../bytes/error.ts"
+import type { DcapCollateral } from "../dcap/endorsements.ts"
+import { EvidenceError } from "../errors.ts"
+import type { SnpEndorsements } from "../snp/endorsements.ts"
+import type { TeeEvidence } from "../tee/format.ts"
+import { encodeTeeEvidence, maxTeeEvidenceBytes, parseTeeEvidence } from "../tee/format.ts"
+import type { TeeRoots } from "../tee/roots.ts"
+import type { GenuineTee } from "../tee/verify.ts"
+import { verifyTee } from "../tee/verify.ts"
+
+/**
+ * A folder of collateral. An entry is evidence of a platform with all that vouches for it, and is believed only as far as it verifies at the moment of its use: nothing that
+ * is past its `nextUpdate`, revoked or changed on the disk leaves this file.
+ */
+export interface CollateralJudge {
+  /** Roots for an entry: the vendors', and laboratory roots that the caller names. */
+  readonly roots: (evidence: TeeEvidence) => TeeRoots
+  /** Milliseconds since 1970. */
+  readonly time: number
+}
+
+/** What an entry is of. */
+export interface CollateralEntry {
+  /** File name in the folder. */
+  readonly name: string
+  readonly kind: TeeEvidence["kind"]
+  /** For people: platform, authority, product. */
+  readonly of: string
+  /** Milliseconds since 1970 up to which all of it is valid. */
+  readonly validUntil: number
+  readonly isLaboratory: boolean
+}
+
+/** An entry as it lies in the folder: good, or why not. */
+export type JudgedEntry =
+  | { readonly state: "fresh" | "refresh-soon"; readonly entry: CollateralEntry }
+  | { readonly state: "unusable"; readonly name: string; readonly code: string; readonly message: string }
+
+/** Before the end of its time by so much, an entry should be fetched again. */
+export const refreshMilliseconds = 7 * 86_400_000
+/** Platforms of a large site. */
+const maxEntries = 10_000
+
+/**
+ * Keeps what vouches for this evidence, after all of it was verified. An entry of the same platform is replaced at once or not at all.
+ * @throws {EvidenceError} as verifyTee, and `missing-piece` where something is missing; {UnavailableError} `disk-full`, `permission-denied`
+ */
+export async function storeCollateral(folder: string, evidence: TeeEvidence, judge: CollateralJudge): Promise<CollateralEntry> {
+  const entry = entryOf(verifyWhole(evidence, judge))
+  await mkdir(folder, { recursive: true, mode: 0o700 })
+  await writeFileDurably(join(folder, entry.name), `${JSON.stringify(encodeTeeEvidence(withoutLog(evidence)))}\n`)
+  return entry
+}
+
+/**
+ * Evidence with what the folder has for its platform; as it is where it brings its own, or where nothing usable is there.
+ * @throws {EvidenceError}, {MalformedError} the evidence itself is not genuine
+ */
+export async function withCachedCollateral(folder: string, evidence: TeeEvidence, judge: CollateralJudge): Promise<TeeEvidence> {
+  // Without certificates nobody knows whose report it is, so they come with it.
+  if (evidence.kind === "snp" || evidence.collateral !== undefined) return evidence
+  const { name } = entryOf(verifyTee(evidence, { reportData: "as-signed", roots: judge.roots(evidence), time: judge.time, ccelQuirks: [] }))
+  const known = await load(folder, name)
+  if (known?.kind !== evidence.kind || known.collateral === undefined) return evidence
+  try {
+    verifyWhole(known, judge)
+  } catch (error) {
+    // Old, revoked or changed: as if it were not there. `check` says why.
+    if (error instanceof PerunError) return evidence
+    throw error
+  }
+  return { ...evidence, collateral: known.collateral }
+}
+
+/** Every file of the folder, judged; an empty list where there is no folder. */
+export async function judgeCollateral(folder: string, judge: CollateralJudge): Promise<readonly JudgedEntry[]> {
+  const names = (await list(folder)).filter((name) => name.endsWith(".json")).toSorted()
+  if (names.length > maxEntries) throw new UnavailableError("unsupported", `${folder} has more than ${maxEntries} entries`)
+  const judged: JudgedEntry[] = []
+  for (const name of names) judged.push(await judgeEntry(folder, name, judge))
+  return judged
+}
+
+async function judgeEntry(folder: string, name: string, judge: CollateralJudge): Promise<JudgedEntry> {
+  try {
+    const evidence = await load(folder, name)
+    if (evidence === undefined) return { state: "unusable", name, code: "unavailable", message: "it is gone" }
+    const entry = entryOf(verifyWhole(evidence, judge))
+    if (entry.name !== name) return { state: "unusable", name, code: "wrong-binding", message: `it is of ${entry.name}` }
+    return { state: entry.validUntil - judge.time < refreshMilliseconds ? "refresh-soon" : "fresh", entry }
+  } catch (error) {
+    if (error instanceof PerunError) return { state: "unusable", name, code: error.code, message: error.message }
+    throw error
+  }
+}
+
+function verifyWhole(evidence: TeeEvidence, { roots, time }: CollateralJudge): GenuineTee {
+  const genuine = verifyTee(withoutLog(evidence), { reportData: "as-signed", roots: roots(evidence), time, ccelQuirks: [] })
+  const missing =
+    genuine.kind === "snp"
+      ? genuine.tee.claims.endorsement.isRevocationChecked
+        ? []
+        : ["AMD's revocation list"]
+      : genuine.tee.claims.dcap.missingCollateral
+  if (missing.length > 0) throw new EvidenceError("missing-piece", `not given: ${missing.join(", ")}`, { path: "collateral" })
+  return genuine
+}
+
+/** The log of one boot is no collateral. */
+function withoutLog(evidence: TeeEvidence): TeeEvidence {
+  if (evidence.kind !== "tdx") return evidence
+  const { eventLog: _unused, ...rest } = evidence
+  return rest
+}
+
+function entryOf(genuine: GenuineTee): CollateralEntry {
+  if (genuine.kind === "snp") {
+    const { product, signingKey, chipId, cspId, tcb, endorsement } = genuine.tee.claims
+    const levels = Object.values(tcb.reported).join("-")
+    const whose = chipId === undefined ? "masked" : chipId.substring(0, 32)
+    return {
+      name: `snp-${product.toLowerCase()}-${signingKey}-${whose}-${levels}.json`,
+      kind: "snp",
+      of: `${product}, ${signingKey.toUpperCase()} of ${chipId ?? cspId ?? "a masked chip"}`,
+      validUntil: endorsement.validUntil,
+      isLaboratory: endorsement.rootKind === "laboratory",
+    }
+  }
+  const { platform, validUntil, rootKind } = genuine.tee.claims.dcap
+  const { fmspc, authority } = platform
+  return {
+    name: `${genuine.kind}-${fmspc}-${authority}${rootKind === "laboratory" ? "-laboratory" : ""}.json`,
+    kind: genuine.kind,
+    of: `platforms of FMSPC ${fmspc}, ${authority} authority`,
+    validUntil,
+    isLaboratory: rootKind === "laboratory",
+  }
+}
+
+async function load(folder: string, name: string): Promise<TeeEvidence | undefined> {
+  try {
+    return parseTeeEvidence(await readFileBounded(join(folder, name), maxTeeEvidenceBytes))
+  } catch (error) {
+    if (error instanceof UnavailableError && error.code === "unavailable") return undefined
+    throw error
+  }
+}
+
+async function list(folder: string): Promise<readonly string[]> {
+  try {
+    return await readdir(folder)
+  } catch (cause) {
+    if (cause instanceof Error && "code" in cause && cause.code === "ENOENT") return []
+    throw new UnavailableError("unavailable", `${folder} cannot be read`, { cause })
+  }
+}
+
+/** What vouches for evidence, put to it. @throws {TypeError} for what goes with another kind */
+export function withVouchers(evidence: TeeEvidence, vouchers: DcapCollateral | SnpEndorsements): TeeEvidence {
+  if (evidence.kind === "snp") {
+    if (!("signer" in vouchers)) throw new TypeError("collateral of Intel does not go with a report of AMD")
+    return { ...evidence, endorsements: vouchers }
+  }
+  if ("signer" in vouchers) throw new TypeError("endorsements of AMD do not go with a quote of Intel")
+  return { ...evidence, collateral: vouchers }
+}
