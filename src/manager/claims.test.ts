@@ -322,8 +322,9 @@ test("an enrolment must be answered in time", async () => {
 test("enrolment: one name, one TPM, for ever; the same machine again changes nothing", async () => {
   const study = await TestStudy.create(parts)
   await study.enrol(await makeAgent())
+  const receipts = study.store.count("receipts")
   await study.enrol(await makeAgent())
-  assert.equal(study.store.count("hosts"), 1)
+  assert.deepEqual([study.store.count("hosts"), study.store.count("receipts")], [1, receipts])
   await assert.rejects(study.enrol(await makeAgent(), "host-1", new LaboratoryMachine(authority)), { code: "already-exists", status: 409 })
   await assert.rejects(study.enrol(await makeAgent(), "host-2"), { code: "already-exists" })
   assert.equal(study.store.count("hosts"), 1)
