@@ -64,3 +64,25 @@ test("checkOutputFiles() refuses links, pipes and an empty output", async () => 
   await refuses("output-kind", "model", async (folder) => execFileSync("mkfifo", [join(folder, "scaler.json")]))
   await refuses("output-missing", "model", (folder) => mkdir(join(folder, "empty")))
 })
+
+test("checkOutputFiles() refuses names that no artifact can have, by a word that it has already", async () => {
+  for (const name of [Uint8Array.of(0xff), encodeUtf8("a\nb"), encodeUtf8("a\\b"), encodeUtf8("\u202eb")]) {
+    const named = (folder: string): Buffer => Buffer.concat([Buffer.from(`${folder}/`), name, Buffer.from(".json")])
+    await refuses("output-kind", "model", (folder) => writeFile(named(folder), "1"))
+  }
+  // What stands for the byte when it is read as text is there too.
+  await refuses("output-kind", "model", async (folder) => {
+    await writeFile(Buffer.concat([Buffer.from(`${folder}/`), Uint8Array.of(0xff), Buffer.from(".json")]), "1")
+    await writeFile(join(folder, "\ufffd.json"), "1")
+  })
+})
+
+test("checkOutputFiles() refuses small files whose packing takes more than the manager would take", async () => {
+  const fill =
+    (count: number) =>
+    async (folder: string): Promise<void> => {
+      for (let number = 0; number < count; number++) await writeFile(join(folder, `${number}.json`), "1")
+    }
+  assert.equal((await check("model", fill(500))).length, 500)
+  await refuses("output-too-large", "model", fill(1000))
+})

@@ -5,6 +5,9 @@ import { parseJson } from "../bytes/json.ts"
 import { parseSafetensorsHeader, readSafetensorsHeaderLength, safetensorsLengthBytes } from "../bytes/safetensors.ts"
 import { parseUtf8 } from "../bytes/text.ts"
 import type { Output, OutputKind } from "../policy/document.ts"
+import { maxSealedBytes } from "../protocol/sealed-size.ts"
+import { listSourceFiles } from "../sealing/source-folder.ts"
+import { tarBytes, type TarFile } from "../sealing/tar.ts"
 import { AgentError } from "./error.ts"
 import { walk } from "./scratch.ts"
 
@@ -14,6 +17,7 @@ import { walk } from "./scratch.ts"
  * @throws {AgentError} `output-missing`, `output-kind`, `output-format`, `output-too-large`; the message names no file of the job
  */
 export async function checkOutputFiles(name: string, folder: string, output: Pick<Output, "kind" | "maxBytes">): Promise<readonly string[]> {
+  await refuseUnsealable(name, folder)
   const entries = await walk(folder)
   if (entries.some(({ kind }) => kind === "other"))
     throw new AgentError("output-kind", "holds something that is neither a file nor a folder", { path: name })
@@ -22,8 +26,31 @@ export async function checkOutputFiles(name: string, folder: string, output: Pic
   if (files.length > maxFiles) throw new AgentError("output-too-large", `${files.length} files, at most ${maxFiles} are allowed`, { path: name })
   const size = files.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0)
   if (size > output.maxBytes) throw new AgentError("output-too-large", `${size} bytes, the policy allows ${output.maxBytes}`, { path: name })
+  if (
+    sealedBytes(files.map(({ path, sizeBytes }) => ({ path: relative(folder, path), sizeBytes, executable: false }))) >
+    maxSealedBytes(output.maxBytes)
+  )
+    throw new AgentError("output-too-large", `${files.length} files take more than the policy allows once they are packed`, { path: name })
   for (const { path, sizeBytes } of files) await checkFormat(name, path, sizeBytes, output.kind)
   return files.map(({ path }) => relative(folder, path))
+}
+
+/** What sealing would refuse is found before, and told by the same words: a name that is no text, or too long, must be no word of its own in the report. */
+async function refuseUnsealable(name: string, folder: string): Promise<void> {
+  try {
+    await listSourceFiles(folder)
+  } catch (cause) {
+    const isTooLarge = cause instanceof PerunError && cause.code === "too-large"
+    throw isTooLarge
+      ? new AgentError("output-too-large", "more files than an artifact can hold", { path: name, cause })
+      : new AgentError("output-kind", "holds something, or a name, that an artifact cannot hold", { path: name, cause })
+  }
+}
+
+/** Ciphertext of all shards and the index, not less than it will be: many small files take far more than their bytes. */
+function sealedBytes(files: readonly TarFile[]): number {
+  const index = files.reduce((sum, { path }) => sum + indexEntryBytes + 2 * Buffer.byteLength(path), 0)
+  return Math.ceil((tarBytes(files) + index) * 1.001) + ageBytes
 }
 
 async function checkFormat(name: string, path: string, sizeBytes: number, kind: OutputKind): Promise<void> {
@@ -70,6 +97,11 @@ async function checkText(path: string, sizeBytes: number): Promise<void> {
 function refuseLarge(sizeBytes: number): void {
   if (sizeBytes > maxTextBytes) throw new AgentError("output-too-large", `a text of ${sizeBytes} bytes, at most ${maxTextBytes} can be checked`)
 }
+
+/** An entry of the index beside its path: digest, numbers, and the names of its fields. */
+const indexEntryBytes = 256
+/** Headers and last chunks of the age files of shard and index. */
+const ageBytes = 16_384
 
 const maxFiles = 10_000
 /** Text is checked in memory. */

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict"
+import { execFileSync } from "node:child_process"
 import { mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -39,6 +40,19 @@ test("readFileBounded() refuses larger files and names missing ones", async () =
     (error: unknown) => error instanceof UnavailableError && error.code === "unavailable",
   )
 })
+
+test(
+  "readFileBounded() reads a pipe, and of what has no end no more than it may",
+  { skip: process.platform !== "linux", timeout: 30_000 },
+  async () => {
+    await assert.rejects(readFileBounded("/dev/zero", 5_000_000), { code: "too-large" })
+    assert.equal((await readFileBounded("/dev/null", 0)).length, 0)
+    const pipe = join(folder, "pipe")
+    execFileSync("mkfifo", [pipe])
+    const [read] = await Promise.all([readFileBounded(pipe, 5), writeFile(pipe, "12345")])
+    assert.equal(Buffer.from(read).toString(), "12345")
+  },
+)
 
 test("a full device is named as such and nothing is replaced", async (t) => {
   try {

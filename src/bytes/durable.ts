@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto"
-import { link, mkdir, open, readFile, rename, rm } from "node:fs/promises"
+import { type FileHandle, link, mkdir, open, rename, rm } from "node:fs/promises"
 import { dirname, join } from "node:path"
+import { concatBytes } from "./compare.ts"
 import { MalformedError, PerunError, UnavailableError } from "./error.ts"
 
 export interface DurableOptions {
@@ -49,7 +50,7 @@ export async function readFileBounded(path: string, maxBytes: number): Promise<U
     try {
       const { size } = await file.stat()
       if (size > maxBytes) throw new MalformedError("too-large", `${size} bytes, at most ${maxBytes} are read`, { path })
-      return new Uint8Array(await readFile(file))
+      return await readAtMost(file, maxBytes, path)
     } finally {
       await file.close()
     }
@@ -57,6 +58,21 @@ export async function readFileBounded(path: string, maxBytes: number): Promise<U
     throw fromSystemError(error, path)
   }
 }
+
+/** A device or pipe has no size, and a file may grow: what counts is what comes. */
+async function readAtMost(file: FileHandle, maxBytes: number, path: string): Promise<Uint8Array> {
+  const parts: Uint8Array[] = []
+  let size = 0
+  // `end` is the last byte's place: one more than is allowed.
+  for await (const chunk of file.createReadStream({ autoClose: false, end: maxBytes, highWaterMark: readBytes })) {
+    parts.push(chunk as Uint8Array)
+    size += (chunk as Uint8Array).length
+  }
+  if (size > maxBytes) throw new MalformedError("too-large", `more than ${maxBytes} bytes`, { path })
+  return concatBytes(...parts)
+}
+
+const readBytes = 1024 * 1024
 
 /** Turns an error of the operating system into one of ours; other errors come back as they are. */
 export function fromSystemError(error: unknown, path: string): unknown {

@@ -15,7 +15,7 @@ export interface JsonLimits {
 const defaultMaxDepth = 64
 
 /**
- * Parses JSON (RFC 8259) strictly: duplicate keys, lone surrogates, numbers that a double cannot hold exactly, a byte order mark, trailing text and
+ * Parses JSON (RFC 8259) strictly: duplicate keys, lone surrogates, whole numbers that a double cannot hold exactly, a byte order mark, trailing text and
  * excess size or depth are errors. `JSON.parse` would keep the last of two equal keys, so that two readers could see two documents.
  * @throws {MalformedError} `malformed`, `duplicate`, `too-large`; the message names line and column, `path` the field
  */

@@ -1,4 +1,7 @@
 import assert from "node:assert/strict"
+import { spawnSync } from "node:child_process"
+import { closeSync, existsSync, openSync } from "node:fs"
+import { join } from "node:path"
 import { test } from "node:test"
 import type { LabErrorCode } from "../../lab/error.ts"
 import { agentCodes } from "../agent/error.ts"
@@ -156,4 +159,22 @@ test("messageOf() gives one line", () => {
 
 function problem(code: ProblemCode): Problem {
   return { code, field: "f", line: 0, column: 0, message: "m", fix: "x" }
+}
+
+test(
+  "a full disk behind standard output is one line and the status of a local resource",
+  { skip: existsSync("/dev/full") ? false : "needs /dev/full" },
+  () => {
+    using full = openFull()
+    const main = join(import.meta.dirname, "main.ts")
+    const args = ["--disable-warning=ExperimentalWarning", main, "completion", "bash"]
+    const { status, stderr } = spawnSync(process.execPath, args, { stdio: ["ignore", full.fd, "pipe"], encoding: "utf8" })
+    assert.equal(status, exitStatuses.localResource)
+    assert.match(stderr, /^perun: [^\n]+\n$/)
+  },
+)
+
+function openFull(): Disposable & { readonly fd: number } {
+  const fd = openSync("/dev/full", "w")
+  return { fd, [Symbol.dispose]: () => closeSync(fd) }
 }

@@ -51,7 +51,9 @@ if (import.meta.main) {
   })
   process.stdout.on("error", (error: NodeJS.ErrnoException) => {
     if (error.code === "EPIPE") process.exit(0)
-    throw error
+    // The disk that the output goes to is full, and the like.
+    process.stderr.write(`perun: standard output: ${messageOf(error).message}\n`)
+    process.exit(exitStatus(error))
   })
   process.exitCode = await main(process.argv.slice(2))
   if (process.exitCode !== 0 && interrupted > 0) process.exitCode = exitStatus(new InterruptedError())

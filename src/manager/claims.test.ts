@@ -4,6 +4,7 @@ import { digestOf } from "../bytes/digest.ts"
 import { encodeBase64, encodeUtf8 } from "../bytes/text.ts"
 import { generateHpkeKeyPair } from "../protocol/hpke.ts"
 import { routes } from "../protocol/routes.ts"
+import { EnrolmentBook } from "./enrolments.ts"
 import { LaboratoryAuthority, LaboratoryMachine } from "./machine.testing.ts"
 import { type AgentKeys, makeAgent, makeParts, random, TestStudy } from "./study.testing.ts"
 
@@ -270,6 +271,33 @@ test("requestChallenge() limits what one TLS key may have open", async () => {
   await assert.rejects(study.challenge(agent), { code: "too-many-requests", status: 429 })
 })
 
+test("EnrolmentBook holds so many open enrolments and no more, until they are too old", () => {
+  let now = 0
+  const book = new EnrolmentBook(() => now)
+  const tlsKey = digestOf(random(32))
+  const add = (id: number): void => book.add(String(id), {} as never, {} as never, tlsKey)
+  for (let id = 0; id < 1024; id++) add(id)
+  assert.throws(() => add(1024), { code: "too-many-requests" })
+  now = 120_000
+  add(1024)
+  assert.throws(() => book.take("0", tlsKey), { code: "not-found" })
+})
+
+test("a manager keeps 10,000 hosts", async () => {
+  const study = await TestStudy.create(parts)
+  await study.enrol(await makeAgent())
+  const [record] = study.store.list("hosts")
+  assert.ok(record)
+  study.store.transact(new Date(study.clock.wall), (tx) => {
+    for (let index = 1; index < 10_000; index++) {
+      const identity = { ...record.identity, endorsementKey: digestOf(encodeUtf8(String(index))) }
+      tx.put("hosts", `other-${index}`, { ...record, host: `other-${index}`, identity })
+    }
+  })
+  await assert.rejects(study.enrol(await makeAgent(), "host-2", new LaboratoryMachine(authority)), { code: "limit-exceeded" })
+  await study.enrol(await makeAgent())
+})
+
 test("an enrolment with the wrong answer is forgotten", async () => {
   const study = await TestStudy.create(parts)
   const agent = await makeAgent()
@@ -294,8 +322,9 @@ test("an enrolment must be answered in time", async () => {
 test("enrolment: one name, one TPM, for ever; the same machine again changes nothing", async () => {
   const study = await TestStudy.create(parts)
   await study.enrol(await makeAgent())
+  const receipts = study.store.count("receipts")
   await study.enrol(await makeAgent())
-  assert.equal(study.store.count("hosts"), 1)
+  assert.deepEqual([study.store.count("hosts"), study.store.count("receipts")], [1, receipts])
   await assert.rejects(study.enrol(await makeAgent(), "host-1", new LaboratoryMachine(authority)), { code: "already-exists", status: 409 })
   await assert.rejects(study.enrol(await makeAgent(), "host-2"), { code: "already-exists" })
   assert.equal(study.store.count("hosts"), 1)

@@ -109,3 +109,14 @@ test("the database holds no identity in clear", async () => {
   const text = [...study.journal.rows.values()].map(({ sealed }) => Buffer.from(sealed).toString("latin1")).join("")
   assert.ok(!text.includes("AGE-SECRET-KEY"))
 })
+
+test("a policy whose place a successor took gets no keys any more", async () => {
+  const study = await TestStudy.create(parts)
+  const all = [clinic, vendor, consortium]
+  const first = await study.submit(study.policy())
+  for (const party of all) await study.sign(first, party)
+  const next = await study.submit(study.policy({ supersedes: first, purpose: "next" }))
+  for (const party of all) await study.sign(next, party)
+  await assert.rejects(study.deposit(first, "records", clinic, records), { code: "policy-inactive" })
+  await study.deposit(next, "records", clinic, records)
+})

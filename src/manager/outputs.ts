@@ -6,6 +6,7 @@ import { type Derivation, derivationOfOutput, mergeDerivations } from "../policy
 import { own, type Policy } from "../policy/document.ts"
 import { ProtocolError } from "../protocol/errors.ts"
 import type { OutputPackage, OutputRequest, OutputView } from "../protocol/messages.ts"
+import { maxSealedBytes } from "../protocol/sealed-size.ts"
 import { voteDigest, type VoteSubject } from "../protocol/statements.ts"
 import { parseShape } from "../protocol/wire.ts"
 import { SealingError } from "../sealing/errors.ts"
@@ -19,15 +20,8 @@ import type { OutputRecord } from "./records.ts"
 import { demandStakeholder, derivationsOf, readStanding, signerOf, withdrawnKeysBehind } from "./standing.ts"
 import type { Transaction } from "./store.ts"
 
-/** Room for what sealing adds: 16 bytes per 64 KiB, headers of some 3 KB, the tar's blocks and the index. */
-const sealingOverhead = { factor: 1.1, bytes: 1_048_576 } as const
 /** Largest age header: 64 KiB, sealing/header.ts. */
 const maxHeaderBytes = 65_536
-
-/** Most bytes of ciphertext that a plaintext of a given size may take. */
-export function maxSealedBytes(plaintextBytes: number): number {
-  return Math.ceil(plaintextBytes * sealingOverhead.factor) + sealingOverhead.bytes
-}
 
 /** Most bytes that a run may upload, all outputs and logs together. */
 export function maxUploadBytes(policy: Policy, jobName: string): number {

@@ -193,3 +193,13 @@ test("watchRun: events come while the run goes on", async () => {
   await study.call(routes.finishRun, agent, { params: { run }, body: { status: "succeeded" } })
   assert.equal((await pending).length, 4)
 })
+
+test("reportMetrics() takes nothing where the policy lets no metrics leave", async () => {
+  const study = await TestStudy.create(parts)
+  const policy = study.policy()
+  const job = policy.jobs["train"]
+  assert.ok(job)
+  const { agent, run } = await study.running({ ...policy, jobs: { train: { ...job, metrics: "none" } } })
+  const body = { values: { epoch: 1 } }
+  await assert.rejects(study.call(routes.reportMetrics, agent, { params: { run }, body }), { code: "wrong-metrics", status: 400 })
+})
