@@ -89,6 +89,17 @@ test("an output waits for its votes, then goes to the named consumer, rewrapped"
   assert.deepEqual(kinds.slice(-4), ["output-received", "run-finished", "vote-cast", "output-released"])
 })
 
+test("an output is handed out so often, each time with a receipt, and then no more", async () => {
+  const { study, view } = await finished()
+  await vote(study, view, clinic)
+  const receipts = (): number => study.store.list("receipts").length
+  const before = receipts()
+  for (let count = 0; count < 256; count++) await fetchPackage(study, view, consortium)
+  assert.equal(receipts() - before, 256)
+  await assert.rejects(fetchPackage(study, view, consortium), { code: "limit-exceeded" })
+  assert.equal(receipts() - before, 256)
+})
+
 test("owners and strangers get no package", async () => {
   const { study, view } = await finished()
   await vote(study, view, clinic)

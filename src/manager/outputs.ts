@@ -152,13 +152,18 @@ export async function packageOutput(context: ManagerContext, caller: Stakeholder
     headers.push({ blob: digest, header: encodeBase64(await rewrapHeader(header, identity, recipients)) })
   }
   return transact(context, (tx) => {
-    const { name } = demandReleasable(context, tx, caller, outputId)
+    const { name, record: held } = demandReleasable(context, tx, caller, outputId)
+    const fetches = held.fetches ?? 0
+    if (fetches >= maxFetches) throw new ProtocolError("limit-exceeded", `the output was handed out ${fetches} times, which is enough`)
     const laboratory = record.laboratory ? { laboratory: true } : {}
-    if (!record.released) tx.put("outputs", outputId, { ...record, released: true })
+    tx.put("outputs", outputId, { ...held, released: true, fetches: fetches + 1 })
     appendReceipt(context, tx, { kind: "output-released", policy: record.policy, run: record.run, output: outputId, by: name, ...laboratory })
-    return { output: viewOutput(context, tx, { ...record, released: true }), manifest: record.manifest, headers }
+    return { output: viewOutput(context, tx, { ...held, released: true }), manifest: record.manifest, headers }
   })
 }
+
+/** Each is a receipt for ever; a consumer keeps what it fetched. */
+const maxFetches = 256
 
 interface Releasable {
   readonly record: OutputRecord
@@ -230,7 +235,7 @@ export function listOutputs(context: ManagerContext, caller: StakeholderCaller, 
 }
 
 function viewOutput(context: ManagerContext, reader: Reader, record: OutputRecord): OutputView {
-  const { manifest: _, released, at, ...facts } = record
+  const { manifest: _, released, fetches: _count, at, ...facts } = record
   const tally = tallyOf(context, reader, record)
   const { terms } = demandTerms(context.documents.policy(reader, record.policy), record.job, record.name)
   return {

@@ -130,6 +130,8 @@ const outputRecord = z.strictObject({
   ciphertext: digestSchema,
   sizeBytes: z.int().min(0),
   released: z.boolean(),
+  /** How often it was handed out; each has its receipt. */
+  fetches: z.int().min(0).exactOptional(),
   laboratory: z.boolean(),
   at: timeSchema,
 })
