@@ -24,6 +24,7 @@ export const evidenceCodes = {
   "no-tcb-level": "the platform's security versions reach none of the levels that the vendor lists",
   "wrong-binding": "pieces of evidence do not belong together",
   "missing-piece": "a required piece of evidence is missing",
+  "surplus-piece": "a piece of evidence is given that nobody asked for",
   "duplicate-piece": "a piece of evidence is given twice",
   unsupported: "this kind or version of evidence is not handled",
 } as const satisfies Record<string, string>

@@ -55,6 +55,7 @@ const statusByCode = {
   "no-tcb-level": 403,
   "wrong-binding": 403,
   "missing-piece": 403,
+  "surplus-piece": 403,
   "duplicate-piece": 403,
   "wrong-purpose": 403,
   unsupported: 403,
