@@ -5,6 +5,8 @@ import { SnpDevice, type ReportFields } from "../../lab/devices/amd-snp.ts"
 import { labPlatform, labTime, makeLabAuthority, makeLabKeys, type LabDocument } from "../../lab/devices/dcap/authority.ts"
 import { makeSgxQuote, makeTdxQuote, type SgxKnobs, type TdxKnobs } from "../../lab/devices/dcap/device.ts"
 import { certificateFingerprint } from "../pki/certificate.ts"
+import { parseCcel, replayCcel } from "../evidence/ccel/format.ts"
+import { action, makeLog, separator } from "../evidence/eventlog/log-builder.testing.ts"
 import type { ExpectedReportData } from "../evidence/report-data.ts"
 import type { TeeEvidence } from "../evidence/tee/format.ts"
 import { teeRootsFor } from "../evidence/tee/roots.ts"
@@ -160,6 +162,36 @@ const tdxCases: readonly (readonly [string, Evidence, Partial<TdxRequirement>])[
 ]
 for (const [expected, evidence, change] of tdxCases)
   test(`appraiseTee() refuses a TD for ${expected} alone`, () => assert.deepEqual(codes(evidence, [{ tdx: { ...tdx, ...change } }]), [expected]))
+
+/** A boot of a TD whose firmware logs no Secure Boot variables, as td-shim's; with events of RTMR3 or without. */
+function loggedTd(rtmr3: string): { readonly evidence: Evidence; readonly rtmrs: TdxRequirement["rtmrs"] } {
+  const exits = ["Exit Boot Services Invocation", "Exit Boot Services Returned with Success"].map((line) => action(2, line))
+  const eventLog = makeLog([separator(1), separator(2), ...exits], ["sha384"])
+  const [r0 = "", r1 = "", r2 = ""] = replayCcel(parseCcel(eventLog)).map((register) => Buffer.from(register).toString("hex"))
+  const { evidence, time } = tdxEvidence({ report: { rtmrs: [r0, r1, r2, rtmr3] } })
+  return { evidence: { evidence: { ...evidence, eventLog } as TeeEvidence, time }, rtmrs: { "0": [r0], "1": [r1], "2": [r2], "3": [rtmr3] } }
+}
+
+const shim = "secure-boot-variables-missing"
+
+test("appraiseTee() judges a firmware's fault by the list of the alternative, not of another, and tells of it where it is accepted", () => {
+  const { evidence, rtmrs } = loggedTd(zero48)
+  const [strict, lenient] = [[], [shim] as const].map((quirks): TeeRequirement => ({ tdx: { ...tdx, rtmrs, eventLog: { quirks } } }))
+  assert.ok(strict !== undefined && lenient !== undefined)
+  const elsewhere = { tdx: { ...(lenient as { readonly tdx: TdxRequirement }).tdx, mrTd: [a48], mrOwner: [a48] } }
+  assert.deepEqual(codes(evidence, [strict, elsewhere]), ["boot-quirk-not-accepted CC event log"])
+  const appraisal = appraiseTee(genuine(evidence, [strict, lenient]), [strict, lenient])
+  assert.ok(appraisal instanceof AcceptedTee)
+  assert.equal(appraisal.alternative, 1)
+  assert.deepEqual(appraisal.findings.map(({ code }) => code).toSorted(), ["boot-quirk-accepted", "insecure-laboratory"])
+})
+
+test("appraiseTee() refuses an RTMR3 that the log does not explain, unless nobody looks at it", () => {
+  const { evidence, rtmrs } = loggedTd("a3".repeat(48))
+  const eventLog = { quirks: [shim] } as const
+  assert.deepEqual(codes(evidence, [{ tdx: { ...tdx, rtmrs, eventLog } }]), ["tee-log-missing RTMR3"])
+  assert.deepEqual(codes(evidence, [{ tdx: { ...tdx, rtmrs: { ...rtmrs, "3": "any" }, eventLog } }]), [])
+})
 
 test("appraiseTee() looks at no value of a TD of which the policy says any", () => {
   const rtmrs = { "0": "any", "1": "any", "2": "any", "3": "any" } as const
