@@ -431,6 +431,7 @@ const wrongExtensions: readonly (readonly [what: string, code: string, knobs: Pa
   ...[4, 5, 6, 7].map((number) => [`reserved patch level ${number}`, "wrong-certificate", { replace: { [level(number)]: derByte(1) } }] as const),
   ["a patch level not in shortest form", "malformed", { replace: { [level(1)]: derElement(tags.integer, Uint8Array.of(0, 4)) } }],
   ["a negative patch level", "malformed", { replace: { [level(1)]: derElement(tags.integer, Uint8Array.of(0x84)) } }],
+  ["the least negative patch level of one byte", "malformed", { replace: { [level(1)]: derElement(tags.integer, Uint8Array.of(0x80)) } }],
   ["a patch level of three bytes", "malformed", { replace: { [level(1)]: derElement(tags.integer, Uint8Array.of(0, 0x80, 0)) } }],
   ["a patch level of 384", "malformed", { replace: { [level(1)]: derElement(tags.integer, Uint8Array.of(1, 0x80)) } }],
   ["a patch level without a byte", "malformed", { replace: { [level(1)]: derElement(tags.integer, new Uint8Array(0)) } }],
