@@ -298,6 +298,13 @@ test("a manager keeps 10,000 hosts", async () => {
   await study.enrol(await makeAgent())
 })
 
+test("a manager with too many open challenges says when to ask again", async () => {
+  const { study, agent } = await ready()
+  for (let count = 0; count < 16; count++) await study.challenge(agent)
+  const response = await study.fetch("POST", "/v1/challenges", agent, JSON.stringify({ purpose: "claim", host: "host-1" }))
+  assert.deepEqual([response.status, response.headers.get("retry-after")], [429, "5"])
+})
+
 test("an enrolment with the wrong answer is forgotten", async () => {
   const study = await TestStudy.create(parts)
   const agent = await makeAgent()
@@ -308,6 +315,19 @@ test("an enrolment with the wrong answer is forgotten", async () => {
   await assert.rejects(study.call(routes.answerEnrolment, agent, { params, body: { secret: encodeBase64(random(32)) } }), { code: "wrong-answer" })
   await assert.rejects(study.call(routes.answerEnrolment, agent, { params, body: { secret: right } }), { code: "not-found" })
   assert.equal(study.store.count("hosts"), 0)
+})
+
+test("the refusal of a wrong answer to an enrolment holds nothing of the right one", async () => {
+  const study = await TestStudy.create(parts)
+  const agent = await makeAgent()
+  const begun = await study.call(routes.beginEnrolment, agent, { body: machine.enrolmentRequest("host-1") })
+  const right = machine.activate(begun.credentialBlob, begun.secret)
+  const body = JSON.stringify({ secret: encodeBase64(random(32)) })
+  const response = await study.fetch("POST", `/v1/enrolments/${begun.enrolment}/answer`, agent, body)
+  const text = await response.text()
+  assert.equal(JSON.parse(text).code, "wrong-answer")
+  const secret = Buffer.from(right, "base64")
+  for (const form of [right, secret.toString("base64url"), secret.toString("hex")]) assert.ok(!text.includes(form), text)
 })
 
 test("an enrolment must be answered in time", async () => {

@@ -77,11 +77,15 @@ export const bootReference: BootReference = {
   },
 }
 
+const imaFunctions = ["BPRM_CHECK", "MMAP_CHECK", "FILE_CHECK", "MODULE_CHECK", "FIRMWARE_CHECK", "POLICY_CHECK", "KEXEC_KERNEL_CHECK"].concat([
+  "KEXEC_INITRAMFS_CHECK",
+  "KEXEC_CMDLINE",
+  "KEY_CHECK",
+  "CRITICAL_DATA",
+])
+const imaRuleLines = imaFunctions.map((func) => `measure func=${func}`)
 /** The shortest policy that lists all that must be. */
-export const imaRules = `${["BPRM_CHECK", "MMAP_CHECK", "FILE_CHECK", "MODULE_CHECK", "FIRMWARE_CHECK", "POLICY_CHECK", "KEXEC_KERNEL_CHECK"]
-  .concat(["KEXEC_INITRAMFS_CHECK", "KEXEC_CMDLINE", "KEY_CHECK", "CRITICAL_DATA"])
-  .map((func) => `measure func=${func}`)
-  .join("\n")}\n`
+export const imaRules = `${imaRuleLines.join("\n")}\n`
 
 export const imaReference: ImaReference = {
   perun: 1,

@@ -9,8 +9,7 @@ import { Genuine } from "../genuine.ts"
 import type { ClockInfo, TpmIdentity } from "../tpm/claims.ts"
 import { tpmNameText } from "../tpm/keys.ts"
 import { encodeSizedPublicArea } from "../tpm/public-area.ts"
-import type { PublicArea } from "../tpm/public-area.ts"
-import { makeEccKey, makeQuote } from "../tpm/software-tpm.testing.ts"
+import { makeEccKey, makeQuote, makeRsaKey } from "../tpm/software-tpm.testing.ts"
 import { bootSessionChange, checkSameBoot } from "./boot-session.ts"
 import { LabMachine } from "./machine.testing.ts"
 import { hostPcrs, previousHost, verifyHost } from "./verify.ts"
@@ -239,15 +238,13 @@ test("verifyHost() accepts unlogged ExitBootServices events in front of a boot l
 })
 
 test("verifyHost() refuses a signature over SHA-1", () => {
-  const { attest, signature, area } = quoteOverSha1()
-  refuses("weak-algorithm", { ...new LabMachine().quote(extraData), quote: attest, signature, akPublic: encodeSizedPublicArea(area) })
+  const sha1 = "sha1"
+  for (const key of [makeEccKey({ scheme: { scheme: "ecdsa", hash: sha1 } }), makeRsaKey({ scheme: { scheme: "rsassa", hash: sha1 } })]) {
+    const values = new Map(hostPcrs.pcrs.map((pcr) => [pcr, "00".repeat(32)]))
+    const { attest, signature } = makeQuote(key, { extraData, hash: sha1, pcrs: new Map([["sha256", values]]) })
+    refuses("weak-algorithm", { ...new LabMachine().quote(extraData), quote: attest, signature, akPublic: encodeSizedPublicArea(key.area) })
+  }
 })
-
-function quoteOverSha1(): ReturnType<typeof makeQuote> & { readonly area: PublicArea } {
-  const key = makeEccKey({ scheme: { scheme: "ecdsa", hash: "sha1" } })
-  const values = new Map(hostPcrs.pcrs.map((pcr) => [pcr, "00".repeat(32)]))
-  return { ...makeQuote(key, { extraData, hash: "sha1", pcrs: new Map([["sha256", values]]) }), area: key.area }
-}
 
 test("verifyHost() gives an unsafe clock as a claim", () => {
   const machine = new LabMachine()

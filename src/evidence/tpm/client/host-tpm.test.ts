@@ -52,6 +52,13 @@ test("quote() is signed by the attestation key over nonce, selection and the reg
   await assert.rejects(tpm.quote(new Uint8Array(33), [selection]), TypeError)
 })
 
+test("quote() gives the TPM at most 32 bytes of extraData", skip, async () => {
+  await using software = await startSoftwareTpm()
+  await using tpm = await HostTpm.open(software.location)
+  assert.deepEqual(parseAttest((await tpm.quote(new Uint8Array(32), [selection])).attest).extraData, new Uint8Array(32))
+  await assert.rejects(tpm.quote(new Uint8Array(33), [selection]), TypeError)
+})
+
 test("quote() satisfies tpm2_checkquote", skipWithTools, async () => {
   await using software = await startSoftwareTpm()
   await using tpm = await HostTpm.open(software.location)
