@@ -5,6 +5,7 @@ import { ProtocolError } from "../protocol/errors.ts"
 import { demandAccepted, managerReportData, verifyOwnTee, type ManagerAttestation } from "../protocol/manager-attestation.ts"
 import { encodeHex } from "../bytes/text.ts"
 import type { ManagerContext } from "./context.ts"
+import { networkOf } from "./network-budget.ts"
 
 /** The TEE that this manager runs in. */
 export interface OwnTee {
@@ -13,9 +14,9 @@ export interface OwnTee {
   collect(reportData: Uint8Array): Promise<TeeEvidence>
 }
 
-/** Quotes that may be waited for at once; the device makes one after the other. */
-const maxWaiting = 64
-const waiting = new WeakMap<OwnTee, number>()
+/** Quotes that may be waited for at once, and of them by one network, so that none keeps the device from the others; it makes one after the other. */
+const maxWaiting = { all: 64, network: 16 } as const
+const waiting = new WeakMap<OwnTee, string[]>()
 
 /**
  * Evidence over the asker's nonce that covers the whole description.
@@ -25,18 +26,20 @@ export async function attestManager(context: ManagerContext, nonce: string, addr
   const { ownTee, signedDescription } = context
   if (ownTee === undefined) throw new ProtocolError("not-found", "this manager has no evidence of itself: UNATTESTED MANAGER")
   context.budgets.attestations.spend(address)
-  const evidence = await oneOfFew(ownTee, () => ownTee.collect(managerReportData(signedDescription.description, nonce)))
+  const evidence = await oneOfFew(ownTee, networkOf(address), () => ownTee.collect(managerReportData(signedDescription.description, nonce)))
   return { perun: 1, manager: signedDescription, evidence: encodeTeeEvidence(evidence) }
 }
 
-async function oneOfFew<T>(tee: OwnTee, work: () => Promise<T>): Promise<T> {
-  const count = waiting.get(tee) ?? 0
-  if (count >= maxWaiting) throw new ProtocolError("too-many-requests", "too many wait for evidence of this manager")
-  waiting.set(tee, count + 1)
+async function oneOfFew<T>(tee: OwnTee, network: string, work: () => Promise<T>): Promise<T> {
+  const places = waiting.get(tee) ?? []
+  waiting.set(tee, places)
+  if (places.length >= maxWaiting.all || places.filter((other) => other === network).length >= maxWaiting.network)
+    throw new ProtocolError("too-many-requests", "too many wait for evidence of this manager")
+  places.push(network)
   try {
     return await work()
   } finally {
-    waiting.set(tee, (waiting.get(tee) ?? 1) - 1)
+    places.splice(places.indexOf(network), 1)
   }
 }
 
@@ -48,6 +51,6 @@ export async function demandOwnTee(context: ManagerContext, requirement: Manager
   const { ownTee, description } = context
   if (!("accept" in requirement) || ownTee === undefined) return
   const reportData = managerReportData(description, encodeHex(context.randomBytes(32)))
-  const evidence = await oneOfFew(ownTee, () => ownTee.collect(reportData))
+  const evidence = await oneOfFew(ownTee, "proposer", () => ownTee.collect(reportData))
   demandAccepted(verifyOwnTee(evidence, requirement.accept, reportData, context.time.now().getTime()), requirement.accept)
 }
