@@ -84,6 +84,28 @@ test("evidence verify holds a TEE against a policy's demands", async () => {
   assert.match(stdout, /tee-measurement-differs MRTD: found 4d/)
 })
 
+test("evidence verify takes no option that it would not look at", async () => {
+  const policy = await write("any.json", JSON.stringify(fixture))
+  const host = await write("host.json", '{"perun":1,"tpm":{}}')
+  assert.match((await verify(2, host, "--nonce", nonce, "--policy", policy)).stderr, /--policy is for evidence of a TEE/)
+  assert.match((await verify(2, host, "--nonce", nonce, "--collateral", collateral)).stderr, /--collateral is for evidence of a TEE/)
+  assert.match((await verify(2, json, "--nonce", nonce, "--enrolled", policy)).stderr, /--enrolled is for evidence of a host/)
+  await verify(2, json, "--nonce", nonce, "--policy", policy)
+})
+
+test("evidence verify warns of a platform that is out of date", async () => {
+  const older = makeLabAuthority({
+    keys: makeLabKeys(),
+    time: Date.now(),
+    tdxTcbInfo: (good) => JSON.parse(JSON.stringify(good).replaceAll('"UpToDate"', '"OutOfDate"')) as typeof good,
+  })
+  const quoted = makeTdxQuote(older, reportData, { version: 5, body: "1.5" })
+  const path = await write("older.json", JSON.stringify(encodeTeeEvidence({ kind: "tdx", quote: quoted, collateral: older.tdxCollateral })))
+  const olderRoot = await write("older.pem", encodeChain([older.root.certificate.der]))
+  const { stdout } = await demandStatus(["evidence", "verify", path, "--nonce", nonce, "--laboratory-root", olderRoot], 0, {})
+  assert.match(stdout, /the platform is not at the level/)
+})
+
 test("evidence verify reads SGX quotes too", async () => {
   const sgx = await write("sgx.bin", makeSgxQuote(authority, reportData))
   const bundle = await write("sgx.json", encodeDcapCollateral(authority.sgxCollateral))

@@ -27,6 +27,21 @@ function found(document: Policy, context: CheckContext = {}): readonly string[] 
   return checkPolicy(document, context).map(({ code, field }) => `${code} ${field}`)
 }
 
+const tdxDemand = {
+  mrTd: ["aa".repeat(48)],
+  rtmrs: { "0": "any", "1": "any", "2": "any", "3": "any" },
+  ...{ mrConfigId: "any", mrOwner: "any", mrOwnerConfig: "any", mrSeam: "any", septVeDisable: true, migration: false, eventLog: "none" },
+  ...{ debug: false, tcb: { status: ["UpToDate"], advisories: [], evaluationDataNumber: 0 }, platforms: "any", laboratoryRoots: [] },
+}
+
+test("checkPolicy() refuses a demand on the manager's TEE that pins no measurement, and values that stand twice", () => {
+  const demanding = (change: object): readonly string[] => found(changed("manager", { accept: [{ tdx: { ...tdxDemand, ...change } }] }))
+  assert.deepEqual(demanding({}), [])
+  assert.deepEqual(demanding({ mrTd: "any" }), ["wrong-value manager.accept.0.tdx"])
+  assert.deepEqual(demanding({ mrTd: "any", rtmrs: { ...tdxDemand.rtmrs, "1": ["bb".repeat(48)] } }), [])
+  assert.deepEqual(demanding({ mrTd: ["aa".repeat(48), "aa".repeat(48)] }), ["duplicate manager.accept.0.tdx.mrTd.1"])
+})
+
 test("checkPolicy() finds nothing wrong with a right policy", () => {
   assert.deepEqual(found(policy, { time: now, references }), [])
 })

@@ -47,10 +47,11 @@ export function register(command: Command, output: Output): void {
     .option("--at <time>", "judge certificates at this time (default: now)")
     .option("--quirk <name>", `firmware fault to accept: ${Object.keys(firmwareQuirks).join(", ")}; again for each`, collect, [])
     .description(
-      "verify the evidence of a host or TEE; exit 0 only if it is genuine and its key is proved to live in the TPM that a vendor vouches for",
+      "verify the evidence of a host or TEE; exit 0 only if it is genuine, and a host's key is proved to live in the TPM that a vendor vouches for, a TEE is no debug one and its collateral is all there",
     )
     .action(async (path: string, options: VerifyOptions) => {
       const tee = await loadTeeEvidence(path, options)
+      refuseOptionsOfOthers(options, tee === undefined)
       return tee === undefined ? verify(path, options, output) : verifyOfTee(tee, options, output)
     })
   command
@@ -76,6 +77,13 @@ interface VerifyOptions {
   readonly quirk: readonly string[]
   readonly collateral?: string
   readonly policy?: string
+}
+
+/** An option that would not be looked at must not stand beside a green end. */
+function refuseOptionsOfOthers({ policy, collateral, enrolled }: VerifyOptions, isHost: boolean): void {
+  if (isHost && policy !== undefined) throw new UsageError("--policy is for evidence of a TEE; a host is held against a policy by the manager")
+  if (isHost && collateral !== undefined) throw new UsageError("--collateral is for evidence of a TEE")
+  if (!isHost && enrolled !== undefined) throw new UsageError("--enrolled is for evidence of a host with a TPM")
 }
 
 async function verifyOfTee(given: TeeEvidence, options: VerifyOptions, output: Output): Promise<void> {
@@ -118,7 +126,9 @@ async function verifyOfTee(given: TeeEvidence, options: VerifyOptions, output: O
     ]),
   )
   output.line()
-  output.line(`genuine: ${evidenceKinds[genuine.kind].name}, valid until ${until}.`, isFine ? "good" : "plain")
+  const isCurrent = genuine.kind === "snp" || genuine.tee.claims.dcap.tcb.status === "UpToDate"
+  output.line(`genuine: ${evidenceKinds[genuine.kind].name}, valid until ${until}.`, isFine && isCurrent && !anyReportData ? "good" : "plain")
+  if (!isCurrent) output.line("the platform is not at the level that its maker calls UpToDate; see its firmware's level above", "warn")
   if (open.length > 0) output.line(`not proved: ${open.map(({ what }) => what).join("; ")}`, "warn")
   if (appraisal?.outcome === "refused") {
     for (const { code, subject, found, expected } of appraisal.findings)
