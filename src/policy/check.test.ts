@@ -7,7 +7,7 @@ import { checkPolicy } from "./check.ts"
 import type { Policy } from "./document.ts"
 import { parsePolicyValue } from "./document.ts"
 import { parsePolicy } from "./parse.ts"
-import { bootReference, commandLine, derivation, imaReference, keyText, named, now, policy, references } from "./fixtures.testing.ts"
+import { bootReference, commandLine, derivation, imaReference, keyText, named, now, policy, references, tdxDemand } from "./fixtures.testing.ts"
 import type { BootReference, ImaReference } from "./reference.ts"
 import { referenceDigest, referencesByDigest } from "./reference.ts"
 
@@ -25,13 +25,6 @@ function changed(path: string, value: unknown): Policy {
 
 function found(document: Policy, context: CheckContext = {}): readonly string[] {
   return checkPolicy(document, context).map(({ code, field }) => `${code} ${field}`)
-}
-
-const tdxDemand = {
-  mrTd: ["aa".repeat(48)],
-  rtmrs: { "0": "any", "1": "any", "2": "any", "3": "any" },
-  ...{ mrConfigId: "any", mrOwner: "any", mrOwnerConfig: "any", mrSeam: "any", septVeDisable: true, migration: false, eventLog: "none" },
-  ...{ debug: false, tcb: { status: ["UpToDate"], advisories: [], evaluationDataNumber: 0 }, platforms: "any", laboratoryRoots: [] },
 }
 
 test("checkPolicy() refuses a demand on the manager's TEE that pins no measurement, and values that stand twice", () => {

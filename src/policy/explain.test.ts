@@ -10,7 +10,7 @@ import { parsePolicy } from "./parse.ts"
 import { PolicyError } from "./errors.ts"
 import type { Problem } from "./problem.ts"
 import { explainPolicy, explanationText, policySights, policyWarnings, tallyText } from "./explain.ts"
-import { bootReference, imaReference, keyText, named, now, policy } from "./fixtures.testing.ts"
+import { bootReference, imaReference, keyText, named, now, policy, tdxDemand } from "./fixtures.testing.ts"
 import { policyTemplate } from "./init.ts"
 import { referenceDigest } from "./reference.ts"
 
@@ -432,4 +432,22 @@ test("policyTemplate() leaves what is not known to be filled in, and the check s
   const fixOf = (field: string): string | undefined => lines.find((problem) => problem.field === field)?.fix
   assert.match(fixOf("machines.gpu-host.boot.reference") ?? "", /perun reference build/)
   assert.match(fixOf("manager.insecureUnattested.key") ?? "", /perun manager status/)
+})
+
+test("a policy whose manager must prove itself shows no UNATTESTED MANAGER, and says who could imitate it", () => {
+  const attested = { ...policy, manager: { accept: [{ tdx: tdxDemand }] } }
+  const operator = (of: Policy): readonly string[] =>
+    policySights(of).flatMap(({ party, thing, words }) => (party.includes("manager") && thing.startsWith("artifact") ? [`${party}: ${words}`] : []))
+  assert.ok(!policyWarnings(attested).some((line) => /manager/i.test(line)))
+  assert.deepEqual([...new Set(operator(attested))], ["manager's operator: never: the manager proves itself before it gets a key"])
+  const laboratory = { ...policy, manager: { accept: [{ tdx: { ...tdxDemand, laboratoryRoots: [named("lab")] } }] } }
+  assert.match(policyWarnings(laboratory)[0] ?? "", /^INSECURE LABORATORY: the manager/)
+  assert.deepEqual([...new Set(operator(laboratory))].slice(1), [
+    "holder of the manager's laboratory root: can read it by imitating the manager: INSECURE LABORATORY",
+  ])
+})
+
+test("policyTemplate() of a manager that proves itself demands its proof, and does not name it by its key", () => {
+  const text = policyTemplate({ ...draft, managerAccept: [{ tdx: tdxDemand }] })
+  assert.deepEqual(parsePolicy(encodeUtf8(text), "yaml").policy.manager, { accept: [{ tdx: tdxDemand }] })
 })

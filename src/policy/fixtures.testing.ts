@@ -1,3 +1,4 @@
+import type { TdxRequirement } from "./tee.ts"
 import { generateKeyPairSync } from "node:crypto"
 import type { KeyObject } from "node:crypto"
 import type { Digest } from "../bytes/digest.ts"
@@ -237,4 +238,12 @@ function referenceEvent(content: string): { readonly type: string; readonly dige
 
 function newKey(): KeyObject {
   return generateKeyPairSync("ed25519").privateKey
+}
+
+/** A demand on a TD that pins its firmware and nothing else. */
+export const tdxDemand: TdxRequirement = {
+  mrTd: ["aa".repeat(48)],
+  rtmrs: { "0": "any", "1": "any", "2": "any", "3": "any" },
+  ...{ mrConfigId: "any", mrOwner: "any", mrOwnerConfig: "any", mrSeam: "any", septVeDisable: true, migration: false, eventLog: "none" },
+  ...{ debug: false, tcb: { status: ["UpToDate"], advisories: [], evaluationDataNumber: 0 }, platforms: "any", laboratoryRoots: [] },
 }

@@ -1,5 +1,5 @@
 import type { Digest } from "../bytes/digest.ts"
-import type { ArtifactKind, Level, Role } from "./document.ts"
+import type { ArtifactKind, AttestedManager, Level, Role } from "./document.ts"
 import { placeholder as missing } from "./marks.ts"
 
 /** What is known when a draft is begun; the rest is left to be filled in, and `policy check` names each place. */
@@ -12,7 +12,10 @@ export interface PolicyDraft {
     readonly recipient?: string
     readonly roles: readonly Role[]
   }[]
+  /** A manager that is known by its key alone. */
   readonly managerKey?: string
+  /** What the manager must prove; then it is not named by its key. */
+  readonly managerAccept?: AttestedManager["accept"]
   readonly artifacts?: readonly { readonly name: string; readonly kind: ArtifactKind; readonly owner: string; readonly manifest?: Digest }[]
   readonly machine?: {
     readonly name?: string
@@ -49,8 +52,7 @@ export function policyTemplate(draft: PolicyDraft): string {
     ...(draft.stakeholders.length === 0 ? [{ name: missing, key: missing, recipient: missing, roles: [missing] }] : draft.stakeholders).map(
       stakeholderLine,
     ),
-    "# Shown as UNATTESTED MANAGER everywhere: whoever runs it can read the keys.",
-    `manager: { insecureUnattested: { key: ${quoted(draft.managerKey ?? missing)} } }`,
+    ...managerLines(draft),
     "artifacts: # kind: dataset, code, model, mock; manifest: as perun seal prints it",
     ...named.map(
       ({ name, kind, owner, manifest }) => `  ${name}: { kind: ${kind}, owner: ${quoted(owner)}, manifest: ${quoted(manifest ?? missing)} }`,
@@ -91,6 +93,16 @@ export function policyTemplate(draft: PolicyDraft): string {
     `supersedes: ${draft.supersedes === undefined ? "none" : quoted(draft.supersedes)}`,
   ]
   return `${lines.join("\n")}\n`
+}
+
+/** JSON is YAML too, and these values are long lists of digests that nobody types. */
+function managerLines({ managerAccept, managerKey }: PolicyDraft): readonly string[] {
+  if (managerAccept !== undefined)
+    return ["# It must prove one of these before it gets anything.", `manager: { accept: ${JSON.stringify(managerAccept)} }`]
+  return [
+    "# Shown as UNATTESTED MANAGER everywhere: whoever runs it can read the keys.",
+    `manager: { insecureUnattested: { key: ${quoted(managerKey ?? missing)} } }`,
+  ]
 }
 
 function stakeholderLine({

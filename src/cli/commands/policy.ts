@@ -82,7 +82,8 @@ function registerInit(command: Command, output: Output): void {
       for (const { name, kind, owner, folder } of options.artifact) {
         artifacts.push({ name, kind, owner, ...(folder === undefined ? {} : { manifest: manifestDigest((await loadManifest(folder)).manifest) }) })
       }
-      const managerKey = options.managerKey ?? (await loadManagerPins())[0]?.key
+      const [pin] = options.managerKey === undefined ? await loadManagerPins() : []
+      const managerKey = options.managerKey ?? pin?.key
       const references = await loadReferenceFiles([options.boot, options.ima].filter((path) => path !== undefined))
       const bootReference = references.list.find(({ kind }) => kind === "boot")
       const imaReference = references.list.find(({ kind }) => kind === "ima")
@@ -91,6 +92,7 @@ function registerInit(command: Command, output: Output): void {
         ...(options.purpose === undefined ? {} : { purpose: options.purpose }),
         stakeholders,
         ...(managerKey === undefined ? {} : { managerKey }),
+        ...(pin?.accept === undefined ? {} : { managerAccept: pin.accept }),
         artifacts,
         machine: {
           ...(options.level === undefined ? {} : { level: options.level }),
