@@ -21,6 +21,7 @@ import {
 import { sessionHeader, verifySessionHeader } from "../protocol/session.ts"
 import { maxBlobBytes, parseMessage, parseShape } from "../protocol/wire.ts"
 import { demandKnown, hostSight } from "./admission.ts"
+import { attestationResult } from "./attestation-results.ts"
 import { readBlob, storeBlob } from "./blob-routes.ts"
 import type { BodyPlace } from "./body-room.ts"
 import { claimRun, renewLease, requestChallenge } from "./claims.ts"
@@ -92,6 +93,7 @@ const handlers: { readonly [Name in JsonRouteName]: Handler<Routes[Name]> } = {
   queueRun: (context, { caller, params }) => queueRun(context, caller, digestOf(params.digest), params.job),
   listRuns: (context, { caller, query }) => listRuns(context, caller, query.policy),
   getRun: (context, { caller, params }) => viewRun(context, context.store, caller, demandRun(context, context.store, caller, params.run)),
+  getAttestationResult: (context, { caller, params, query }) => attestationResult(context, caller, params.run, query),
   cancelRun: (context, { caller, params }) => cancelRun(context, caller, params.run),
 
   listOutputs: (context, { caller, query }) => listOutputs(context, caller, query.run),

@@ -19,6 +19,8 @@ import type { Watchers } from "./watchers.ts"
 export interface ManagerKeys {
   /** Ed25519; signs description and receipts. */
   readonly identityKey: KeyObject
+  /** P-384; signs attestation results. */
+  readonly resultKey: KeyObject
   /** X-Wing seed. */
   readonly depositPrivateKey: Uint8Array
 }

@@ -1,5 +1,5 @@
-import { createPrivateKey } from "node:crypto"
-import { parseBase64 } from "../bytes/text.ts"
+import { createPrivateKey, createPublicKey, type KeyObject } from "node:crypto"
+import { encodeBase64, parseBase64 } from "../bytes/text.ts"
 import { digestOfJson } from "../bytes/digest.ts"
 import { sshPublicKeyText } from "../pki/ssh-key.ts"
 import { signManagerDescription } from "../protocol/manager-description.ts"
@@ -58,7 +58,7 @@ export function createManager(options: ManagerOptions): Manager {
     store,
     time,
     randomBytes,
-    keys: { identityKey, depositPrivateKey: parseBase64(keys.depositPrivateKey) },
+    keys: { identityKey, resultKey: createPrivateKey(keys.resultKey), depositPrivateKey: parseBase64(keys.depositPrivateKey) },
     description,
     signedDescription: signManagerDescription(description, identityKey),
     blobs,
@@ -108,8 +108,13 @@ function describe(keys: KeysRecord, { vault, configuration, ownTee }: ManagerOpt
     tlsKey: keys.tlsKeyDigest,
     depositKey: keys.depositPublicKey,
     logKey: key,
+    resultKey: encodeBase64(spkiOf(createPrivateKey(keys.resultKey))),
     configuration: digestOfJson(configuration),
     vault,
     evidence: ownTee?.kind ?? null,
   }
+}
+
+function spkiOf(privateKey: KeyObject): Uint8Array {
+  return new Uint8Array(createPublicKey(privateKey).export({ format: "der", type: "spki" }))
 }

@@ -99,6 +99,7 @@ const statusByCode = {
   "wrong-manager": 403,
   contradicting: 403,
   "wrong-tls-key": 403,
+  "wrong-result": 403,
   "wrong-receipts": 403,
   // the manager's own trouble
   "store-changed": 500,

@@ -54,6 +54,7 @@ const description: ManagerDescription = {
   tlsKey,
   depositKey: "AAAA",
   logKey: sshPublicKeyText(publicKey),
+  resultKey: "AAAA",
   configuration: tlsKey,
   vault: "key-file",
   evidence: null,
@@ -90,6 +91,21 @@ test("routes: each address is used once per method and its parts have a form", (
     seen.add(key)
     for (const part of route.path.split("/")) if (part.startsWith(":")) assert.ok(part.substring(1) in pathParameters, key)
   }
+})
+
+test("makeOpenApiDocument() says which parts of a query are needed", () => {
+  const { parameters } = (
+    makeOpenApiDocument()["paths"] as { [path: string]: { get: { parameters: readonly { name: string; required: boolean }[] } } }
+  )["/v1/runs/{run}/attestation-result"]?.get ?? { parameters: [] }
+  assert.deepEqual(
+    parameters.map(({ name, required }) => [name, required]),
+    [
+      ["run", true],
+      ["nonce", true],
+      ["audience", true],
+    ],
+  )
+  assert.match(JSON.stringify(makeOpenApiDocument()), /"name":"from","in":"query","required":false/)
 })
 
 test("makeOpenApiDocument() names every route and has no dangling reference", () => {

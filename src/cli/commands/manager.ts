@@ -23,7 +23,7 @@ import { createTlsIdentity } from "../../protocol/tls.ts"
 import { parseSshPublicKey } from "../../pki/ssh-key.ts"
 import { insecureLaboratory, unattestedManager, withManagerOption, type ManagerOption } from "../connect.ts"
 import { loadPolicyFile } from "../policy-file.ts"
-import { chosenManager, trustManager } from "../home.ts"
+import { chosenManager, demandPinnedResultKey, trustManager } from "../home.ts"
 import { UsageError } from "../exit.ts"
 import { interruptSignal } from "../interrupt.ts"
 import type { Output } from "../output.ts"
@@ -158,8 +158,8 @@ export function register(command: Command, output: Output): void {
     .action(async (url: string, text: string | undefined, options: { policy?: string; replace?: true }) => {
       const trust = await trustOf(text, options.policy)
       const manager = await verifyManager(new URL(url), trust, createTlsIdentity("perun client"), { now: new Date() })
-      const { key, instance, evidence } = manager.description
-      await trustManager({ url, key, ...(trust.accept === undefined ? {} : { accept: trust.accept }) }, options.replace === true)
+      const { key, instance, evidence, resultKey } = manager.description
+      await trustManager({ url, key, resultKey, ...(trust.accept === undefined ? {} : { accept: trust.accept }) }, options.replace === true)
       output.result({ ok: true, url, key, instance, evidence, attested: attestedFacts(manager) }, () => {
         output.line(`pinned ${url}`, "good")
         if (trust.accept !== undefined) output.line(`key     ${key}`)
@@ -173,6 +173,7 @@ export function register(command: Command, output: Output): void {
       const tls = createTlsIdentity("perun client")
       const manager = await verifyManager(new URL(pin.url), pin, tls, { now: new Date() })
       const { description } = manager
+      demandPinnedResultKey(pin, description)
       using transport = connectVerified(manager, tls)
       const { members } = await transport.call(routes.health, {})
       output.result({ ok: true, url: pin.url, ...description, attested: attestedFacts(manager), members }, () => {
@@ -181,6 +182,7 @@ export function register(command: Command, output: Output): void {
         output.line(`key            ${description.key}`)
         output.line(`TLS key        ${description.tlsKey}`)
         output.line(`log key        ${description.logKey}`)
+        output.line(`result key     ${description.resultKey}`)
         output.line(`configuration  ${description.configuration}`)
         output.line(`vault key      ${description.vault === "tpm" ? "sealed to the TPM" : "in a key file that its operator can read"}`)
         output.line(`members        ${members}${members === 0 ? `: ${noMembers(undefined)}` : ""}`, members === 0 ? "warn" : "plain")
