@@ -1,6 +1,6 @@
 import { Hono, type Context } from "hono"
 import { isDigest, type Digest } from "../bytes/digest.ts"
-import { MalformedError, PerunError } from "../bytes/error.ts"
+import { MalformedError, PerunError, UnavailableError } from "../bytes/error.ts"
 import { concatBytes } from "../bytes/compare.ts"
 import { parsePolicyValue } from "../policy/document.ts"
 import { ProtocolError } from "../protocol/errors.ts"
@@ -309,6 +309,7 @@ function jsonResponse(message: unknown): Response {
 function problemResponse(error: unknown): Response {
   const problem = problemOfError(error)
   if (problem.code === "internal") console.error("internal error:", error)
+  else if (error instanceof UnavailableError) console.error(`${error.code}: ${error.message}`)
   const retry = problem.status === 429 || problem.status === 503 ? { "retry-after": "5" } : {}
   return new Response(JSON.stringify(problem), { status: problem.status, headers: { "content-type": problemMediaType, ...retry } })
 }

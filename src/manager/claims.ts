@@ -49,6 +49,8 @@ const maxRecordedRefusals = { judged: 200, unproven: 50 } as const
  * @throws {ProtocolError} `not-enrolled`, `lease-ended`, `not-found`, `too-many-requests`
  */
 export function requestChallenge(context: ManagerContext, caller: HostCaller, request: ChallengeRequest): Challenge | undefined {
+  // Before anything is looked up: looking through the queue is work that a stranger could ask for without end.
+  if (request.purpose === "claim") context.budgets.looks.spend(caller.address)
   const host = demandHost(context.store, request.host)
   const facts = request.purpose === "claim" ? factsOfClaim(context, caller, host) : factsOfRenewal(context, caller, host, request.lease)
   if (facts === undefined) return undefined

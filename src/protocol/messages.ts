@@ -177,7 +177,7 @@ export const runViewSchema = z.strictObject({
   report: runReportSchema.optional(),
   /** Digest of the evidence on which the keys were released. */
   evidence: digestSchema.optional(),
-  /** Machines that asked for this run and were refused; the last 32. */
+  /** Machines that asked for this run and were refused: the last 32, in a list of runs the last one with its first finding, cut short. */
   refusals: z.array(refusalViewSchema).max(32),
   outputs: z.array(idSchema).max(256),
 })

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict"
 import { generateKeyPairSync } from "node:crypto"
 import { test } from "node:test"
-import { MalformedError } from "../bytes/error.ts"
+import { MalformedError, UnavailableError } from "../bytes/error.ts"
 import { evidenceCodes } from "../evidence/errors.ts"
 import { sshPublicKeyText } from "../pki/ssh-key.ts"
 import { protocolCodes } from "./errors.ts"
@@ -28,6 +28,16 @@ test("problemOfError() keeps the text of foreign errors to itself", () => {
   assert.equal(problem.code, "internal")
   assert.equal(problem.status, 500)
   assert.ok(!JSON.stringify(problem).includes("AGE"))
+})
+
+test("problemOfError() says what is wrong with the manager's disk without naming its files", () => {
+  const codes = ["unavailable", "timeout", "unsupported", "disk-full", "permission-denied", "port-in-use"] as const
+  for (const code of codes) {
+    const problem = problemSchema.parse(problemOfError(new UnavailableError(code, "no such file /srv/b", { path: "/srv/perun/blobs" })))
+    assert.equal(problem.code, code)
+    assert.equal(problem.path, undefined)
+    assert.doesNotMatch(JSON.stringify(problem), /srv/)
+  }
 })
 
 test("problemOfError() carries code, path and findings, and is a problem document", () => {

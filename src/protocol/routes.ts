@@ -135,7 +135,7 @@ export const routes = {
 
   queueRun: post("/v1/policies/:digest/jobs/:job/runs", "stakeholder", m.emptySchema, m.runCreatedSchema, "queue a run of a job"),
   listRuns: {
-    ...get("/v1/runs", "stakeholder", m.runListSchema, "runs of the caller's policies"),
+    ...get("/v1/runs", "stakeholder", m.runListSchema, "runs of the caller's policies, of each the last refusal in short"),
     query: z.strictObject({ policy: digestSchema.optional() }),
   },
   getRun: get("/v1/runs/:run", "stakeholder", m.runViewSchema, "one run"),

@@ -42,7 +42,7 @@ export function register(command: Command, output: Output): void {
       "a host's bundle (JSON) or folder (quote.msg, quote.sig, ak.tpm2b-public, eventlog.bin, ima.bin); or of a TEE: a quote or report as the device gave it, our JSON, or a folder with it and its certificates; or a manager's attestation result (.jwt)",
     )
     .option("--nonce <hex>", "challenge that the evidence must answer: a quote's extraData, or 64 bytes of report data (32 are filled with zeros)")
-    .option("--collateral <file>", "what Intel says of the platform (dcap-collateral JSON), for SGX and TDX")
+    .option("--collateral <file>", "what the processor's maker says of the platform, as perun collateral fetch --out writes it")
     .option(
       "--policy <file>",
       "hold the TEE against what this policy demands of its manager; of a result, the policy (file or digest) that it must be of",
