@@ -121,12 +121,14 @@ function testNamesOf(text: string): readonly string[] {
   return [...text.matchAll(/\btest\(\s*(?:"((?:[^"\\]|\\.)*)"|`((?:[^`\\]|\\.)*)`)/g)].map((match) => unescaped(match[1] ?? match[2] ?? ""))
 }
 
+/** Strings, and the names of members: a table of tests may be an object. */
 function literalsOf(text: string): readonly string[] {
-  return [...text.matchAll(/"((?:[^"\\\n]|\\.)*)"|`((?:[^`\\]|\\.)*)`/g)].map((match) => unescaped(match[1] ?? match[2] ?? ""))
+  const strings = [...text.matchAll(/"((?:[^"\\\n]|\\.)*)"|`((?:[^`\\]|\\.)*)`/g)].map((match) => unescaped(match[1] ?? match[2] ?? ""))
+  return [...strings, ...[...text.matchAll(/\b([A-Za-z]\w*):/g)].map((match) => match[1] ?? "")]
 }
 
 function isWordOf(hole: string, words: readonly string[]): boolean {
-  if (/^\d+$/.test(hole)) return true
+  if (/^\d+(?:, \d+)*$/.test(hole)) return true
   return words.some(
     (word) => word === hole || (word.includes("${") ? new RegExp(`^${patternOf(word, ".+")}$`).test(hole) : word.split(" ").includes(hole)),
   )
