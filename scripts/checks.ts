@@ -6,7 +6,7 @@ import { existsSync } from "node:fs"
 import { readFile } from "node:fs/promises"
 import { dirname, join, resolve } from "node:path"
 import { fileURLToPath } from "node:url"
-import type { MalformedCode } from "../src/bytes/error.ts"
+import type { MalformedCode, UnavailableError } from "../src/bytes/error.ts"
 import { evidenceCodes } from "../src/evidence/errors.ts"
 import { tpmCodes } from "../src/evidence/tpm/client/errors.ts"
 import { findingCodes } from "../src/policy/findings.ts"
@@ -155,7 +155,17 @@ const malformedCodes = Object.keys({
   duplicate: 1,
   "unknown-field": 1,
 } as const satisfies Record<MalformedCode, number>)
+/** Those of UnavailableError. */
+const unavailableCodes = Object.keys({
+  unavailable: 1,
+  timeout: 1,
+  unsupported: 1,
+  "disk-full": 1,
+  "permission-denied": 1,
+  "port-in-use": 1,
+} as const satisfies Record<UnavailableError["code"], number>)
 const knownCodes: ReadonlySet<string> = new Set([
   ...[evidenceCodes, tpmCodes, findingCodes, problemCodes, protocolCodes].flatMap((table) => Object.keys(table)),
   ...malformedCodes,
+  ...unavailableCodes,
 ])
