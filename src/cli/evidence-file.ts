@@ -11,6 +11,9 @@ import { loadVendorRoots, laboratoryRoot, type TrustedRoot } from "../evidence/t
 import { parsePemCertificates } from "../pki/certificate.ts"
 import { hostListSchema } from "../protocol/messages.ts"
 
+/** Files of which a host's folder has at least one. */
+export const hostFiles = ["quote.msg", "quote.sig", "ak.tpm2b-public", "eventlog.bin", "ima.bin"]
+
 /** Evidence of a host as it lies on disk. */
 export interface HostEvidenceFiles {
   readonly bundle: HostBundle
@@ -85,5 +88,6 @@ async function optional(reading: Promise<Uint8Array>): Promise<Uint8Array | unde
   }
 }
 
-const maxBundleBytes = 128 * 1024 * 1024
+/** Largest bundle of a host. */
+export const maxBundleBytes = 128 * 1024 * 1024
 const maxCertificateBytes = 65_536
