@@ -8,6 +8,7 @@ export const pkiCodes = {
   "wrong-purpose": "the signature was made for another purpose",
   "wrong-chain": "the certificate chain does not lead to a given root",
   "wrong-certificate": "a certificate lacks what its role demands, or demands what its reader does not handle",
+  "wrong-stamp": "the time stamp is over something else than was asked for, or says too little",
   expired: "a certificate or revocation list is outside its time",
   revoked: "a certificate is revoked",
   unsupported: "this kind or version is not handled",

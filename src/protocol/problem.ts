@@ -50,6 +50,7 @@ const statusByCode = {
   expired: 403,
   revoked: 403,
   "wrong-certificate": 403,
+  "wrong-stamp": 403,
   contradiction: 403,
   "wrong-identity": 403,
   "no-tcb-level": 403,
