@@ -31,7 +31,7 @@ describe("a claim", () => {
   after(async () => rm(folder, { recursive: true }))
 
   function verify(changes: Partial<ClaimGrant> = {}, key = study.manager.key): ReturnType<typeof verifyGrant> {
-    return verifyGrant({ ...grant, ...changes }, challenge, { session, manager: { description: { key } } })
+    return verifyGrant({ ...grant, ...changes }, challenge, { session, manager: { description: { key, time: null } } })
   }
 
   function refuses(code: string, changes: Partial<ClaimGrant>): void {

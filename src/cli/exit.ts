@@ -89,6 +89,7 @@ const statusOfCode: ReadonlyMap<string, ExitStatus> = new Map<string, ExitStatus
   ["missing", exitStatuses.unavailable],
   ["source-changed", exitStatuses.unavailable],
   ["too-many-requests", exitStatuses.unavailable],
+  ["time-unchecked", exitStatuses.unavailable],
   ["internal", exitStatuses.unavailable],
   ["lockout", exitStatuses.unavailable],
   ["no-resources", exitStatuses.unavailable],

@@ -2,12 +2,17 @@
 import assert from "node:assert/strict"
 import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises"
 import type { ChildProcess } from "node:child_process"
+import { createServer } from "node:http"
+import type { AddressInfo } from "node:net"
 import { createInterface } from "node:readline"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { after, test } from "node:test"
 import { labTdRequirement, startLabTd } from "../../lab/devices/td.ts"
 import type { AttestedManager } from "../policy/document.ts"
+import { certificateFingerprint, parseCertificate } from "../pki/certificate.ts"
+import { LaboratoryTimeAuthority } from "../pki/timestamp-authority.testing.ts"
+import { certificatePem } from "../protocol/tls.ts"
 import { policy as fixture } from "../policy/fixtures.testing.ts"
 import { demandStatus, end, type Ended, lastEvent, startCommand } from "./process.testing.ts"
 
@@ -38,12 +43,19 @@ async function policyFile(name: string, manager: AttestedManager): Promise<strin
   return path
 }
 
-async function serve(...words: readonly string[]): Promise<{ readonly url: string; readonly key: string }> {
+interface Listening {
+  readonly url: string
+  readonly key: string
+  readonly time: unknown
+  readonly timeProblem: string | null
+}
+
+async function serve(...words: readonly string[]): Promise<Listening> {
   const child = startCommand(["manager", "serve", folder, "--json", "--listen", "127.0.0.1:0", ...words], environment("operator"))
   started.push(child)
   if (child.stdout === null) throw new TypeError("a pipe")
   for await (const line of createInterface({ input: child.stdout })) {
-    const event = JSON.parse(line) as { event?: string; url: string; key: string; message?: string }
+    const event = JSON.parse(line) as Listening & { event?: string }
     if (event.event === "listening") return event
     throw new Error(`the manager did not start: ${line}`)
   }
@@ -123,6 +135,62 @@ test("manager serve says at once that its TEE is not there", async () => {
   await perun("operator", 2, ...words, "--tee", "sgx")
   await perun("operator", 2, ...words, "--collateral", collateral)
   await perun("operator", 40, ...words, "--tee", td.url, "--collateral", join(base, "none.json"))
+})
+
+test("a manager whose clock an authority checks says so, and a policy can demand it", async () => {
+  for (const child of started) await end(child)
+  const times = new LaboratoryTimeAuthority()
+  let offMilliseconds = 0
+  const server = createServer((request, response) => {
+    const parts: Buffer[] = []
+    request.on("data", (part: Buffer) => parts.push(part))
+    request.on("end", () =>
+      response
+        .setHeader("content-type", "application/timestamp-reply")
+        .end(times.answer(new Uint8Array(Buffer.concat(parts)), { genTime: Date.now() + offMilliseconds })),
+    )
+  })
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve))
+  try {
+    const rootFile = join(base, "time-root.pem")
+    await writeFile(rootFile, certificatePem(times.root))
+    const time = { roots: [certificateFingerprint(parseCertificate(times.root))], maxDifferenceSeconds: 60, holdSeconds: 3600 }
+    const words = ["--tee", td.url, "--collateral", collateral, "--time-root", rootFile, "--time-source"]
+    const address = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`
+    const timed = await policyFile("timed", { accept: [{ tdx: requirement }], time })
+    const foreign = await policyFile("foreign", { accept: [{ tdx: requirement }], time: { ...time, roots: [`sha256:${"0".repeat(64)}`] } })
+
+    const checked = await serve(...words, address)
+    assert.deepEqual([checked.time, checked.timeProblem], [time, null])
+    const { stdout } = await perun("timely", 0, "manager", "trust", checked.url, "--policy", timed)
+    assert.match(stdout, /^pinned/)
+    assert.match((await perun("timely", 0, "manager", "status")).stdout, /^time +checked by a time-stamping authority under sha256:/m)
+    assert.match((await perun("timely", 0, "manager", "verify", checked.url, "--policy", timed)).stdout, /^time +checked by/m)
+    for (const command of ["trust", "verify"]) {
+      const { stderr } = await perun("other", 10, "manager", command, checked.url, "--policy", foreign)
+      assert.match(stderr, /time\.roots: found sha256:/)
+    }
+    await assert.rejects(readFile(join(base, "other", "managers.json")), { code: "ENOENT" })
+    for (const child of started) await end(child)
+
+    offMilliseconds = 120_000
+    assert.match((await serve(...words, address)).timeProblem ?? "", /the host's clock may be 120 s behind|121 s behind/)
+    for (const child of started) await end(child)
+    // A silent authority keeps nobody from looking and withdrawing.
+    assert.match((await serve(...words, "http://127.0.0.1:9/")).timeProblem ?? "", /no stamp/)
+    for (const child of started) await end(child)
+    const unchecked = await serve("--tee", td.url, "--collateral", collateral)
+    assert.equal(unchecked.time, null)
+    assert.match((await perun("other", 10, "manager", "trust", unchecked.url, "--policy", timed)).stderr, /found the host's clock alone/)
+    await perun("operator", 2, "manager", "serve", folder, "--time-source", address)
+    await perun("operator", 2, "manager", "serve", folder, "--time-root", rootFile)
+    await perun("operator", 30, "manager", "serve", folder, "--time-root", rootFile, "--time-source", "nonsense")
+    await perun("operator", 40, "manager", "serve", folder, "--time-root", join(base, "none.pem"), "--time-source", address)
+    await perun("operator", 30, "manager", "serve", folder, "--time-root", collateral, "--time-source", address)
+  } finally {
+    server.closeAllConnections()
+    server.close()
+  }
 })
 
 test("a pinned manager that no longer proves itself, or is another one, gets nothing", async () => {

@@ -143,6 +143,18 @@ const gates: { readonly [Name in JsonRouteName]?: (context: ManagerContext, call
 /** Gates that let only those through whom the operator or a policy names. */
 const gatesOfParties: ReadonlySet<JsonRouteName> = new Set(["submitPolicy", "depositArtifact"])
 
+/**
+ * What the manager grants by its clock: keys, leases, outputs, identities, its word for others. All else (withdrawing, voting, depositing, looking) goes on while nobody bears the clock out.
+ */
+const restingOnTime: ReadonlySet<JsonRouteName> = new Set([
+  "beginEnrolment",
+  "answerEnrolment",
+  "claimRun",
+  "renewLease",
+  "getOutputPackage",
+  "getAttestationResult",
+])
+
 const openApiDocument = makeOpenApiDocument()
 
 /** HTTP API v1 over a manager: (request, peer) → response, without a socket. */
@@ -187,6 +199,8 @@ function addJsonRoute<Name extends JsonRouteName>(app: ManagerApp, context: Mana
     // Held until the answer: what was read lies in memory while it is worked on.
     using place = placeFor(context, caller, name, c.env.peerAddress)
     const body = (await readBody(route, c.req.raw, place)) as RequestBody<Routes[Name]>
+    // Here, not before the body, which may take its time.
+    if (restingOnTime.has(name)) context.time.demandChecked()
     const message = await handlers[name](context, { params, query, body, caller, address: c.env.peerAddress })
     if (message === undefined) return new Response(null, { status: 204, headers: { "retry-after": String(idleRetrySeconds) } })
     return jsonResponse(checkedResponse(route, message))

@@ -2,6 +2,7 @@ import { createPrivateKey, createPublicKey, type KeyObject } from "node:crypto"
 import { encodeBase64, parseBase64 } from "../bytes/text.ts"
 import { digestOfJson } from "../bytes/digest.ts"
 import { sshPublicKeyText } from "../pki/ssh-key.ts"
+import { ProtocolError } from "../protocol/errors.ts"
 import { signManagerDescription } from "../protocol/manager-description.ts"
 import type { ManagerDescription } from "../protocol/messages.ts"
 import { createApp, type ManagerApp } from "./api.ts"
@@ -18,6 +19,7 @@ import { NetworkBudget } from "./network-budget.ts"
 import { certifyManager, type OwnCertificate, type OwnTee } from "./own-tee.ts"
 import type { KeysRecord } from "./records.ts"
 import type { Store } from "./store.ts"
+import { TimeCheck, type TimeSource } from "./time-check.ts"
 import type { VaultKind } from "./vault.ts"
 import { Watchers } from "./watchers.ts"
 
@@ -30,6 +32,10 @@ export interface ManagerOptions {
   readonly vault: VaultKind
   readonly members: MemberKeys
   readonly ownTee?: OwnTee
+  /** Who checks the host's clock; without one it is believed. */
+  readonly timeSource?: TimeSource
+  /** Hears, line by line, what the operator should know. */
+  readonly warn?: (line: string) => void
   /** What the description's `configuration` is the digest of. */
   readonly configuration: unknown
 }
@@ -40,6 +46,10 @@ export interface Manager {
   readonly description: ManagerDescription
   /** Ends leases whose time is over; called about once a second. */
   tick(): void
+  /** Asks the time-stamping authority when it is time to; called at start and about once a second. Never fails for a silent one. */
+  checkTime(): Promise<void>
+  /** Why nothing is granted now; undefined where the clock is borne out, or nobody checks it. */
+  timeProblem(): string | undefined
   /** A certificate with evidence over this TLS key, as certifyManager gives it. */
   certify(tlsPrivateKey: KeyObject): Promise<OwnCertificate | undefined>
 }
@@ -53,8 +63,10 @@ export function createManager(options: ManagerOptions): Manager {
   const keys = store.get("keys", keysKey)
   if (keys === undefined) throw new TypeError("internal: the store holds no manager keys")
   const identityKey = createPrivateKey(keys.identityKey)
-  const description = describe(keys, options)
-  const time = new ManagerTime(clock, store.recordedMilliseconds)
+  const { timeSource, warn = () => undefined } = options
+  const timeCheck = timeSource === undefined ? undefined : new TimeCheck(timeSource, clock, randomBytes, warn)
+  const description = describe(keys, options, timeCheck)
+  const time = new ManagerTime(clock, () => store.recordedMilliseconds, timeCheck)
   const monotonic = (): number => time.monotonicMilliseconds()
   const context: ManagerContext = {
     store,
@@ -86,7 +98,19 @@ export function createManager(options: ManagerOptions): Manager {
     app: createApp(context),
     description,
     tick: () => expireLeases(context),
+    checkTime: async () => timeCheck?.tick(),
+    timeProblem: () => problemOf(time),
     certify: async (tlsPrivateKey) => certifyManager(context, tlsPrivateKey),
+  }
+}
+
+function problemOf(time: ManagerTime): string | undefined {
+  try {
+    time.demandChecked()
+    return undefined
+  } catch (error) {
+    if (!(error instanceof ProtocolError)) throw error
+    return error.message
   }
 }
 
@@ -109,7 +133,7 @@ const attestationsPerNetwork = { most: 600, windowMilliseconds: 120_000 } as con
 /** Key of the one record in table `keys`. */
 export const keysKey = "manager"
 
-function describe(keys: KeysRecord, { vault, configuration, ownTee }: ManagerOptions): ManagerDescription {
+function describe(keys: KeysRecord, { vault, configuration, ownTee }: ManagerOptions, timeCheck: TimeCheck | undefined): ManagerDescription {
   const key = sshPublicKeyText(createPrivateKey(keys.identityKey))
   return {
     perun: 1,
@@ -122,6 +146,7 @@ function describe(keys: KeysRecord, { vault, configuration, ownTee }: ManagerOpt
     configuration: digestOfJson(configuration),
     vault,
     evidence: ownTee?.kind ?? null,
+    time: timeCheck?.description ?? null,
   }
 }
 

@@ -3,6 +3,7 @@ import { test } from "node:test"
 import { makeLabAuthority, makeLabKeys } from "../../lab/devices/dcap/authority.ts"
 import { makeTdxQuote } from "../../lab/devices/dcap/device.ts"
 import { labTdRequirement } from "../../lab/devices/td.ts"
+import { digestOf } from "../bytes/digest.ts"
 import { UnavailableError } from "../bytes/error.ts"
 import type { TeeRequirement } from "../policy/tee.ts"
 import { verifyManagerAttestation, type ManagerAttestation } from "../protocol/manager-attestation.ts"
@@ -89,6 +90,11 @@ test("submitPolicy tells the proposer at once that this manager is not what the 
     manager: { accept: [{ tdx: { ...requirement, rtmrs: { ...requirement.rtmrs, "1": ["ee".repeat(48)] } } }] },
   })
   await assert.rejects(study.submit(other), { code: "wrong-manager" })
+  const time = { roots: [digestOf(new Uint8Array(1))], maxDifferenceSeconds: 60, holdSeconds: 3600 }
+  await assert.rejects(study.submit(study.policy({ study: "timed", manager: { accept, time } })), {
+    code: "wrong-manager",
+    message: /the host's clock alone/,
+  })
   const unattested = await studyOn(undefined)
   await assert.rejects(unattested.submit(unattested.policy({ manager: { accept } })), { code: "wrong-manager" })
 })

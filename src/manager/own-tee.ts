@@ -7,7 +7,7 @@ import { encodeTeeEvidence, maxTeeEvidenceBytes } from "../evidence/tee/format.t
 import { parseVouchers, supplementedBy } from "../evidence/tee/vouchers.ts"
 import type { ManagerRequirement } from "../policy/document.ts"
 import { ProtocolError } from "../protocol/errors.ts"
-import { demandAccepted, managerReportData, verifyOwnTee, type ManagerAttestation } from "../protocol/manager-attestation.ts"
+import { demandAccepted, demandTime, managerReportData, verifyOwnTee, type ManagerAttestation } from "../protocol/manager-attestation.ts"
 import { certificateReportData, encodeManagerCertificate, type CertificateTimes } from "../protocol/manager-certificate.ts"
 import { encodeHex } from "../bytes/text.ts"
 import type { ManagerContext } from "./context.ts"
@@ -97,4 +97,5 @@ export async function demandOwnTee(context: ManagerContext, requirement: Manager
   const reportData = managerReportData(description, encodeHex(context.randomBytes(32)))
   const evidence = await oneOfFew(ownTee, "proposer", () => ownTee.collect(reportData))
   demandAccepted(verifyOwnTee(evidence, requirement.accept, reportData, context.time.now().getTime()), requirement.accept)
+  demandTime(requirement, description)
 }

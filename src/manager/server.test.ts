@@ -71,7 +71,7 @@ test("a vault key that is sealed to a TPM needs that TPM", async () => {
   const sealer = { seal: flip, unseal: flip }
   assert.equal((await initManager({ folder: own, laboratoryRoots: [], sealer })).vault, "tpm")
   await assert.rejects(openManager(own), { code: "wrong-state" })
-  const opened = await openManager(own, sealer)
+  const opened = await openManager(own, { sealer })
   assert.equal(opened.manager.description.vault, "tpm")
   opened[Symbol.dispose]()
 })

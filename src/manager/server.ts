@@ -8,20 +8,16 @@ import { UnavailableError } from "../bytes/error.ts"
 import type { ManagerDescription } from "../protocol/messages.ts"
 import { certificatePem, peerTlsKey } from "../protocol/tls.ts"
 import { CertificateKeeper } from "./certificate-keeper.ts"
-import type { OwnTee } from "./own-tee.ts"
-import { openManager, type OpenedManager } from "./state.ts"
-import type { TpmSealer, VaultKind } from "./vault.ts"
+import { openManager, type ManagerWorld, type OpenedManager } from "./state.ts"
+import type { VaultKind } from "./vault.ts"
 
-export interface ServeOptions {
+export interface ServeOptions extends ManagerWorld {
   /** Folder that `initManager` made. */
   readonly folder: string
   /** Address to listen on, e.g. `127.0.0.1`. */
   readonly host: string
   /** 0 takes a free one. */
   readonly port: number
-  readonly sealer?: TpmSealer
-  /** The TEE that the manager runs in; without one it is an UNATTESTED MANAGER. */
-  readonly ownTee?: OwnTee
 }
 
 export interface RunningManager extends AsyncDisposable {
@@ -32,6 +28,8 @@ export interface RunningManager extends AsyncDisposable {
   readonly laboratoryRoots: readonly string[]
   /** Number of members as the manager starts. */
   readonly members: number
+  /** Why nothing is granted as the manager starts; undefined where its clock is borne out, or nobody checks it. */
+  readonly timeProblem: string | undefined
   /** Stops taking calls, ends the open ones and closes the store. */
   stop(): Promise<void>
 }
@@ -49,7 +47,7 @@ const maxHeaderBytes = 32_768
  * @throws {UnavailableError} `port-in-use`, `permission-denied`, `unavailable`; and what `openManager` throws
  */
 export async function serveManager(options: ServeOptions): Promise<RunningManager> {
-  const opened = await openManager(options.folder, options.sealer, options.ownTee)
+  const opened = await openManager(options.folder, options)
   try {
     return await listen(opened, options)
   } catch (error) {
@@ -60,6 +58,8 @@ export async function serveManager(options: ServeOptions): Promise<RunningManage
 
 async function listen(opened: OpenedManager, options: ServeOptions): Promise<RunningManager> {
   const { manager, tls } = opened
+  await manager.checkTime()
+  const timeProblem = manager.timeProblem()
   const tlsKey = createPrivateKey(tls.privateKeyPem)
   const keeper = new CertificateKeeper(
     async () => manager.certify(tlsKey),
@@ -91,6 +91,7 @@ async function listen(opened: OpenedManager, options: ServeOptions): Promise<Run
   await bind(server, options)
   const timer = setInterval(() => {
     tick(opened)
+    void manager.checkTime()
     void keeper.tick((certificate) => server.setSecureContext(secureContext(certificate)))
   }, tickMilliseconds)
   const { port } = server.address() as AddressInfo
@@ -108,6 +109,7 @@ async function listen(opened: OpenedManager, options: ServeOptions): Promise<Run
     vault: opened.vault,
     laboratoryRoots: opened.laboratoryRoots,
     members: opened.members.size,
+    timeProblem,
     stop,
     [Symbol.asyncDispose]: stop,
   }

@@ -18,6 +18,7 @@ import { createManager, keysKey, type Manager } from "./manager.ts"
 import { encodeMembers, type Member, MembersFile } from "./members.ts"
 import { SqliteJournal } from "./sqlite-journal.ts"
 import type { OwnTee } from "./own-tee.ts"
+import type { TimeSource } from "./time-check.ts"
 import { Store } from "./store.ts"
 import { createVault, loadVault, type TpmSealer, type VaultKind } from "./vault.ts"
 
@@ -114,11 +115,21 @@ export interface OpenedManager extends Disposable {
   readonly members: MembersFile
 }
 
+/** What a manager finds around it besides its folder. */
+export interface ManagerWorld {
+  /** Where the vault key is sealed to a TPM. */
+  readonly sealer?: TpmSealer
+  /** The TEE that the manager runs in; without one it is an UNATTESTED MANAGER. */
+  readonly ownTee?: OwnTee
+  /** Who checks the host's clock; without one it is believed. */
+  readonly timeSource?: TimeSource
+}
+
 /**
  * Loads a manager's folder; never creates anything.
  * @throws {UnavailableError} for a folder that is not there or that another manager uses; {ProtocolError} `store-changed`; {MalformedError}
  */
-export async function openManager(folder: string, sealer?: TpmSealer, ownTee?: OwnTee): Promise<OpenedManager> {
+export async function openManager(folder: string, { sealer, ownTee, timeSource }: ManagerWorld = {}): Promise<OpenedManager> {
   const text = await readFileBounded(join(folder, files.configuration), maxConfigurationBytes)
   const configuration = parseMessage(configurationSchema, text, maxConfigurationBytes)
   const roots = configuration.laboratoryRoots.map((root, index) => parseBase64(root, `laboratoryRoots.${index}`))
@@ -132,8 +143,19 @@ export async function openManager(folder: string, sealer?: TpmSealer, ownTee?: O
     if (keys === undefined) throw new ProtocolError("store-changed", "the store holds no manager keys", { path: folder })
     const blobs = await BlobFolder.open(join(folder, files.blobs))
     const judge = new TpmJudge(roots, random)
-    const world = { store, blobs, clock: systemClock, randomBytes: random, judge, members, ...(ownTee === undefined ? {} : { ownTee }) }
-    const manager = createManager({ ...world, vault: vault.kind, configuration })
+    const manager = createManager({
+      store,
+      blobs,
+      clock: systemClock,
+      randomBytes: random,
+      judge,
+      members,
+      ...(ownTee === undefined ? {} : { ownTee }),
+      ...(timeSource === undefined ? {} : { timeSource }),
+      warn: (line) => console.error(line),
+      vault: vault.kind,
+      configuration: { ...configuration, ...(timeSource === undefined ? {} : { timeSource: timeSource.url }) },
+    })
     return {
       manager,
       tls: { privateKeyPem: keys.tlsKey, certificatePem: keys.tlsCertificate, tlsKey: keys.tlsKeyDigest },

@@ -27,6 +27,7 @@ import { type Authority, captureReferences, LaboratoryAuthority, LaboratoryMachi
 import { createManager, keysKey, type Manager } from "./manager.ts"
 import type { OwnTee } from "./own-tee.ts"
 import { Store } from "./store.ts"
+import type { TimeSource } from "./time-check.ts"
 
 /** A clock that tests move. */
 export class TestClock implements Clock {
@@ -207,6 +208,11 @@ export class TestStudy {
   /** The TEE that the manager runs in, from its next start on. */
   ownTee: OwnTee | undefined
 
+  /** Who checks the manager's clock, from its next start on. */
+  timeSource: TimeSource | undefined
+  /** What the manager told its operator. */
+  readonly warnings: string[] = []
+
   /** As after kill -9 and a new start: only what the journal holds is left. */
   restart(): void {
     const { manager, store } = this.#open()
@@ -217,9 +223,10 @@ export class TestStudy {
   #open(): { manager: Manager; store: Store } {
     const store = Store.open({ journal: this.journal, vaultKey: this.vaultKey, randomBytes: random })
     const judge = new PausingJudge(this.parts.authority.root, async () => this.whileJudging())
-    const { clock, blobs, members, ownTee } = this
+    const { clock, blobs, members, ownTee, timeSource } = this
     const world = { store, blobs, clock, randomBytes: random, judge, members, ...(ownTee === undefined ? {} : { ownTee }) }
-    const manager = createManager({ ...world, vault: "key-file", configuration: { test: true } })
+    const time = timeSource === undefined ? {} : { timeSource }
+    const manager = createManager({ ...world, ...time, warn: (line) => this.warnings.push(line), vault: "key-file", configuration: { test: true } })
     return { manager, store }
   }
 

@@ -81,7 +81,10 @@ class PolicyCheck {
           "give the key that `perun manager status` shows",
         )
       holders.set(key, "the manager")
-    } else for (const [index, alternative] of manager.accept.entries()) this.#tee(["manager", "accept", index], alternative)
+    } else {
+      for (const [index, alternative] of manager.accept.entries()) this.#tee(["manager", "accept", index], alternative)
+      this.#distinct(["manager", "time", "roots"], manager.time?.roots ?? [])
+    }
     for (const [name, stakeholder] of entries) {
       const path = ["stakeholders", name]
       this.#distinct([...path, "keys"], stakeholder.keys)

@@ -6,6 +6,7 @@ import type { Problem } from "./problem.ts"
 import { problemsOfIssues } from "./issues.ts"
 import type { Locate } from "./locate.ts"
 import { nowhere } from "./locate.ts"
+import { checkedTimeSchema, type CheckedTime } from "./manager-time.ts"
 import { problemsOfMarks } from "./marks.ts"
 import { teeRequirementSchema } from "./tee.ts"
 import type { TeeRequirement } from "./tee.ts"
@@ -47,6 +48,8 @@ export type ManagerRequirement = AttestedManager | UnattestedManager
 /** Any manager that proves itself as one of these TEEs demands. Its keys are those that its evidence covers. */
 export interface AttestedManager {
   readonly accept: readonly TeeRequirement[]
+  /** Its clock must be checked so. Left out: time comes from whom the manager says, which may be its host alone. */
+  readonly time?: CheckedTime
 }
 
 export interface UnattestedManager {
@@ -352,7 +355,7 @@ const job = z.strictObject({
 /** The form of `manager`, which a client's pin has too. */
 export const managerRequirementSchema: z.ZodType<ManagerRequirement> = z.union([
   z.strictObject({ insecureUnattested: z.strictObject({ key: sshKey }) }),
-  z.strictObject({ accept: z.array(teeRequirementSchema).min(1).max(maxMembers) }),
+  z.strictObject({ accept: z.array(teeRequirementSchema).min(1).max(maxMembers), time: checkedTimeSchema.exactOptional() }),
 ])
 
 /** The form of a policy, for `parsePolicy` and the OpenAPI document. */

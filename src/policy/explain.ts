@@ -5,6 +5,7 @@ import { votingOwners } from "./approval.ts"
 import type { Job, Level, Metrics, Policy } from "./document.ts"
 import { inputOwners, own, policyDigest } from "./document.ts"
 import { approvalText } from "./expression.ts"
+import { timeWords } from "./manager-time.ts"
 import { tableText } from "./table.ts"
 import { laboratoryRootsOf } from "./tee.ts"
 
@@ -15,6 +16,8 @@ export interface Explanation {
   readonly purpose: string
   readonly expires: string
   readonly supersedes: "none" | Digest
+  /** By whose clock `expires`, certificates and revocation lists are judged, in words. */
+  readonly time: string
   /** Lines in capitals that every screen shows. */
   readonly warnings: readonly string[]
   readonly sights: readonly Sight[]
@@ -74,6 +77,7 @@ export function explainPolicy(policy: Policy, tally?: Tally): Explanation {
     purpose: policy.purpose,
     expires: policy.expires,
     supersedes: policy.supersedes,
+    time: managerTimeWords(policy.manager),
     warnings: policyWarnings(policy),
     sights: policySights(policy),
     jobs: Object.entries(policy.jobs).map(([name, job]) => jobRow(policy, name, job)),
@@ -103,6 +107,11 @@ function managerWarnings(manager: Policy["manager"]): readonly string[] {
   return [
     "INSECURE LABORATORY: the manager may chain to a laboratory root, whose holder can imitate it and read the keys, and so every artifact; this policy is for trials only",
   ]
+}
+
+function managerTimeWords(manager: Policy["manager"]): string {
+  if ("insecureUnattested" in manager) return "as the manager says, which proves nothing"
+  return manager.time === undefined ? "from a clock that this policy has nobody check: the manager's host may set it" : timeWords(manager.time)
 }
 
 /** Party by thing: what each of them can see. Stakeholders first, then those who are no party and could see it all the same. */
@@ -244,6 +253,7 @@ export function explanationText(explanation: Explanation): string {
       `study ${explanation.study}: ${explanation.purpose}`,
       `digest ${explanation.digest}`,
       `expires ${explanation.expires}, and nothing is released from then on; supersedes ${explanation.supersedes}`,
+      `time ${explanation.time}`,
     ].join("\n"),
     `Who sees what\n${tableText(
       ["thing", "party", "what"],

@@ -40,6 +40,7 @@ const description: ManagerDescription = {
   configuration: digestOf(new Uint8Array(1)),
   vault: "key-file",
   evidence: "tdx",
+  time: null,
 }
 const expectation = { accept, nonce, peerTlsKey: tls.tlsKey, time: Date.now() }
 
@@ -81,6 +82,7 @@ const changed = {
   configuration: digestOf(new Uint8Array(2)),
   vault: "tpm",
   evidence: "snp",
+  time: { roots: [digestOf(new Uint8Array(3))], maxDifferenceSeconds: 60, holdSeconds: 3600 },
 } as const satisfies Partial<ManagerDescription>
 for (const [field, value] of Object.entries(changed))
   test(`verifyManagerAttestation() refuses a ${field} that the evidence does not cover`, () => {
@@ -141,6 +143,20 @@ test("demandManagerOf() wants proof where the policy does, and the policy's own 
   })
   demandManagerOf({ insecureUnattested: { key } }, { description })
   assert.throws(() => demandManagerOf({ insecureUnattested: { key: otherKey } }, { description, tee }), { code: "wrong-manager" })
+})
+
+test("demandManagerOf() wants a clock that is checked where the policy does", () => {
+  const { tee } = verifyManagerAttestation(attestation(), expectation)
+  const time = { roots: [digestOf(new Uint8Array(3))], maxDifferenceSeconds: 60, holdSeconds: 3600 }
+  demandManagerOf({ accept, time }, { description: { key, time }, tee })
+  for (const found of [null, { ...time, roots: [digestOf(new Uint8Array(4))] }, { ...time, holdSeconds: 7200 }])
+    assert.throws(() => demandManagerOf({ accept, time }, { description: { key, time: found }, tee }), {
+      code: "wrong-manager",
+      path: "manager.time",
+    })
+  demandManagerOf({ accept }, { description: { key, time }, tee })
+  // The evidence counts all the same.
+  assert.throws(() => demandManagerOf({ accept, time }, { description: { key, time } }), { code: "wrong-manager", path: "" })
 })
 
 // A server that says what it is told and writes down what it is asked.

@@ -10,7 +10,8 @@ import type { GenuineTee } from "../evidence/tee/verify.ts"
 import { verifyTee } from "../evidence/tee/verify.ts"
 import { appraiseTee } from "../policy/appraise-tee.ts"
 import type { AcceptedTee } from "../policy/appraise-tee.ts"
-import type { ManagerRequirement } from "../policy/document.ts"
+import type { AttestedManager, ManagerRequirement } from "../policy/document.ts"
+import { timeDifferences } from "../policy/manager-time.ts"
 import { ccelQuirksOf, laboratoryRootsOf } from "../policy/tee.ts"
 import type { TeeRequirement } from "../policy/tee.ts"
 import { ProtocolError } from "./errors.ts"
@@ -86,7 +87,7 @@ export function demandAccepted(tee: GenuineTee, accept: readonly TeeRequirement[
 
 /** A manager as this side has verified it: by its evidence, or by its key alone. */
 export interface KnownManager {
-  readonly description: Pick<ManagerDescription, "key">
+  readonly description: Pick<ManagerDescription, "key" | "time">
   readonly tee?: GenuineTee
 }
 
@@ -107,4 +108,14 @@ export function demandManagerOf(requirement: ManagerRequirement, { description, 
       "the policy demands a manager that proves itself, and this one was pinned by its key alone; nothing was sent (perun manager trust URL --policy FILE)",
     )
   demandAccepted(tee, requirement.accept)
+  demandTime(requirement, description)
+}
+
+/** @throws {ProtocolError} `wrong-manager` with what differs, where a policy demands that the manager's clock is checked */
+export function demandTime({ time: demanded }: AttestedManager, { time }: Pick<ManagerDescription, "time">): void {
+  const differences = demanded === undefined ? [] : timeDifferences(time, demanded)
+  if (differences.length > 0)
+    throw new ProtocolError("wrong-manager", `the manager's clock is not checked as the policy demands: ${differences.join("; ")}`, {
+      path: "manager.time",
+    })
 }

@@ -53,6 +53,7 @@ const description: ManagerDescription = {
   configuration: digestOf(new Uint8Array(1)),
   vault: "key-file",
   evidence: "tdx",
+  time: null,
 }
 const time = Math.floor(Date.now() / 1000) * 1000
 const times = { notBefore: time - 60_000, notAfter: time + 3_600_000 }

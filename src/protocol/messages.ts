@@ -1,6 +1,7 @@
 import { z } from "zod"
 import { hostBundleSchema } from "../evidence/bundle.ts"
 import { statementSignatureSchema } from "../pki/statement.ts"
+import { checkedTimeSchema } from "../policy/manager-time.ts"
 import {
   base64Schema,
   digestSchema,
@@ -40,6 +41,8 @@ export const managerDescriptionSchema = z.strictObject({
   vault: z.enum(["tpm", "key-file"]),
   /** Kind of TEE that proves this description at `/v1/attestation`; null for an UNATTESTED MANAGER. */
   evidence: z.enum(["sgx", "tdx", "snp"]).nullable(),
+  /** Who checks the manager's time; null where it comes from the manager's host alone. */
+  time: checkedTimeSchema.nullable(),
 })
 export const signedManagerDescriptionSchema = z.strictObject({ description: managerDescriptionSchema, signature: statementSignatureSchema })
 export const healthSchema = z.strictObject({

@@ -103,6 +103,7 @@ const statusByCode = {
   "wrong-result": 403,
   "wrong-receipts": 403,
   // the manager's own trouble
+  "time-unchecked": 503,
   "store-changed": 500,
   internal: 500,
   unavailable: 503,

@@ -68,6 +68,7 @@ const description: ManagerDescription = {
   configuration: tlsKey,
   vault: "key-file",
   evidence: null,
+  time: null,
 }
 
 test("verifyManagerDescription() accepts the pinned manager only", () => {

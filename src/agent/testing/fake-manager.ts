@@ -58,6 +58,7 @@ export class FakeManager implements AsyncDisposable {
       configuration: `sha256:${"0".repeat(64)}`,
       vault: "key-file",
       evidence: null,
+      time: null,
     }
     const manager = new FakeManager(study, server, typeof address === "object" && address !== null ? address.port : 0, description)
     for (const { folder, signed } of Object.values(study.inputs)) {

@@ -3,6 +3,8 @@ import { readFileBounded } from "../../bytes/durable.ts"
 import { evidenceKinds } from "../../evidence/kinds.ts"
 import { maxTeeEvidenceBytes, type TeeEvidence } from "../../evidence/tee/format.ts"
 import { parseVouchers, supplementedBy } from "../../evidence/tee/vouchers.ts"
+import { timeWords } from "../../policy/manager-time.ts"
+import { demandTime } from "../../protocol/manager-attestation.ts"
 import { verifyManagerByCertificate } from "../../protocol/manager-connection.ts"
 import { createTlsIdentity } from "../../protocol/tls.ts"
 import { insecureLaboratory, parseManagerUrl } from "../connect.ts"
@@ -28,22 +30,27 @@ export function registerVerify(command: Command, output: Output): void {
         ...(supplement === undefined ? {} : { supplement }),
       })
       const { description, accepted, isFresh } = verified
+      demandTime(requirement, description)
       const { key, instance, tlsKey } = description
       const [notBefore, notAfter] = [verified.notBefore, verified.notAfter].map((time) => new Date(time).toISOString())
       const { kind: tee, alternative, insecureLaboratory: isLaboratory } = accepted
-      output.result({ ok: true, url, key, instance, tlsKey, tee, notBefore, notAfter, isFresh, insecureLaboratory: isLaboratory }, () => {
-        output.line(
-          `proof          ${evidenceKinds[tee].name} in the TLS certificate, over its keys and configuration; it meets demand ${alternative + 1}`,
-          "good",
-        )
-        output.line(`key            ${key}`)
-        output.line(`instance       ${instance}`)
-        output.line(`TLS key        ${tlsKey}`)
-        output.line(`valid          ${notBefore} to ${notAfter}`)
-        if (isFresh) output.line("fresh          it proved the same over a nonce of ours", "good")
-        else output.line("not fresh      the certificate covers no nonce of ours: it was made at some time in its validity", "warn")
-        if (isLaboratory) output.line(`${insecureLaboratory}: its TEE chains to a laboratory root, whose holder can imitate it`, "warn")
-      })
+      output.result(
+        { ok: true, url, key, instance, tlsKey, time: description.time, tee, notBefore, notAfter, isFresh, insecureLaboratory: isLaboratory },
+        () => {
+          output.line(
+            `proof          ${evidenceKinds[tee].name} in the TLS certificate, over its keys and configuration; it meets demand ${alternative + 1}`,
+            "good",
+          )
+          output.line(`key            ${key}`)
+          output.line(`instance       ${instance}`)
+          output.line(`TLS key        ${tlsKey}`)
+          output.line(`time           ${timeWords(description.time)}`)
+          output.line(`valid          ${notBefore} to ${notAfter}`)
+          if (isFresh) output.line("fresh          it proved the same over a nonce of ours", "good")
+          else output.line("not fresh      the certificate covers no nonce of ours: it was made at some time in its validity", "warn")
+          if (isLaboratory) output.line(`${insecureLaboratory}: its TEE chains to a laboratory root, whose holder can imitate it`, "warn")
+        },
+      )
     })
 }
 

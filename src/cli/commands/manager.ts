@@ -11,10 +11,15 @@ import { admitMembers, loadMembers, type Member, parseMembers } from "../../mana
 import { serveManager } from "../../manager/server.ts"
 import { initManager, membersPath } from "../../manager/state.ts"
 import { hostTpmSealer } from "../../manager/tpm-sealer.ts"
+import type { TimeSource } from "../../manager/time-check.ts"
+import { openTimeSource } from "../../manager/time-source.ts"
 import { vaultWords } from "../../manager/vault.ts"
 import { evidenceKinds } from "../../evidence/kinds.ts"
 import { teeSourceForm, type TeeSource } from "../../evidence/tee/collectors/collect.ts"
 import { openOwnTee } from "../../manager/own-tee.ts"
+import { parsePemCertificates } from "../../pki/certificate.ts"
+import { timeWords } from "../../policy/manager-time.ts"
+import { demandTime } from "../../protocol/manager-attestation.ts"
 import { connectVerified, verifyManager, type ManagerTrust, type VerifiedManager } from "../../protocol/manager-connection.ts"
 import { routes } from "../../protocol/routes.ts"
 import { createTlsIdentity } from "../../protocol/tls.ts"
@@ -80,9 +85,15 @@ export function register(command: Command, output: Output): void {
       "--collateral <file>",
       "what the processor's maker says of the platform (perun collateral fetch --out), sent with the evidence; read again for every proof",
     )
+    .option(
+      "--time-source <url>",
+      "time-stamping authority (RFC 3161) that the clock is held against, at the start and every quarter of an hour; while it is not borne out nothing is granted",
+    )
+    .option("--time-root <file>", "root certificates (PEM) that the authority must chain to")
     .description("run the manager until Ctrl-C or SIGTERM")
-    .action(async (folder: string, options: { listen: string; tpm?: TpmLocation; cap?: true; tee?: TeeSource; collateral?: string }) => {
+    .action(async (folder: string, options: ServeWords) => {
       if (options.collateral !== undefined && options.tee === undefined) throw new UsageError("--collateral goes with --tee")
+      const timeSource = await timeSourceOf(options)
       const { host, port } = parseListen(options.listen)
       await using tpm = await vaultTpm(options)
       using interrupt = interruptSignal()
@@ -92,6 +103,7 @@ export function register(command: Command, output: Output): void {
         port,
         ...(options.tee === undefined ? {} : { ownTee: await openOwnTee(options.tee, options.collateral) }),
         ...(tpm === undefined ? {} : { sealer: hostTpmSealer(tpm, { cap: options.cap === true }) }),
+        ...(timeSource === undefined ? {} : { timeSource }),
       })
       output.result(
         {
@@ -103,6 +115,8 @@ export function register(command: Command, output: Output): void {
           laboratoryRoots: running.laboratoryRoots,
           members: running.members,
           evidence: running.description.evidence,
+          time: running.description.time,
+          timeProblem: running.timeProblem ?? null,
         },
         () => {
           output.line(`listening on ${running.url}`, "good")
@@ -113,6 +127,8 @@ export function register(command: Command, output: Output): void {
           const { evidence } = running.description
           if (evidence === null) output.line(`${unattestedManager}: this manager proves nothing about itself`, "warn")
           else output.line(`proof     ${evidenceKinds[evidence].name}, for whoever asks`, "good")
+          output.line(`time      ${timeWords(running.description.time)}`)
+          if (running.timeProblem !== undefined) output.line(`no machine gets a key: ${running.timeProblem}`, "warn")
           for (const root of running.laboratoryRoots) output.line(`INSECURE LABORATORY: TPMs under the root ${root} may enrol`, "warn")
         },
       )
@@ -157,6 +173,7 @@ export function register(command: Command, output: Output): void {
     .action(async (url: string, text: string | undefined, options: { policy?: string; replace?: true }) => {
       const trust = await trustOf(text, options.policy)
       const manager = await verifyManager(parseManagerUrl(url), trust, createTlsIdentity("perun client"), { now: new Date() })
+      await demandPolicyTime(options.policy, manager)
       const { key, instance, evidence, resultKey } = manager.description
       await trustManager({ url, key, resultKey, ...(trust.accept === undefined ? {} : { accept: trust.accept }) }, options.replace === true)
       output.result({ ok: true, url, key, instance, evidence, attested: attestedFacts(manager) }, () => {
@@ -184,6 +201,7 @@ export function register(command: Command, output: Output): void {
         output.line(`log key        ${description.logKey}`)
         output.line(`result key     ${description.resultKey}`)
         output.line(`configuration  ${description.configuration}`)
+        output.line(`time           ${timeWords(description.time)}`)
         output.line(`vault key      ${description.vault === "tpm" ? "sealed to the TPM" : "in a key file that its operator can read"}`)
         output.line(`members        ${members}${members === 0 ? `: ${noMembers(undefined)}` : ""}`, members === 0 ? "warn" : "plain")
         sayProof(manager, output)
@@ -205,6 +223,13 @@ async function trustOf(keyText: string | undefined, policyFile: string | undefin
   return { key: named }
 }
 
+/** The demands of a policy on its manager's clock, which a pin does not hold; every command that sends something holds them again. */
+async function demandPolicyTime(policyFile: string | undefined, { description }: VerifiedManager): Promise<void> {
+  if (policyFile === undefined) return
+  const { manager } = (await loadPolicyFile(policyFile)).policy
+  if ("accept" in manager) demandTime(manager, description)
+}
+
 function attestedFacts({ accepted }: VerifiedManager): { readonly tee: string; readonly insecureLaboratory: boolean } | null {
   return accepted === undefined ? null : { tee: accepted.kind, insecureLaboratory: accepted.insecureLaboratory }
 }
@@ -217,6 +242,22 @@ function sayProof({ accepted }: VerifiedManager, output: Output): void {
   const name = evidenceKinds[accepted.kind].name
   output.line(`proof          ${name}, fresh, over its keys and configuration; it meets demand ${accepted.alternative + 1} of those pinned`, "good")
   if (accepted.insecureLaboratory) output.line(`${insecureLaboratory}: its TEE chains to a laboratory root, whose holder can imitate it`, "warn")
+}
+
+interface ServeWords {
+  readonly listen: string
+  readonly tpm?: TpmLocation
+  readonly cap?: true
+  readonly tee?: TeeSource
+  readonly collateral?: string
+  readonly timeSource?: string
+  readonly timeRoot?: string
+}
+
+async function timeSourceOf({ timeSource: url, timeRoot: file }: ServeWords): Promise<TimeSource | undefined> {
+  if (url === undefined && file === undefined) return undefined
+  if (url === undefined || file === undefined) throw new UsageError("--time-source and --time-root go together")
+  return openTimeSource(url, parsePemCertificates(parseUtf8(await readFileBounded(file, 1_048_576), file)))
 }
 
 /** The TPM for the vault key: the one named, else the kernel's where there is one, unless a key file is wanted. */
