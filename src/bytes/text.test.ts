@@ -3,7 +3,7 @@ import { test } from "node:test"
 import { bytesEqual, concatBytes, isAllZero } from "./compare.ts"
 import { digestOf, digestOfJson, isDigest, parseDigest } from "./digest.ts"
 import { MalformedError } from "./error.ts"
-import { encodeBase64, encodeBase64Url, encodeHex, encodeUtf8, parseBase64, parseBase64Url, parseHex, parseUtf8 } from "./text.ts"
+import { encodeBase64, encodeBase64Url, encodeHex, encodeUtf8, parseBase64, parseBase64Url, parseHex, parseUtf8, truncateText } from "./text.ts"
 
 const malformed = (error: unknown) => error instanceof MalformedError && error.code === "malformed"
 const all = Uint8Array.from({ length: 256 }, (_, i) => i)
@@ -42,6 +42,17 @@ test("parseUtf8() refuses overlong and cut sequences and keeps a byte order mark
   ])
     assert.throws(() => parseUtf8(new Uint8Array(bytes)), malformed)
   assert.equal(parseUtf8(new Uint8Array([0xef, 0xbb, 0xbf])), "\ufeff")
+})
+
+test("truncateText() cuts by UTF-16 units and never inside a surrogate pair", () => {
+  assert.equal(truncateText("abc", 3), "abc")
+  assert.equal(truncateText("abcd", 3), "abc")
+  assert.equal(truncateText("abcd", 3, "…"), "ab…")
+  assert.equal(truncateText("ab😀", 4), "ab😀")
+  assert.equal(truncateText("ab😀c", 4), "ab😀")
+  assert.equal(truncateText("ab😀c", 3), "ab")
+  assert.equal(truncateText("ab😀c", 4, "…"), "ab…")
+  assert.equal(truncateText("ab😀cd", 5, "…"), "ab😀…")
 })
 
 test("bytesEqual() compares content and length", () => {

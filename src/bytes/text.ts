@@ -53,3 +53,13 @@ export function parseUtf8(bytes: Uint8Array, path = "utf-8"): string {
     throw new MalformedError("malformed", "not UTF-8", { path, cause })
   }
 }
+
+/**
+ * The text where it has at most `length` UTF-16 units, else its beginning with `mark` at the end, as long at most. A surrogate pair is not torn apart: strict readers of JSON, as
+ * ours, refuse a document with half of one, and who writes a text must not be able to make a list unreadable by it.
+ */
+export function truncateText(text: string, length: number, mark = ""): string {
+  if (text.length <= length) return text
+  const kept = text.substring(0, length - mark.length)
+  return `${/[\ud800-\udbff]$/.test(kept) ? kept.substring(0, kept.length - 1) : kept}${mark}`
+}

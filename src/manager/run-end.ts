@@ -1,3 +1,4 @@
+import { truncateText } from "../bytes/text.ts"
 import { own } from "../policy/document.ts"
 import type { RunReport, RunState } from "../protocol/messages.ts"
 import { problemsOfArtifact } from "./consent.ts"
@@ -24,7 +25,7 @@ export function endRun(context: ManagerContext, tx: Transaction, run: RunRecord,
     tx.put("leases", lease.lease, { ...lease, ended: end.code ?? "lease-ended" })
     tx.remove("bootLogs", lease.lease)
   }
-  const reason = end.reason === undefined ? {} : { reason: end.reason.substring(0, 500) }
+  const reason = end.reason === undefined ? {} : { reason: truncateText(end.reason, 500) }
   const ended: RunRecord = {
     ...run,
     state: end.state,

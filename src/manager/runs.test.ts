@@ -106,6 +106,18 @@ test("a list of runs shows of each the last refusal in short, and stays below wh
   assert.deepEqual(whole.refusals, refusals)
 })
 
+test("no text of a refused machine's makes a list unreadable: a sign of two units at the cut", async () => {
+  const study = await TestStudy.create(parts)
+  const run = await study.queue(await study.agree())
+  const [record] = study.store.list("runs")
+  assert.ok(record)
+  const finding = { code: "ima-unknown-file", effect: "refusal", subject: `${"s".repeat(118)}\u{1f600} and more`, found: "", expected: "", advice: "" } as const
+  const refusal = { at: record.queuedAt, host: "host-1", code: "not-acceptable", findings: [finding], moreFindings: 0 }
+  study.store.transact(new Date(study.clock.wall), (tx) => tx.put("runs", run, { ...record, refusals: [refusal] }))
+  const { runs } = await study.call(routes.listRuns, study.as(clinic), {})
+  assert.equal(runs[0]?.refusals[0]?.findings[0]?.subject, `${"s".repeat(118)}…`)
+})
+
 test("cancelRun() ends a running job's lease and says who did it", async () => {
   const study = await TestStudy.create(parts)
   const { agent, grant, run } = await study.running()

@@ -1,4 +1,5 @@
 import type { Digest } from "../bytes/digest.ts"
+import { truncateText } from "../bytes/text.ts"
 import { own, type Job } from "../policy/document.ts"
 import { stakeholderOfKey } from "../policy/approval.ts"
 import { ProtocolError } from "../protocol/errors.ts"
@@ -161,7 +162,7 @@ function shortened(view: RunView): RunView {
   if (last === undefined) return view
   const [first] = last.findings
   if (first === undefined) return { ...view, refusals: [last] }
-  const cut = (text: string): string => (text.length > maxListedText ? `${text.substring(0, maxListedText - 1)}…` : text)
+  const cut = (text: string): string => truncateText(text, maxListedText, "…")
   const finding = { ...first, subject: cut(first.subject), found: cut(first.found), expected: cut(first.expected), advice: cut(first.advice) }
   return { ...view, refusals: [{ ...last, findings: [finding], moreFindings: last.moreFindings + last.findings.length - 1 }] }
 }

@@ -1,6 +1,6 @@
 import { sha256 } from "../bytes/digest.ts"
 import { MalformedError } from "../bytes/error.ts"
-import { encodeHex, encodeUtf8, parseUtf8 } from "../bytes/text.ts"
+import { encodeHex, encodeUtf8, parseUtf8, truncateText } from "../bytes/text.ts"
 import { parseCertificate, readTime, type Certificate } from "./certificate.ts"
 import { contextTag, derElement, DerReader, derOid, readDer, tags, within } from "./der.ts"
 
@@ -133,7 +133,7 @@ function readStatus(reader: DerReader): Pick<TimestampResponse, "status" | "stat
     })
   const failure = reader.optional(tags.bitString, "failInfo")
   if (status === 0 && failure !== undefined) throw malformed("status.failInfo", "stands beside a status of success")
-  return { status, statusText: texts.join("; ").substring(0, maxStatusText) }
+  return { status, statusText: truncateText(texts.join("; "), maxStatusText) }
 }
 
 /** ContentInfo with SignedData. RFC 5652, 3 and 5.1. */

@@ -1,5 +1,6 @@
 import { z } from "zod"
 import { PerunError, UnavailableError, type MalformedCode } from "../bytes/error.ts"
+import { truncateText } from "../bytes/text.ts"
 import type { EvidenceCode } from "../evidence/errors.ts"
 import type { PkiCode } from "../pki/errors.ts"
 import { type PolicyCode, PolicyError } from "../policy/errors.ts"
@@ -160,8 +161,8 @@ export function problemOfError(error: unknown): Problem {
     title: code,
     status,
     code,
-    detail: known ? truncate(error.message, 4000) : "the manager is at fault",
-    ...(known && error.path !== "" ? { path: truncate(error.path, 500) } : {}),
+    detail: known ? truncateText(error.message, 4000) : "the manager is at fault",
+    ...(known && error.path !== "" ? { path: truncateText(error.path, 500) } : {}),
     ...findingsOf(error),
   }
 }
@@ -183,16 +184,12 @@ function findingsOf(error: unknown): { findings?: WireFinding[] } {
   const findings = error.problems.slice(0, maxFindings).map(({ code, field, message, fix }): WireFinding => ({
     code,
     effect: "refusal",
-    subject: truncate(field, maxFindingText),
-    found: truncate(message, maxFindingText),
-    expected: truncate(fix, maxFindingText),
+    subject: truncateText(field, maxFindingText),
+    found: truncateText(message, maxFindingText),
+    expected: truncateText(fix, maxFindingText),
     advice: "",
   }))
   return { findings }
-}
-
-function truncate(text: string, length: number): string {
-  return text.length > length ? text.substring(0, length) : text
 }
 
 /** A machine was refused on its evidence: what was found and what was expected, all of it. */
