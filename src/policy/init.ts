@@ -1,5 +1,5 @@
 import type { Digest } from "../bytes/digest.ts"
-import type { ArtifactKind, AttestedManager, Level, Role } from "./document.ts"
+import type { ArtifactKind, AttestedManager, HostLevel, Role } from "./document.ts"
 import { placeholder as missing } from "./marks.ts"
 
 /** What is known when a draft is begun; the rest is left to be filled in, and `policy check` names each place. */
@@ -19,7 +19,7 @@ export interface PolicyDraft {
   readonly artifacts?: readonly { readonly name: string; readonly kind: ArtifactKind; readonly owner: string; readonly manifest?: Digest }[]
   readonly machine?: {
     readonly name?: string
-    readonly level?: Level
+    readonly level?: HostLevel
     readonly endorsementKeys?: readonly Digest[]
     readonly laboratoryRoots?: readonly Digest[]
     readonly bootReference?: Digest
