@@ -1,8 +1,7 @@
 import { mkdir, mkdtemp, readdir, rename, rm, stat, utimes } from "node:fs/promises"
 import { homedir } from "node:os"
 import { join } from "node:path"
-import { DatabaseSync } from "node:sqlite"
-import { setTimeout as sleep } from "node:timers/promises"
+import { whereFree, withFileLock } from "../src/bytes/file-lock.ts"
 
 /** Where images, the laboratory CA and probe results are kept: `$PERUN_CACHE`, else `~/.cache/perun/lab`. */
 export function cacheFolder(): string {
@@ -69,22 +68,10 @@ async function usedSince(folder: string, limitMs: number): Promise<boolean> {
   )
 }
 
-/**
- * Runs `work` while holding a lock of this name among all processes of this cache. The lock is SQLite's on a file, so it ends with its holder whatever
- * happens to it.
- */
+/** Runs `work` while holding a lock of this name among all processes of this cache. */
 export async function withLock<T>(name: string, work: () => Promise<T>, onWait?: () => void): Promise<T> {
   await mkdir(cacheFolder(), { recursive: true })
-  const database = new DatabaseSync(join(cacheFolder(), `${name}.lock`), { timeout: 0 })
-  try {
-    for (let waited = false; !tryLock(database); waited = true) {
-      if (!waited) onWait?.()
-      await sleep(lockPollMs)
-    }
-    return await work()
-  } finally {
-    database.close()
-  }
+  return withFileLock(lockPath(name), work, onWait)
 }
 
 export async function exists(path: string): Promise<boolean> {
@@ -94,36 +81,16 @@ export async function exists(path: string): Promise<boolean> {
   )
 }
 
-function tryLock(database: DatabaseSync): boolean {
-  try {
-    database.exec("BEGIN EXCLUSIVE")
-    return true
-  } catch (error) {
-    if (error instanceof Error && "errcode" in error && (error.errcode === sqliteBusy || error.errcode === sqliteBusyRecovery)) return false
-    throw error
-  }
-}
-
 /** Removes what makers that were interrupted left: of `name`, whose lock is held here, and of every other name that nobody is making now. */
 async function removeLeftovers(name: string): Promise<void> {
   for (const entry of await readdir(cacheFolder())) {
     const owner = /^(.+)\.tmp-[^.]+$/.exec(entry)?.[1]
     const remove = (): Promise<void> => rm(join(cacheFolder(), entry), { recursive: true, force: true })
     if (owner === name) await remove()
-    else if (owner !== undefined) await whereFree(owner, remove)
+    else if (owner !== undefined) await whereFree(lockPath(owner), remove)
   }
 }
 
-/** Runs `work` under the lock of this name if nobody has it. */
-async function whereFree(name: string, work: () => Promise<void>): Promise<void> {
-  const database = new DatabaseSync(join(cacheFolder(), `${name}.lock`), { timeout: 0 })
-  try {
-    if (tryLock(database)) await work()
-  } finally {
-    database.close()
-  }
+function lockPath(name: string): string {
+  return join(cacheFolder(), `${name}.lock`)
 }
-
-const lockPollMs = 200
-const sqliteBusy = 5
-const sqliteBusyRecovery = 261

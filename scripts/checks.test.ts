@@ -43,7 +43,14 @@ test("parseCheckRows() reads tables of checks only, passes over what is left out
 test("hasTest() fills the holes of a test's name with words of its file only", () => {
   const text =
     'const rows = ["a cut log", `no separator in PCR ${pcr}`]\nconst words = "one two"\ntest(`f() refuses ${what}`, () => {})\ntest("f() \\"quotes\\"", () => {})\n'
-  for (const name of ["f() refuses a cut log", "f() refuses no separator in PCR 6", "f() refuses two", "f() refuses 12", 'f() "quotes"'])
+  for (const name of [
+    "f() refuses a cut log",
+    "f() refuses no separator in PCR 6",
+    "f() refuses two",
+    "f() refuses 12",
+    "f() refuses 2, 3",
+    'f() "quotes"',
+  ])
     assert.ok(hasTest(name, text, ""), name)
   for (const name of ["f() refuses a cut", "f() refuses no separator in", "f() refuses one two three", "f() accepts a cut log", "f() refuses"])
     assert.ok(!hasTest(name, text, ""), name)

@@ -6,7 +6,7 @@ import { existsSync } from "node:fs"
 import { readFile } from "node:fs/promises"
 import { dirname, join, resolve } from "node:path"
 import { fileURLToPath } from "node:url"
-import type { MalformedCode } from "../src/bytes/error.ts"
+import type { MalformedCode, UnavailableError } from "../src/bytes/error.ts"
 import { evidenceCodes } from "../src/evidence/errors.ts"
 import { tpmCodes } from "../src/evidence/tpm/client/errors.ts"
 import { findingCodes } from "../src/policy/findings.ts"
@@ -121,12 +121,14 @@ function testNamesOf(text: string): readonly string[] {
   return [...text.matchAll(/\btest\(\s*(?:"((?:[^"\\]|\\.)*)"|`((?:[^`\\]|\\.)*)`)/g)].map((match) => unescaped(match[1] ?? match[2] ?? ""))
 }
 
+/** Strings, and the names of members: a table of tests may be an object. */
 function literalsOf(text: string): readonly string[] {
-  return [...text.matchAll(/"((?:[^"\\\n]|\\.)*)"|`((?:[^`\\]|\\.)*)`/g)].map((match) => unescaped(match[1] ?? match[2] ?? ""))
+  const strings = [...text.matchAll(/"((?:[^"\\\n]|\\.)*)"|`((?:[^`\\]|\\.)*)`/g)].map((match) => unescaped(match[1] ?? match[2] ?? ""))
+  return [...strings, ...[...text.matchAll(/\b([A-Za-z]\w*):/g)].map((match) => match[1] ?? "")]
 }
 
 function isWordOf(hole: string, words: readonly string[]): boolean {
-  if (/^\d+$/.test(hole)) return true
+  if (/^\d+(?:, \d+)*$/.test(hole)) return true
   return words.some(
     (word) => word === hole || (word.includes("${") ? new RegExp(`^${patternOf(word, ".+")}$`).test(hole) : word.split(" ").includes(hole)),
   )
@@ -153,7 +155,17 @@ const malformedCodes = Object.keys({
   duplicate: 1,
   "unknown-field": 1,
 } as const satisfies Record<MalformedCode, number>)
+/** Those of UnavailableError. */
+const unavailableCodes = Object.keys({
+  unavailable: 1,
+  timeout: 1,
+  unsupported: 1,
+  "disk-full": 1,
+  "permission-denied": 1,
+  "port-in-use": 1,
+} as const satisfies Record<UnavailableError["code"], number>)
 const knownCodes: ReadonlySet<string> = new Set([
   ...[evidenceCodes, tpmCodes, findingCodes, problemCodes, protocolCodes].flatMap((table) => Object.keys(table)),
   ...malformedCodes,
+  ...unavailableCodes,
 ])

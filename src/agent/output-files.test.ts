@@ -53,6 +53,27 @@ test("checkOutputFiles() refuses content that is not what the name says", async 
   await refuses("output-format", "report", (folder) => writeFile(join(folder, "report.csv"), Uint8Array.of(0xff)))
 })
 
+test("checkOutputFiles() checks a large JSON in pieces, between which the agent does its other work", async () => {
+  const whole = `{"rows":[${"[1,2],".repeat(4_000_000)}0]}`
+  let turns = 0
+  let longest = 0
+  let last = performance.now()
+  const timer = setInterval(() => {
+    const now = performance.now()
+    longest = Math.max(longest, now - last)
+    last = now
+    turns++
+  }, 5)
+  try {
+    await check("report", (folder) => writeFile(join(folder, "report.json"), whole), 100_000_000)
+    assert.ok(turns > 20, `${turns} turns`)
+    assert.ok(longest < 1000, `${longest} ms without a turn`)
+    await refuses("output-format", "report", (folder) => writeFile(join(folder, "report.json"), whole.substring(0, 20_000_000)), 100_000_000)
+  } finally {
+    clearInterval(timer)
+  }
+})
+
 test("checkOutputFiles() refuses more than the policy's size", async () => {
   const fill = (folder: string): Promise<unknown> => writeFile(join(folder, "report.txt"), "x".repeat(100))
   await check("report", fill, 100)

@@ -6,8 +6,12 @@ import { join } from "node:path"
 import { after, test } from "node:test"
 import { makeLabAuthority, makeLabKeys } from "../../lab/devices/dcap/authority.ts"
 import { makeTdxQuote } from "../../lab/devices/dcap/device.ts"
+import { AmdAuthority, makeRsaKey } from "../../lab/devices/amd-authority.ts"
+import { SnpDevice } from "../../lab/devices/amd-snp.ts"
 import { encodeChain } from "../evidence/dcap/certificates.ts"
 import { encodeDcapCollateral, parseDcapCollateral } from "../evidence/dcap/endorsements.ts"
+import type { TeeEvidence } from "../evidence/tee/format.ts"
+import { encodeVouchers } from "../evidence/tee/vouchers.ts"
 import { demandStatus, type Ended, lastEvent } from "./process.testing.ts"
 
 const base = await mkdtemp(join(tmpdir(), "perun-cli-collateral-"))
@@ -50,6 +54,36 @@ test("what does not verify is not kept, and leaves what was there", async () => 
   await perun(30, "collateral", "fetch", bundle, "--from", bundle)
   await demandStatus(["collateral", "fetch", quote, "--from", bundle], 10, { PERUN_HOME: home })
   assert.deepEqual(await readFile(join(home, "collateral", name)), before)
+})
+
+test("what AMD says of a chip is verified, kept, written out for a manager, and found by evidence verify", async () => {
+  const [ark, ask] = await Promise.all([makeRsaKey(), makeRsaKey()])
+  const chip = new SnpDevice(new AmdAuthority("Milan", { ark, ask, asvk: ask }))
+  const day = 86_400_000
+  const iso = (time: number): string => `${new Date(time).toISOString().substring(0, 19)}Z`
+  const list = (from: number, to: number): Uint8Array =>
+    chip.authority.revocationList({ thisUpdate: iso(Date.now() + from * day), nextUpdate: iso(Date.now() + to * day) })
+  const endorsements = (crl: Uint8Array): TeeEvidence => {
+    const { intermediates, ...rest } = chip.endorsements("vcek", {}, [crl])
+    return { kind: "snp", report: chip.report(), endorsements: { ...rest, intermediates: [...intermediates, chip.root.certificate] } }
+  }
+  const report = await write("report", chip.report({ reportData: new Uint8Array(64).fill(5, 0, 32) }))
+  const current = await write("amd.json", encodeVouchers(endorsements(list(-1, 30))))
+  const stale = await write("amd-old.json", encodeVouchers(endorsements(list(-30, -1))))
+  const arkFile = await write("ark.pem", encodeChain([chip.authority.ark]))
+  const run = async (status: number, ...args: readonly string[]): Promise<Ended> =>
+    demandStatus([...args, "--laboratory-root", arkFile], status, { PERUN_HOME: join(base, "home-amd") })
+  const verify = ["evidence", "verify", report, "--nonce", "05".repeat(32)]
+  await run(10, ...verify)
+  await run(10, "collateral", "fetch", report, "--from", stale)
+  await run(30, "collateral", "fetch", report, "--from", bundle)
+  const out = join(base, "amd-out.json")
+  const fetched = lastEvent((await run(0, "collateral", "fetch", report, "--from", current, "--out", out, "--json")).stdout)
+  assert.deepEqual([fetched["kind"], fetched["isLaboratory"]], ["snp", true])
+  assert.equal((await readFile(out, "utf8")).trim(), await readFile(current, "utf8"))
+  await run(0, ...verify)
+  await run(0, ...verify, "--collateral", current)
+  await run(0, "collateral", "check")
 })
 
 test("without a way out the service cannot be reached, which is said in one line", async () => {

@@ -1,7 +1,7 @@
 import type { Command } from "commander"
 import { ManagerConnection } from "../client/connection.ts"
 import type { Identity } from "../client/identity.ts"
-import { chosenManager, homeIdentity } from "./home.ts"
+import { chosenManager, demandPinnedResultKey, homeIdentity } from "./home.ts"
 import type { Output } from "./output.ts"
 
 export interface ManagerOption {
@@ -25,6 +25,7 @@ export async function withManager<T>(
   const identity = await homeIdentity()
   const pin = await chosenManager(options.manager)
   using connection = await ManagerConnection.open(pin, identity)
+  demandPinnedResultKey(pin, connection.description)
   const { accepted } = connection.manager
   if (accepted === undefined)
     output.warn(`${unattestedManager}: ${pin.url} proves nothing about itself; its operator could read what is deposited there`)

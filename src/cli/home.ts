@@ -6,6 +6,7 @@ import { MalformedError, UnavailableError } from "../bytes/error.ts"
 import { parseJson } from "../bytes/json.ts"
 import { loadIdentity, type Identity } from "../client/identity.ts"
 import { canonicalJson } from "../bytes/json.ts"
+import { ProtocolError } from "../protocol/errors.ts"
 import { teeRequirementSchema, type TeeRequirement } from "../policy/tee.ts"
 import { UsageError } from "./exit.ts"
 
@@ -38,12 +39,21 @@ export interface ManagerPin {
   readonly key: string
   /** Absent for an UNATTESTED MANAGER. */
   readonly accept?: readonly TeeRequirement[]
+  /** Key of its attestation results as it was seen when it was pinned (base64 of SubjectPublicKeyInfo); absent in pins that were written by hand. */
+  readonly resultKey?: string
 }
 
 const pinsSchema = z.strictObject({
   perun: z.literal(1),
   default: z.string(),
-  managers: z.array(z.strictObject({ url: z.string(), key: z.string(), accept: z.array(teeRequirementSchema).min(1).exactOptional() })),
+  managers: z.array(
+    z.strictObject({
+      url: z.string(),
+      key: z.string(),
+      accept: z.array(teeRequirementSchema).min(1).exactOptional(),
+      resultKey: z.string().exactOptional(),
+    }),
+  ),
 })
 
 const pinsFile = () => join(homeFolder(), "managers.json")
@@ -76,6 +86,11 @@ export async function trustManager(pin: ManagerPin, replace: boolean): Promise<v
   if (before !== undefined && !replace && canonicalJson(before.accept ?? null) !== canonicalJson(pin.accept ?? null)) {
     throw new UsageError(`other demands on its proof are pinned for ${pin.url}; if the parties agreed on the new ones, add --replace`)
   }
+  if (before?.resultKey !== undefined && before.key === pin.key && before.resultKey !== pin.resultKey && !replace) {
+    throw new UsageError(
+      `another result key is pinned for ${pin.url}, which a manager never changes; if the parties agreed on the new one, add --replace`,
+    )
+  }
   const managers = [...known.filter((other) => other.url !== pin.url), pin]
   await writeFileDurably(pinsFile(), `${JSON.stringify({ perun: 1, default: pin.url, managers }, null, 2)}\n`)
 }
@@ -90,4 +105,13 @@ export async function chosenManager(url: string | undefined): Promise<ManagerPin
       ? "no manager is known here; pin one with: perun manager trust URL KEY, or --policy FILE"
       : `the manager ${url} is not pinned here; do it with: perun manager trust ${url} KEY, or --policy FILE`,
   )
+}
+
+/**
+ * A manager's keys are made once, with its folder. One that shows another result key than it was pinned with is not what it was.
+ * @throws {ProtocolError} `wrong-manager`
+ */
+export function demandPinnedResultKey(pin: ManagerPin, { resultKey }: { readonly resultKey: string }): void {
+  if (pin.resultKey !== undefined && pin.resultKey !== resultKey)
+    throw new ProtocolError("wrong-manager", `found result key ${resultKey}, pinned ${pin.resultKey}`, { path: "description.resultKey" })
 }

@@ -61,8 +61,9 @@ test("manager trust --policy pins what the policy demands and the key that the p
   assert.match(stdout, /^INSECURE LABORATORY/m)
   assert.doesNotMatch(stdout, /UNATTESTED/)
   const pins = JSON.parse(await readFile(join(base, "clinic", "managers.json"), "utf8")) as { managers: readonly object[] }
-  assert.deepEqual(pins.managers, [{ url: manager.url, key: manager.key, accept: [{ tdx: requirement }] }])
   const status = lastEvent((await perun("clinic", 0, "manager", "status", "--json")).stdout)
+  const { resultKey } = status
+  assert.deepEqual(pins.managers, [{ url: manager.url, key: manager.key, resultKey, accept: [{ tdx: requirement }] }])
   assert.deepEqual([status["evidence"], status["attested"]], ["tdx", { tee: "tdx", insecureLaboratory: true }])
 })
 

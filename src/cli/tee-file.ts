@@ -10,6 +10,7 @@ import { parseSnpCertTable } from "../evidence/snp/cert-table.ts"
 import type { SnpEndorsements } from "../evidence/snp/endorsements.ts"
 import { parseSnpReport } from "../evidence/snp/format.ts"
 import { parseTeeEvidence, type TeeEvidence } from "../evidence/tee/format.ts"
+import { parseVouchers, supplementedBy } from "../evidence/tee/vouchers.ts"
 import { certificateFingerprint, parseCertificate, parsePemCertificates, type Certificate } from "../pki/certificate.ts"
 import { parseRevocationList } from "../pki/crl.ts"
 import { tags } from "../pki/der.ts"
@@ -17,7 +18,7 @@ import { isFolder } from "./evidence-file.ts"
 
 /** What may lie beside a quote or report, in files of their own. */
 export interface TeeFileOptions {
-  /** `dcap-collateral` JSON. */
+  /** `dcap-collateral` or `snp-endorsements` JSON. */
   readonly collateral?: string
 }
 
@@ -53,8 +54,7 @@ const collateralFiles = {
 export async function loadTeeEvidence(path: string, options: TeeFileOptions): Promise<TeeEvidence | undefined> {
   const evidence = (await isFolder(path)) ? await loadFolder(path) : parseOne(await readFileBounded(path, maxFileBytes))
   if (evidence === undefined || options.collateral === undefined) return evidence
-  if (evidence.kind === "snp") throw new MalformedError("malformed", "collateral of Intel goes with SGX and TDX only", { path: options.collateral })
-  return { ...evidence, collateral: parseDcapCollateral(await readFileBounded(options.collateral, maxFileBytes)) }
+  return supplementedBy(evidence, parseVouchers(evidence.kind, await readFileBounded(options.collateral, maxFileBytes)))
 }
 
 /** Fingerprints of the certificates in PEM files: laboratory roots that a person names. */

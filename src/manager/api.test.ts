@@ -168,6 +168,7 @@ const refused: Readonly<Record<RouteName, { readonly [Who in "stranger" | "membe
   listRuns: { stranger: "empty", member: "empty", other: "empty", host: "unauthenticated" },
   getRun: { stranger: "not-found", member: "not-found", other: "not-found", host: "unauthenticated" },
   watchRun: { stranger: "not-found", member: "not-found", other: "not-found", host: "unauthenticated" },
+  getAttestationResult: { stranger: "not-found", member: "not-found", other: "not-found", host: "unauthenticated" },
   cancelRun: { stranger: "not-found", member: "not-found", other: "not-found", host: "unauthenticated" },
   listOutputs: { stranger: "empty", member: "empty", other: "empty", host: "unauthenticated" },
   voteOutput: { stranger: "not-found", member: "not-found", other: "not-found", host: "unauthenticated" },
@@ -220,10 +221,14 @@ test("each route refuses whom it is not for, and those for whom it is get past",
     reportOutput: { name: "model", manifest: {} },
     finishRun: { status: "succeeded" },
   }
+  const queries: { readonly [Name in RouteName]?: string } = {
+    attestManager: `?nonce=${"4".repeat(64)}`,
+    getAttestationResult: `?nonce=${"4".repeat(64)}&audience=auditor`,
+  }
   const ask = async (name: RouteName, caller: Caller): Promise<Word> => {
     const route: Route = routes[name]
     const values: Readonly<Record<string, string>> = route.content === "blob" ? { digest: digestOf(name === "putBlob" ? random(9) : blob) } : params
-    const query = name === "attestManager" ? `?nonce=${"4".repeat(64)}` : ""
+    const query = queries[name] ?? ""
     const path = route.path.replaceAll(/:([a-z]+)/g, (_, part: string) => values[part] ?? "") + query
     const body = route.method === "PUT" ? random(9) : route.method === "POST" ? JSON.stringify(bodies[name] ?? {}) : undefined
     return wordOf(route, await study.fetch(route.method, path, caller, body))

@@ -1,6 +1,6 @@
 import { Hono, type Context } from "hono"
 import { isDigest, type Digest } from "../bytes/digest.ts"
-import { MalformedError, PerunError } from "../bytes/error.ts"
+import { MalformedError, PerunError, UnavailableError } from "../bytes/error.ts"
 import { concatBytes } from "../bytes/compare.ts"
 import { parsePolicyValue } from "../policy/document.ts"
 import { ProtocolError } from "../protocol/errors.ts"
@@ -21,6 +21,7 @@ import {
 import { sessionHeader, verifySessionHeader } from "../protocol/session.ts"
 import { maxBlobBytes, parseMessage, parseShape } from "../protocol/wire.ts"
 import { demandKnown, hostSight } from "./admission.ts"
+import { attestationResult } from "./attestation-results.ts"
 import { readBlob, storeBlob } from "./blob-routes.ts"
 import type { BodyPlace } from "./body-room.ts"
 import { claimRun, renewLease, requestChallenge } from "./claims.ts"
@@ -92,6 +93,7 @@ const handlers: { readonly [Name in JsonRouteName]: Handler<Routes[Name]> } = {
   queueRun: (context, { caller, params }) => queueRun(context, caller, digestOf(params.digest), params.job),
   listRuns: (context, { caller, query }) => listRuns(context, caller, query.policy),
   getRun: (context, { caller, params }) => viewRun(context, context.store, caller, demandRun(context, context.store, caller, params.run)),
+  getAttestationResult: (context, { caller, params, query }) => attestationResult(context, caller, params.run, query),
   cancelRun: (context, { caller, params }) => cancelRun(context, caller, params.run),
 
   listOutputs: (context, { caller, query }) => listOutputs(context, caller, query.run),
@@ -307,6 +309,7 @@ function jsonResponse(message: unknown): Response {
 function problemResponse(error: unknown): Response {
   const problem = problemOfError(error)
   if (problem.code === "internal") console.error("internal error:", error)
+  else if (error instanceof UnavailableError) console.error(`${error.code}: ${error.message}`)
   const retry = problem.status === 429 || problem.status === 503 ? { "retry-after": "5" } : {}
   return new Response(JSON.stringify(problem), { status: problem.status, headers: { "content-type": problemMediaType, ...retry } })
 }

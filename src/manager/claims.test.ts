@@ -418,6 +418,22 @@ test("a flood of claims' challenges from one network stops there, and takes no r
   assert.equal((await study.challenge(await makeAgent(), "host-2")).purpose, "claim")
 })
 
+test("asking whether there is work is counted before anything is looked up, also for names that nobody enrolled", async () => {
+  const study = await TestStudy.create(parts)
+  const agent = await makeAgent()
+  const ask = async (): Promise<number> => {
+    const response = await study.fetch("POST", "/v1/challenges", agent, JSON.stringify({ purpose: "claim", host: "nobody" }))
+    return response.status
+  }
+  for (let count = 0; count < 6000; count++) assert.equal(await ask(), 403)
+  assert.equal(await ask(), 429)
+  study.address = "192.0.2.2"
+  assert.equal(await ask(), 403)
+  study.address = "192.0.2.1"
+  study.clock.advance(120)
+  assert.equal(await ask(), 403)
+})
+
 test("a flood of enrolments from one network stops there", async () => {
   const study = await TestStudy.create(parts)
   const begin = async (): Promise<unknown> => study.call(routes.beginEnrolment, await makeAgent(), { body: machine.enrolmentRequest("host-1") })

@@ -25,6 +25,7 @@ import {
 import { RefusedError } from "../protocol/problem.ts"
 import { generateAgeIdentity, recipientOf } from "../sealing/keys.ts"
 import type { ChallengeFacts, IssuedChallenge } from "./challenges.ts"
+import { type AppraisalFacts, recordAppraisal } from "./attestation-results.ts"
 import { type HostCaller, type ManagerContext, newId, pairKey, type Reader, transact } from "./context.ts"
 import { appendEvent } from "./events.ts"
 import type { JudgedBoot, Judgement, SessionFacts } from "./judge.ts"
@@ -48,6 +49,8 @@ const maxRecordedRefusals = { judged: 200, unproven: 50 } as const
  * @throws {ProtocolError} `not-enrolled`, `lease-ended`, `not-found`, `too-many-requests`
  */
 export function requestChallenge(context: ManagerContext, caller: HostCaller, request: ChallengeRequest): Challenge | undefined {
+  // Before anything is looked up: looking through the queue is work that a stranger could ask for without end.
+  if (request.purpose === "claim") context.budgets.looks.spend(caller.address)
   const host = demandHost(context.store, request.host)
   const facts = request.purpose === "claim" ? factsOfClaim(context, caller, host) : factsOfRenewal(context, caller, host, request.lease)
   if (facts === undefined) return undefined
@@ -210,15 +213,23 @@ async function judgeOrRecord(
   work: () => Promise<Judgement>,
 ): Promise<Granted> {
   let refusal: RefusedError | EvidenceError | MalformedError
+  let found: AppraisalFacts["found"]
   try {
     const { decision, judged } = await work()
+    found = decision.findings
     if (decision instanceof GrantedDecision && judged !== undefined) return { decision, judged }
     refusal = refusedError(decision.findings)
   } catch (error) {
     if (!(error instanceof EvidenceError || error instanceof MalformedError)) throw error
     refusal = error
+    found = { notGenuine: error.code }
   }
-  transact(context, (tx) => recordRefusal(context, tx, issued, host, evidence, refusal))
+  transact(context, (tx) => {
+    const run = tx.get("runs", issued.run)
+    const laboratory = host.identity.rootKind === "laboratory"
+    if (run !== undefined) recordAppraisal(context, tx, { run, lease: issued.lease, host, evidence, found, granted: false, laboratory })
+    recordRefusal(context, tx, issued, host, evidence, refusal)
+  })
   throw refusal
 }
 
@@ -391,6 +402,7 @@ function grant(context: ManagerContext, tx: Transaction, facts: GrantFacts): Lea
     evidence,
   }
   tx.put("runs", run.run, appendEvent(context, tx, started, { kind: "state", state: "running", host: host.host }))
+  recordAppraisal(context, tx, { run: started, lease: lease.lease, host, evidence, found: decision.findings, granted: true, laboratory })
   appendReceipt(context, tx, {
     kind: "key-released",
     policy: issued.policy,
@@ -451,6 +463,8 @@ export async function renewLease(context: ManagerContext, caller: HostCaller, le
     const renewed = { ...held.lease, endsAt: endOf(context, seconds), boot, renewals: held.lease.renewals + 1 }
     tx.put("leases", leaseId, renewed)
     tx.put("runs", run.run, appendEvent(context, tx, held.run, { kind: "renewed", seconds }))
+    const { findings: found } = granted.decision
+    recordAppraisal(context, tx, { run: held.run, lease: leaseId, host, evidence, found, granted: true, laboratory: held.lease.laboratory })
     const laboratory = held.lease.laboratory ? { laboratory: true } : {}
     appendReceipt(context, tx, { kind: "lease-renewed", policy: run.policy, run: run.run, host: host.host, evidence, ...laboratory })
   })

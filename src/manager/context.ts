@@ -19,6 +19,8 @@ import type { Watchers } from "./watchers.ts"
 export interface ManagerKeys {
   /** Ed25519; signs description and receipts. */
   readonly identityKey: KeyObject
+  /** P-384; signs attestation results. */
+  readonly resultKey: KeyObject
   /** X-Wing seed. */
   readonly depositPrivateKey: Uint8Array
 }
@@ -42,7 +44,7 @@ export interface ManagerContext {
   readonly members: MemberKeys
   /** The manager's own TEE; undefined for an UNATTESTED MANAGER. */
   readonly ownTee: OwnTee | undefined
-  readonly budgets: Readonly<Record<"claims" | "enrolments" | "attestations" | "bodies", NetworkBudget>>
+  readonly budgets: Readonly<Record<"claims" | "looks" | "enrolments" | "attestations" | "bodies", NetworkBudget>>
   /** Bodies that anyone may send, and those of parties and of hosts with a lease; the first cannot crowd out the second. */
   readonly bodyRooms: { readonly open: BodyRoom; readonly known: BodyRoom }
 }

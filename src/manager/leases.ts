@@ -56,8 +56,13 @@ export function expireLeases(context: ManagerContext): void {
 }
 
 function isTimeOver(context: ManagerContext, lease: LeaseRecord): boolean {
-  const deadline = context.leases.deadline(lease.lease)
-  return deadline === undefined || context.time.monotonicMilliseconds() >= deadline
+  return millisecondsLeft(context, lease) <= 0
+}
+
+/** Time that a lease has on the monotonic clock; 0 or less when it is over. */
+export function millisecondsLeft(context: ManagerContext, { lease }: Pick<LeaseRecord, "lease">): number {
+  const deadline = context.leases.deadline(lease)
+  return deadline === undefined ? 0 : deadline - context.time.monotonicMilliseconds()
 }
 
 function endByTime(context: ManagerContext, tx: Transaction, lease: LeaseRecord): void {

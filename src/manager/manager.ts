@@ -1,5 +1,5 @@
-import { createPrivateKey } from "node:crypto"
-import { parseBase64 } from "../bytes/text.ts"
+import { createPrivateKey, createPublicKey, type KeyObject } from "node:crypto"
+import { encodeBase64, parseBase64 } from "../bytes/text.ts"
 import { digestOfJson } from "../bytes/digest.ts"
 import { sshPublicKeyText } from "../pki/ssh-key.ts"
 import { signManagerDescription } from "../protocol/manager-description.ts"
@@ -58,7 +58,7 @@ export function createManager(options: ManagerOptions): Manager {
     store,
     time,
     randomBytes,
-    keys: { identityKey, depositPrivateKey: parseBase64(keys.depositPrivateKey) },
+    keys: { identityKey, resultKey: createPrivateKey(keys.resultKey), depositPrivateKey: parseBase64(keys.depositPrivateKey) },
     description,
     signedDescription: signManagerDescription(description, identityKey),
     blobs,
@@ -72,6 +72,7 @@ export function createManager(options: ManagerOptions): Manager {
     ownTee,
     budgets: {
       claims: new NetworkBudget(monotonic, claimsPerNetwork),
+      looks: new NetworkBudget(monotonic, looksPerNetwork),
       enrolments: new NetworkBudget(monotonic, enrolmentsPerNetwork),
       attestations: new NetworkBudget(monotonic, attestationsPerNetwork),
       bodies: new NetworkBudget(monotonic, bodyBytesPerNetwork),
@@ -84,6 +85,8 @@ export function createManager(options: ManagerOptions): Manager {
 
 /** A farm behind one address that starts all at once waits a little; an agent asks again by itself. */
 const claimsPerNetwork = { most: 128, windowMilliseconds: 120_000 } as const
+/** Whether there is work, asked by anyone under any name: a hundred idle hosts behind one address ask every two seconds. */
+const looksPerNetwork = { most: 6000, windowMilliseconds: 120_000 } as const
 /** An enrolment costs the manager a certificate chain and a credential. */
 const enrolmentsPerNetwork = { most: 32, windowMilliseconds: 120_000 } as const
 /** Bytes of bodies that hosts without a lease may send: reading 32 MB of JSON takes the manager seconds. A claim has a few MB. */
@@ -108,8 +111,13 @@ function describe(keys: KeysRecord, { vault, configuration, ownTee }: ManagerOpt
     tlsKey: keys.tlsKeyDigest,
     depositKey: keys.depositPublicKey,
     logKey: key,
+    resultKey: encodeBase64(spkiOf(createPrivateKey(keys.resultKey))),
     configuration: digestOfJson(configuration),
     vault,
     evidence: ownTee?.kind ?? null,
   }
+}
+
+function spkiOf(privateKey: KeyObject): Uint8Array {
+  return new Uint8Array(createPublicKey(privateKey).export({ format: "der", type: "spki" }))
 }

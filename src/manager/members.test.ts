@@ -1,9 +1,11 @@
 import assert from "node:assert/strict"
+import { execFile } from "node:child_process"
 import { generateKeyPairSync } from "node:crypto"
 import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { after, test } from "node:test"
+import { promisify } from "node:util"
 import { PerunError } from "../bytes/error.ts"
 import { sshPublicKeyText } from "../pki/ssh-key.ts"
 import { admitMembers, encodeMembers, loadMembers, MembersFile, parseMembers } from "./members.ts"
@@ -96,7 +98,7 @@ test("MembersFile.load() refuses a file that is broken, too large or not there",
   assert.throws(() => MembersFile.load(join(base, "none"), say), { code: "unavailable" })
 })
 
-test("admitMembers() adds each key once, keeps the other lines and leaves nothing beside", async () => {
+test("admitMembers() adds each key once, keeps the other lines and leaves only its lock beside", async () => {
   const folder = await mkdtemp(join(base, "admit-"))
   const path = join(folder, "members")
   await writeFile(path, `# ours\n${a} first`)
@@ -112,7 +114,7 @@ test("admitMembers() adds each key once, keeps the other lines and leaves nothin
     { key: a, comment: "first" },
     { key: b, comment: "second" },
   ])
-  assert.deepEqual(await readdir(folder), ["members"])
+  assert.deepEqual((await readdir(folder)).toSorted(), ["members", "members.lock"])
 })
 
 test("admitMembers() changes no broken file and makes none", async () => {
@@ -122,4 +124,20 @@ test("admitMembers() changes no broken file and makes none", async () => {
   await assert.rejects(admitMembers(join(base, "nothing"), [{ key: a, comment: "" }]), { code: "unavailable" })
   const full = await put("full", `#${"x".repeat(262_100)}\n`)
   await assert.rejects(admitMembers(full, [{ key: a, comment: "" }]), { code: "too-large" })
+})
+
+test("admitMembers() loses nobody when several admit at once, in this process and in others", async () => {
+  const folder = await mkdtemp(join(base, "at-once-"))
+  const path = join(folder, "members")
+  await writeFile(path, "")
+  const keys = Array.from({ length: 12 }, makeKey)
+  const script = `import { admitMembers } from ${JSON.stringify(import.meta.resolve("./members.ts"))}
+for (const key of process.argv.slice(2)) await admitMembers(process.argv[1], [{ key, comment: "" }])`
+  const run = promisify(execFile)
+  await Promise.all([
+    ...keys.slice(0, 8).map((key) => admitMembers(path, [{ key, comment: "" }])),
+    run(process.execPath, ["--input-type=module-typescript", "-e", script, "--", path, ...keys.slice(8, 10)]),
+    run(process.execPath, ["--input-type=module-typescript", "-e", script, "--", path, ...keys.slice(10)]),
+  ])
+  assert.deepEqual((await loadMembers(path)).map(({ key }) => key).toSorted(), keys.toSorted())
 })

@@ -1,6 +1,7 @@
 import { closeSync, fstatSync, openSync, readFileSync, statSync, type BigIntStats } from "node:fs"
 import { fromSystemError, readFileBounded, writeFileDurably } from "../bytes/durable.ts"
 import { MalformedError, PerunError } from "../bytes/error.ts"
+import { withFileLock } from "../bytes/file-lock.ts"
 import { parseUtf8 } from "../bytes/text.ts"
 import { parseSshPublicKey } from "../pki/ssh-key.ts"
 
@@ -50,10 +51,14 @@ export async function loadMembers(path: string): Promise<readonly Member[]> {
 
 /**
  * Adds members to a file, which keeps its other lines; who is in it already is not added again. Gives those that were added. The old or the new file is
- * there after a crash.
+ * there after a crash. Of two at once the second waits, on the lock file beside, and adds to what the first wrote.
  * @throws {MalformedError} for a file that is broken, which is left as it is, or would become too large; {UnavailableError}
  */
 export async function admitMembers(path: string, members: readonly Member[]): Promise<readonly Member[]> {
+  return withFileLock(`${path}.lock`, () => addMembers(path, members))
+}
+
+async function addMembers(path: string, members: readonly Member[]): Promise<readonly Member[]> {
   const text = parseUtf8(await readFileBounded(path, maxFileBytes), path)
   const known = new Set(parseMembers(text, path).map(({ key }) => key))
   const added = members.filter(({ key }, index) => !known.has(key) && members.findIndex((other) => other.key === key) === index)

@@ -1,5 +1,9 @@
+import { readFileBounded } from "../bytes/durable.ts"
+import { collectTee, type TeeSource } from "../evidence/tee/collectors/collect.ts"
+import type { DeviceFiles } from "../evidence/tee/collectors/device-files.ts"
 import type { TeeEvidence, TeeKind } from "../evidence/tee/format.ts"
-import { encodeTeeEvidence } from "../evidence/tee/format.ts"
+import { encodeTeeEvidence, maxTeeEvidenceBytes } from "../evidence/tee/format.ts"
+import { parseVouchers, supplementedBy } from "../evidence/tee/vouchers.ts"
 import type { ManagerRequirement } from "../policy/document.ts"
 import { ProtocolError } from "../protocol/errors.ts"
 import { demandAccepted, managerReportData, verifyOwnTee, type ManagerAttestation } from "../protocol/manager-attestation.ts"
@@ -12,6 +16,21 @@ export interface OwnTee {
   readonly kind: TeeKind
   /** Evidence over 64 bytes of report data, with what vouches for it. @throws {UnavailableError} */
   collect(reportData: Uint8Array): Promise<TeeEvidence>
+}
+
+/**
+ * The TEE that answers at `source`, asked once, so that a missing device or file is heard of now. `collateralFile`: what the processor's maker says of the platform, read again
+ * for every proof; sent along unjudged, for whoever asks judges it. `files`: the machine's own, or a laboratory device's.
+ * @throws as collectTee; {MalformedError} a file of another maker or form; {UnavailableError} no such file
+ */
+export async function openOwnTee(source: TeeSource, collateralFile: string | undefined, files?: DeviceFiles): Promise<OwnTee> {
+  const collect = async (reportData: Uint8Array): Promise<TeeEvidence> => {
+    const evidence = await collectTee(source, reportData, files)
+    if (collateralFile === undefined) return evidence
+    return supplementedBy(evidence, parseVouchers(evidence.kind, await readFileBounded(collateralFile, maxTeeEvidenceBytes)))
+  }
+  const { kind } = await collect(new Uint8Array(64))
+  return { kind, collect }
 }
 
 /** Quotes that may be waited for at once, and of them by one network, so that none keeps the device from the others; it makes one after the other. */

@@ -1,5 +1,6 @@
 import { z } from "zod"
 import { statementSignatureSchema } from "../pki/statement.ts"
+import { trustClaims, trustTiers } from "../policy/ar4si.ts"
 import { refusalViewSchema, runEventSchema, runReportSchema, runStateSchema, signedReceiptSchema, tpmIdentitySchema } from "../protocol/messages.ts"
 import { digestSchema, documentSchema, idSchema, keyTextSchema, nameSchema, timeSchema } from "../protocol/wire.ts"
 
@@ -21,6 +22,8 @@ const keysRecord = z.strictObject({
   /** X-Wing seed and public key. */
   depositPrivateKey: base64,
   depositPublicKey: base64,
+  /** PKCS #8 PEM, P-384: attestation results. */
+  resultKey: z.string(),
 })
 
 const policyRecord = z.strictObject({
@@ -116,6 +119,26 @@ const leaseRecord = z.strictObject({
   laboratory: z.boolean(),
 })
 
+/** What the latest appraisal for a run found, in the words of a result. */
+const appraisalRecord = z.strictObject({
+  run: idSchema,
+  /** Lease that was asked for; only the appraisals of a run's own lease speak for it once it has one. */
+  lease: idSchema,
+  outcome: z.enum(["granted", "refused", "not-genuine"]),
+  at: timeSchema,
+  evidence: digestSchema,
+  laboratory: z.boolean(),
+  submodules: z.record(
+    nameSchema,
+    z.strictObject({
+      status: z.enum(trustTiers),
+      vector: z.partialRecord(z.enum(trustClaims), z.int().min(-128).max(127)),
+      findings: z.array(z.string()),
+      laboratory: z.boolean(),
+    }),
+  ),
+})
+
 /** UEFI log of the boot that a lease is pinned to; gone with the lease. */
 const bootLogRecord = z.strictObject({ lease: idSchema, eventLog: base64 })
 
@@ -158,6 +181,7 @@ export const recordSchemas = {
   runKeys: runKeyRecord,
   leases: leaseRecord,
   bootLogs: bootLogRecord,
+  appraisals: appraisalRecord,
   events: runEventSchema,
   outputs: outputRecord,
   votes: voteRecord,
@@ -173,4 +197,5 @@ export type PolicyRecord = RecordOf<"policies">
 export type HostRecord = RecordOf<"hosts">
 export type RunRecord = RecordOf<"runs">
 export type LeaseRecord = RecordOf<"leases">
+export type AppraisalRecord = RecordOf<"appraisals">
 export type OutputRecord = RecordOf<"outputs">

@@ -1,5 +1,7 @@
 import assert from "node:assert/strict"
 import { test } from "node:test"
+import { digestOf } from "../bytes/digest.ts"
+import { encodeUtf8 } from "../bytes/text.ts"
 import type { RunEvent, RunReport } from "../protocol/messages.ts"
 import { routes } from "../protocol/routes.ts"
 import { makeAgent, makeParts, type Party, TestStudy } from "./study.testing.ts"
@@ -57,6 +59,51 @@ test("queueRun() ends where a party queues and takes back without end", async ()
   })
   await cancel()
   await assert.rejects(study.queue(digest), { code: "limit-exceeded" })
+})
+
+test("queueRun() ends where a thousand runs wait, whosever they are, and goes on when one is gone", async () => {
+  const study = await TestStudy.create(parts)
+  const digest = await study.agree()
+  await study.queue(digest)
+  const [record] = study.store.list("runs")
+  assert.ok(record)
+  const others = Array.from({ length: 999 }, (_, index) => (index + 1).toString(16).padStart(32, "0"))
+  study.store.transact(new Date(study.clock.wall), (tx) => {
+    for (const [index, run] of others.entries())
+      tx.put("runs", run, { ...record, run, number: index + 1, policy: digestOf(encodeUtf8(`policy ${index % 20}`)) })
+  })
+  await assert.rejects(study.queue(digest), { code: "limit-exceeded" })
+  study.store.transact(new Date(study.clock.wall), (tx) => tx.remove("runs", others[0] ?? ""))
+  await study.queue(digest)
+})
+
+test("a list of runs shows of each the last refusal in short, and stays below what a client reads; one run shows them all", async () => {
+  const study = await TestStudy.create(parts)
+  const digest = await study.agree()
+  const run = await study.queue(digest)
+  const [record] = study.store.list("runs")
+  assert.ok(record)
+  const text = (mark: string): string => mark + "\\".repeat(499)
+  const finding = { effect: "refusal", subject: text("s"), found: text("f"), expected: text("e"), advice: text("a") } as const
+  const refusals = Array.from({ length: 32 }, (_, index) => ({
+    at: record.queuedAt,
+    host: "host-1",
+    code: "not-acceptable",
+    findings: Array.from({ length: 16 }, (_unused, place) => ({ ...finding, code: `code-${index}-${place}` })),
+    moreFindings: 3,
+  }))
+  study.store.transact(new Date(study.clock.wall), (tx) => tx.put("runs", run, { ...record, refusals }))
+  const { runs } = await study.call(routes.listRuns, study.as(clinic), {})
+  const [listed] = runs
+  assert.ok(listed)
+  assert.deepEqual(
+    listed.refusals.map(({ findings, moreFindings }) => [findings.map(({ code }) => code), moreFindings]),
+    [[["code-31-0"], 18]],
+  )
+  // 10,000 such runs are the most of one answer.
+  assert.ok(10_000 * JSON.stringify(listed).length < routes.listRuns.maxResponseBytes)
+  const whole = await study.call(routes.getRun, study.as(clinic), { params: { run } })
+  assert.deepEqual(whole.refusals, refusals)
 })
 
 test("cancelRun() ends a running job's lease and says who did it", async () => {

@@ -149,8 +149,25 @@ export function listRuns(context: ManagerContext, caller: StakeholderCaller, pol
     .filter(
       (run) => (policy === undefined || run.policy === policy) && stakeholderOfKey(documents.policy(store, run.policy), caller.key) !== undefined,
     )
-  return { runs: runs.toSorted((a, b) => a.number - b.number).map((run) => viewRun(context, store, caller, run)) }
+  return { runs: runs.toSorted((a, b) => a.number - b.number).map((run) => shortened(viewRun(context, store, caller, run))) }
 }
+
+/**
+ * A run as a list shows it: of its refusals the last one, with its first finding in few words. A machine that a policy lists and that is refused again and
+ * again would otherwise make the lists of all who see its runs larger than they read.
+ */
+function shortened(view: RunView): RunView {
+  const last = view.refusals.at(-1)
+  if (last === undefined) return view
+  const [first] = last.findings
+  if (first === undefined) return { ...view, refusals: [last] }
+  const cut = (text: string): string => (text.length > maxListedText ? `${text.substring(0, maxListedText - 1)}…` : text)
+  const finding = { ...first, subject: cut(first.subject), found: cut(first.found), expected: cut(first.expected), advice: cut(first.advice) }
+  return { ...view, refusals: [{ ...last, findings: [finding], moreFindings: last.moreFindings + last.findings.length - 1 }] }
+}
+
+/** With it 10,000 refused runs, the most of one list, stay below the 32 MB that a client reads. */
+const maxListedText = 120
 
 /** A run as one stakeholder sees it: how its program ended is for those who may read its logs. */
 export function viewRun(context: ManagerContext, reader: Reader, caller: StakeholderCaller, record: RunRecord): RunView {

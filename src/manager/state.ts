@@ -99,6 +99,7 @@ async function fillFolder(folder: string, { laboratoryRoots, members = [], seale
       tlsKeyDigest: tls.tlsKey,
       depositPrivateKey: encodeBase64(deposit.privateKey),
       depositPublicKey: encodeBase64(deposit.publicKey),
+      resultKey: String(generateKeyPairSync("ec", { namedCurve: "P-384" }).privateKey.export({ format: "pem", type: "pkcs8" })),
     })
   })
   return { key: sshPublicKeyText(createPublicKey(privateKey)), instance, vault: vault.kind }

@@ -197,6 +197,7 @@ export class TestStudy {
           tlsKeyDigest: digestOf(random(32)),
           depositPrivateKey: encodeBase64(deposit.privateKey),
           depositPublicKey: encodeBase64(deposit.publicKey),
+          resultKey: String(generateKeyPairSync("ec", { namedCurve: "P-384" }).privateKey.export({ format: "pem", type: "pkcs8" })),
         }),
       )
       return study.#open()

@@ -295,3 +295,9 @@ test("appraiseTee() holds each patch level of an SNP platform, reported and at l
   const older = snpEvidence({ launchTcb: milan.encodeTcb({ ...milan.tcb, snp: 23 }) })
   assert.deepEqual(codes(older, [{ snp }]), ["tee-tcb-not-accepted LAUNCH_TCB snp"])
 })
+
+test("AcceptedTee is made by appraiseTee() only", () => {
+  const facts = { kind: "tdx", alternative: 0, findings: [], insecureLaboratory: false } as const
+  const made = AcceptedTee as unknown as new (key: unknown, given: typeof facts) => AcceptedTee
+  for (const key of [undefined, Symbol("made by appraiseTee")]) assert.throws(() => new made(key, facts), TypeError)
+})

@@ -35,6 +35,7 @@ export const protocolCodes = {
   "wrong-metrics": "the values do not fit the schema that the policy gives for metrics",
   "limit-exceeded": "more of this than the policy or the manager allows",
   "too-many-requests": "the manager is loaded; come back later",
+  "wrong-result": "the attestation result is not the manager's, or not for this nonce, audience, time or policy",
   "wrong-receipts": "the list of receipts is not the one seen before, or not signed by the manager",
   "store-changed": "a record of the manager's database is not the one that was written",
   internal: "the program is at fault",

@@ -36,6 +36,7 @@ const description: ManagerDescription = {
   tlsKey: tls.tlsKey,
   depositKey: encodeBase64(new Uint8Array(1216)),
   logKey: key,
+  resultKey: "AAAA",
   configuration: digestOf(new Uint8Array(1)),
   vault: "key-file",
   evidence: "tdx",
@@ -86,6 +87,11 @@ for (const [field, value] of Object.entries(changed))
     const shown = { ...description, [field]: value } as ManagerDescription
     assert.throws(() => verifyManagerAttestation(attestation({ shown }), expectation), { code: "wrong-nonce" })
   })
+
+test("verifyManagerAttestation() refuses a result key that the evidence does not cover", () => {
+  const shown = { ...description, resultKey: "AAAB" }
+  assert.throws(() => verifyManagerAttestation(attestation({ shown }), expectation), { code: "wrong-nonce" })
+})
 
 test("verifyManagerAttestation() refuses another identity key, even one that signs for itself", () => {
   const thief = generateKeyPairSync("ed25519").privateKey

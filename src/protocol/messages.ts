@@ -33,6 +33,8 @@ export const managerDescriptionSchema = z.strictObject({
   depositKey: base64Schema(1216),
   /** Key that signs receipts. */
   logKey: keyTextSchema,
+  /** Key that signs attestation results: SubjectPublicKeyInfo (DER) on P-384. */
+  resultKey: base64Schema(128),
   /** Digest of the manager's configuration. */
   configuration: digestSchema,
   /** How the vault key is kept: `tpm` is sealed to a TPM, `key-file` lies in a file that the operator can read. */
@@ -143,6 +145,14 @@ export const runReportSchema = z.discriminatedUnion("status", [
     ...runFacts,
   }),
 ])
+/** Freshness of the relying party's: what EAT allows in JSON (RFC 9711, 4.1), in the letters of base64, base64url and hexadecimal. */
+export const resultNonceSchema = z.string().regex(/^[A-Za-z0-9+/_=-]{8,88}$/, "expected 8 to 88 letters of base64, base64url or hexadecimal")
+/** Whom a result is for: a URL or a name, printable and without spaces. */
+export const audienceSchema = z.string().regex(/^[\x21-\x7e]{1,256}$/, "expected 1 to 256 printable characters without spaces")
+/** Largest attestation result; one with every finding code there is has some 4 KB. */
+export const maxResultBytes = 32_768
+/** A signed attestation result: JWT, see attestation-result.ts. */
+export const resultSchema = z.strictObject({ result: z.string().max(maxResultBytes) })
 export const refusalViewSchema = z.strictObject({
   at: timeSchema,
   host: nameSchema,
@@ -168,7 +178,7 @@ export const runViewSchema = z.strictObject({
   report: runReportSchema.optional(),
   /** Digest of the evidence on which the keys were released. */
   evidence: digestSchema.optional(),
-  /** Machines that asked for this run and were refused; the last 32. */
+  /** Machines that asked for this run and were refused: the last 32, in a list of runs the last one with its first finding, cut short. */
   refusals: z.array(refusalViewSchema).max(32),
   outputs: z.array(idSchema).max(256),
 })

@@ -54,7 +54,10 @@ function pathParametersOf(route: Route): JsonValue[] {
 
 function queryParametersOf(route: Route): JsonValue[] {
   if (!(route.query instanceof z.ZodObject)) return []
-  return Object.entries(route.query.shape).map(([name, schema]) => ({ name, in: "query", required: false, schema: jsonSchema(schema as z.ZodType) }))
+  return Object.entries(route.query.shape).map(([name, schema]) => {
+    const required = !(schema as z.ZodType).safeParse(undefined).success
+    return { name, in: "query", required, schema: jsonSchema(schema as z.ZodType) }
+  })
 }
 
 function responseContent(route: Route): Record<string, JsonValue> {

@@ -99,6 +99,7 @@ const statusByCode = {
   "wrong-manager": 403,
   contradicting: 403,
   "wrong-tls-key": 403,
+  "wrong-result": 403,
   "wrong-receipts": 403,
   // the manager's own trouble
   "store-changed": 500,
@@ -142,9 +143,13 @@ export function isProblemCode(code: string): code is ProblemCode {
 
 /**
  * The problem document for an error. Only errors of our own say what happened; anything else is `internal` and keeps its text to itself, for it might
- * hold a secret.
+ * hold a secret. What the manager's disk or device said names its files and addresses: that is for its operator's log.
  */
 export function problemOfError(error: unknown): Problem {
+  if (error instanceof UnavailableError) {
+    const { code } = error
+    return { type: "about:blank", title: code, status: statusByCode[code], code, detail: unavailableWords[code] }
+  }
   const known = error instanceof PerunError
   const code: string = known ? error.code : "internal"
   const status = statusOfCode(code)
@@ -157,6 +162,16 @@ export function problemOfError(error: unknown): Problem {
     ...(known && error.path !== "" ? { path: truncate(error.path, 500) } : {}),
     ...findingsOf(error),
   }
+}
+
+/** What callers hear of the manager's own trouble. */
+const unavailableWords: Readonly<Record<UnavailableCode, string>> = {
+  unavailable: "the manager's disk or device is out of order; its operator's log says more",
+  timeout: "the manager's device does not answer in time; its operator's log says more",
+  unsupported: "the manager's machine cannot do this; its operator's log says more",
+  "disk-full": "no space is left on the manager's disk",
+  "permission-denied": "the manager may not use its disk or device; its operator's log says more",
+  "port-in-use": "the manager cannot do this now; its operator's log says more",
 }
 
 /** A refused machine's findings; the problems of a document in the same form, for both are lists for a person to go through. */

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict"
 import { generateKeyPairSync } from "node:crypto"
 import { test } from "node:test"
-import { MalformedError } from "../bytes/error.ts"
+import { MalformedError, UnavailableError } from "../bytes/error.ts"
 import { evidenceCodes } from "../evidence/errors.ts"
 import { sshPublicKeyText } from "../pki/ssh-key.ts"
 import { protocolCodes } from "./errors.ts"
@@ -30,6 +30,16 @@ test("problemOfError() keeps the text of foreign errors to itself", () => {
   assert.ok(!JSON.stringify(problem).includes("AGE"))
 })
 
+test("problemOfError() says what is wrong with the manager's disk without naming its files", () => {
+  const codes = ["unavailable", "timeout", "unsupported", "disk-full", "permission-denied", "port-in-use"] as const
+  for (const code of codes) {
+    const problem = problemSchema.parse(problemOfError(new UnavailableError(code, "no such file /srv/b", { path: "/srv/perun/blobs" })))
+    assert.equal(problem.code, code)
+    assert.equal(problem.path, undefined)
+    assert.doesNotMatch(JSON.stringify(problem), /srv/)
+  }
+})
+
 test("problemOfError() carries code, path and findings, and is a problem document", () => {
   const problem = problemOfError(new MalformedError("unknown-field", "unknown", { path: "a.b" }))
   assert.deepEqual([problem.code, problem.status, problem.path], ["unknown-field", 400, "a.b"])
@@ -54,6 +64,7 @@ const description: ManagerDescription = {
   tlsKey,
   depositKey: "AAAA",
   logKey: sshPublicKeyText(publicKey),
+  resultKey: "AAAA",
   configuration: tlsKey,
   vault: "key-file",
   evidence: null,
@@ -90,6 +101,21 @@ test("routes: each address is used once per method and its parts have a form", (
     seen.add(key)
     for (const part of route.path.split("/")) if (part.startsWith(":")) assert.ok(part.substring(1) in pathParameters, key)
   }
+})
+
+test("makeOpenApiDocument() says which parts of a query are needed", () => {
+  const { parameters } = (
+    makeOpenApiDocument()["paths"] as { [path: string]: { get: { parameters: readonly { name: string; required: boolean }[] } } }
+  )["/v1/runs/{run}/attestation-result"]?.get ?? { parameters: [] }
+  assert.deepEqual(
+    parameters.map(({ name, required }) => [name, required]),
+    [
+      ["run", true],
+      ["nonce", true],
+      ["audience", true],
+    ],
+  )
+  assert.match(JSON.stringify(makeOpenApiDocument()), /"name":"from","in":"query","required":false/)
 })
 
 test("makeOpenApiDocument() names every route and has no dangling reference", () => {

@@ -135,11 +135,20 @@ export const routes = {
 
   queueRun: post("/v1/policies/:digest/jobs/:job/runs", "stakeholder", m.emptySchema, m.runCreatedSchema, "queue a run of a job"),
   listRuns: {
-    ...get("/v1/runs", "stakeholder", m.runListSchema, "runs of the caller's policies"),
+    ...get("/v1/runs", "stakeholder", m.runListSchema, "runs of the caller's policies, of each the last refusal in short"),
     query: z.strictObject({ policy: digestSchema.optional() }),
   },
   getRun: get("/v1/runs/:run", "stakeholder", m.runViewSchema, "one run"),
   watchRun: { ...get("/v1/runs/:run/events", "stakeholder", m.runEventSchema, "events of a run as they happen (SSE)"), content: "events" },
+  getAttestationResult: {
+    ...get(
+      "/v1/runs/:run/attestation-result",
+      "stakeholder",
+      m.resultSchema,
+      "what the latest appraisal of the run's machine found, signed for others: EAT Attestation Result (JWT, ES384)",
+    ),
+    query: z.strictObject({ nonce: m.resultNonceSchema, audience: m.audienceSchema }),
+  },
   cancelRun: {
     ...post("/v1/runs/:run/cancel", "stakeholder", m.emptySchema, m.runViewSchema, "cancel a run; a running job ends with its lease"),
     idempotent: true,

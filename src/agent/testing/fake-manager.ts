@@ -54,6 +54,7 @@ export class FakeManager implements AsyncDisposable {
       tlsKey: tls.tlsKey,
       depositKey: encodeBase64(new Uint8Array(1216)),
       logKey: study.manager.key,
+      resultKey: "AAAA",
       configuration: `sha256:${"0".repeat(64)}`,
       vault: "key-file",
       evidence: null,

@@ -3,8 +3,8 @@ import { join } from "node:path"
 import { readFileBounded, writeFileDurably } from "../../bytes/durable.ts"
 import type { Digest } from "../../bytes/digest.ts"
 import { MalformedError, UnavailableError } from "../../bytes/error.ts"
-import { judgeCollateral, storeCollateral, withVouchers, type CollateralJudge, type JudgedEntry } from "../../evidence/collateral/cache.ts"
-import { encodeDcapCollateral, fetchDcapCollateral, parseDcapCollateral, type Transport } from "../../evidence/dcap/endorsements.ts"
+import { judgeCollateral, storeCollateral, type CollateralJudge, type JudgedEntry } from "../../evidence/collateral/cache.ts"
+import { fetchDcapCollateral, type Transport } from "../../evidence/dcap/endorsements.ts"
 import { evidenceKinds } from "../../evidence/kinds.ts"
 import { fetchSnpEndorsements } from "../../evidence/snp/endorsements.ts"
 import { parseSnpReport } from "../../evidence/snp/format.ts"
@@ -12,6 +12,7 @@ import { productOfCpu } from "../../evidence/snp/products.ts"
 import { teeRootsFor } from "../../evidence/tee/roots.ts"
 import { verifyTee } from "../../evidence/tee/verify.ts"
 import type { TeeEvidence } from "../../evidence/tee/format.ts"
+import { encodeVouchers, parseVouchers, withVouchers } from "../../evidence/tee/vouchers.ts"
 import { insecureLaboratory } from "../connect.ts"
 import { RefusedError, UsageError } from "../exit.ts"
 import { homeFolder } from "../home.ts"
@@ -31,8 +32,8 @@ interface Options {
 export function register(command: Command, output: Output): void {
   common(command.command("fetch"))
     .argument("<evidence>", "a quote or report of the platform, as perun evidence verify takes it")
-    .option("--from <file>", "take it from this dcap-collateral JSON instead of the vendor's service, for sites without a way out")
-    .option("--out <file>", "write it to this file too, as perun manager serve --collateral wants it (SGX, TDX)")
+    .option("--from <file>", "take it from this file, as --out wrote it elsewhere, instead of the vendor's service, for sites without a way out")
+    .option("--out <file>", "write it to this file too, as perun manager serve --collateral wants it")
     .description("fetch what the processor's maker says of a platform, verify all of it, and keep it")
     .action(async (path: string, options: Options & { from?: string; out?: string }) => {
       const evidence = await loadTeeEvidence(path, {})
@@ -40,7 +41,7 @@ export function register(command: Command, output: Output): void {
       const judge = await judgeOf(options)
       const whole = options.from === undefined ? await fetchFor(evidence, judge) : await readFor(evidence, options.from)
       const entry = await storeCollateral(options.folder ?? collateralFolder(), whole, judge)
-      if (options.out !== undefined) await writeBundle(options.out, whole)
+      if (options.out !== undefined) await writeFileDurably(options.out, `${encodeVouchers(whole)}\n`)
       output.result({ ok: true, ...entry, validUntil: new Date(entry.validUntil).toISOString() }, () => {
         output.line(`verified and kept: ${evidenceKinds[entry.kind].name}, ${entry.of}`, "good")
         output.line(`valid until ${new Date(entry.validUntil).toISOString()}; fetch again before`)
@@ -82,7 +83,7 @@ async function fetchFor(evidence: TeeEvidence, judge: CollateralJudge): Promise<
   if (evidence.kind === "snp") {
     const report = parseSnpReport(evidence.report)
     if (report.cpu === undefined) throw new UsageError("a report of version 2 does not name its processor; fetch with a newer firmware's report")
-    return withVouchers(evidence, await fetchSnpEndorsements(report, productOfCpu(report.cpu), overNetwork))
+    return withVouchers(evidence, await fetchSnpEndorsements(report, productOfCpu(report.cpu), overNetwork, evidence.endorsements?.signer))
   }
   const bare: TeeEvidence = { kind: evidence.kind, quote: evidence.quote }
   const genuine = verifyTee(bare, { reportData: "as-signed", roots: judge.roots(bare), time: judge.time, ccelQuirks: [] })
@@ -92,13 +93,8 @@ async function fetchFor(evidence: TeeEvidence, judge: CollateralJudge): Promise<
 }
 
 async function readFor(evidence: TeeEvidence, path: string): Promise<TeeEvidence> {
-  if (evidence.kind === "snp") throw new UsageError("--from takes Intel's collateral; put AMD's certificates beside the report")
-  return withVouchers({ kind: evidence.kind, quote: evidence.quote }, parseDcapCollateral(await readFileBounded(path, maxBytes)))
-}
-
-async function writeBundle(path: string, evidence: TeeEvidence): Promise<void> {
-  if (evidence.kind === "snp" || evidence.collateral === undefined) throw new UsageError("--out is for SGX and TDX")
-  await writeFileDurably(path, `${encodeDcapCollateral(evidence.collateral)}\n`)
+  const vouchers = parseVouchers(evidence.kind, await readFileBounded(path, maxBytes))
+  return withVouchers(evidence.kind === "snp" ? { kind: "snp", report: evidence.report } : { kind: evidence.kind, quote: evidence.quote }, vouchers)
 }
 
 /** GET over HTTPS, to the address that was asked for and no other. */

@@ -1,4 +1,5 @@
 import type { Command } from "commander"
+import type { KeyObject } from "node:crypto"
 import { PerunError } from "../../bytes/error.ts"
 import { type JsonValue, parseJson } from "../../bytes/json.ts"
 import { parseHex } from "../../bytes/text.ts"
@@ -11,7 +12,9 @@ import { teeRootsFor, type TeeRoots } from "../../evidence/tee/roots.ts"
 import { verifyTee } from "../../evidence/tee/verify.ts"
 import { appraiseTee } from "../../policy/appraise-tee.ts"
 import { laboratoryRootsOf, type TeeRequirement } from "../../policy/tee.ts"
-import { loadPolicyFile } from "../policy-file.ts"
+import { chosenManager } from "../home.ts"
+import { loadPolicyFile, policyNamed } from "../policy-file.ts"
+import { loadResultKey, loadResultToken, resultKeyOf, showResult } from "../result-file.ts"
 import { type Fact, isLaboratory, plainFaults, teeFacts, validUntil } from "../tee-facts.ts"
 import { fingerprintsOf, loadTeeEvidence } from "../tee-file.ts"
 import { collateralFolder } from "./collateral.ts"
@@ -36,11 +39,16 @@ export function register(command: Command, output: Output): void {
     .command("verify")
     .argument(
       "<path>",
-      "a host's bundle (JSON) or folder (quote.msg, quote.sig, ak.tpm2b-public, eventlog.bin, ima.bin); or of a TEE: a quote or report as the device gave it, our JSON, or a folder with it and its certificates",
+      "a host's bundle (JSON) or folder (quote.msg, quote.sig, ak.tpm2b-public, eventlog.bin, ima.bin); or of a TEE: a quote or report as the device gave it, our JSON, or a folder with it and its certificates; or a manager's attestation result (.jwt)",
     )
     .option("--nonce <hex>", "challenge that the evidence must answer: a quote's extraData, or 64 bytes of report data (32 are filled with zeros)")
-    .option("--collateral <file>", "what Intel says of the platform (dcap-collateral JSON), for SGX and TDX")
-    .option("--policy <file>", "hold the TEE against what this policy demands of its manager")
+    .option("--collateral <file>", "what the processor's maker says of the platform, as perun collateral fetch --out writes it")
+    .option(
+      "--policy <file>",
+      "hold the TEE against what this policy demands of its manager; of a result, the policy (file or digest) that it must be of",
+    )
+    .option("--audience <name>", "of a result: whom it must be for")
+    .option("--result-key <file>", "of a result: the manager's result key (PEM; default: that of the manager pinned last)")
     .option("--insecure-any-nonce", "accept whatever challenge the quote answers: says nothing about its age")
     .option("--laboratory-root <file>", "PEM of a laboratory root to accept: INSECURE LABORATORY; again for each", collect, [])
     .option("--enrolled <file>", "what perun host list --json printed: the enrolments that proved which key lives in which TPM")
@@ -50,6 +58,10 @@ export function register(command: Command, output: Output): void {
       "verify the evidence of a host or TEE; exit 0 only if it is genuine, and a host's key is proved to live in the TPM that a vendor vouches for, a TEE is no debug one and its collateral is all there",
     )
     .action(async (path: string, options: VerifyOptions) => {
+      const token = await loadResultToken(path)
+      if (token !== undefined) return verifyResult(token, options, output)
+      if (options.audience !== undefined || options.resultKey !== undefined)
+        throw new UsageError("--audience and --result-key are for attestation results, files that end in .jwt")
       const tee = await loadTeeEvidence(path, options)
       refuseOptionsOfOthers(options, tee === undefined)
       return tee === undefined ? verify(path, options, output) : verifyOfTee(tee, options, output)
@@ -77,6 +89,31 @@ interface VerifyOptions {
   readonly quirk: readonly string[]
   readonly collateral?: string
   readonly policy?: string
+  readonly audience?: string
+  readonly resultKey?: string
+}
+
+/** A manager's attestation result, offline: by the key that was pinned with the manager, or by the one given. */
+async function verifyResult(token: string, options: VerifyOptions, output: Output): Promise<void> {
+  const { nonce, audience, policy, collateral, enrolled, laboratoryRoot, quirk } = options
+  if (collateral !== undefined || enrolled !== undefined || laboratoryRoot.length > 0 || quirk.length > 0)
+    throw new UsageError("--collateral, --enrolled, --laboratory-root and --quirk are for evidence; the manager has judged it already")
+  if (nonce === undefined && options.insecureAnyNonce !== true)
+    throw new UsageError("--nonce says which nonce the result must answer (or --insecure-any-nonce to look at any until it expires)")
+  if (audience === undefined || policy === undefined) throw new UsageError("a result is for somebody and of a policy: --audience NAME --policy FILE")
+  const key = options.resultKey === undefined ? await pinnedResultKey() : await loadResultKey(options.resultKey)
+  const { verifyAttestationResult } = await import("../../protocol/attestation-result.ts")
+  const time = parseTime(options.at)
+  const expected = { key, nonce: nonce ?? "insecure-any", audience, time: time.getTime(), policy: await policyNamed(policy) }
+  const result = await verifyAttestationResult(token, expected)
+  showResult(result, { kind: "attestation-result", fresh: nonce !== undefined, at: time.toISOString() }, output)
+}
+
+async function pinnedResultKey(): Promise<KeyObject> {
+  const { url, resultKey } = await chosenManager(undefined)
+  if (resultKey === undefined)
+    throw new UsageError(`no result key is pinned with ${url}: pin it again (perun manager trust), or give it with --result-key FILE`)
+  return resultKeyOf(resultKey)
 }
 
 /** An option that would not be looked at must not stand beside a green end. */

@@ -2,10 +2,13 @@ import type { Command } from "commander"
 import type { RefusalView, RunEvent, RunView } from "../../protocol/messages.ts"
 import { routes } from "../../protocol/routes.ts"
 import { insecureLaboratory, withManager, withManagerOption, type ManagerOption } from "../connect.ts"
+import { createFileDurably } from "../../bytes/durable.ts"
+import { ProtocolError } from "../../protocol/errors.ts"
 import { RefusedError } from "../exit.ts"
 import { interruptSignal } from "../interrupt.ts"
 import type { Cell, Output, Tone } from "../output.ts"
 import { policyNamed } from "../policy-file.ts"
+import { drawResultNonce, resultKeyOf, showResult } from "../result-file.ts"
 
 export function register(command: Command, output: Output): void {
   withManagerOption(command.command("start"))
@@ -45,6 +48,29 @@ export function register(command: Command, output: Output): void {
       output.event({ ok: view.state === "succeeded", ...view })
       if (view.state !== "succeeded") throw new RefusedError(`the run ${view.state}${view.reason === undefined ? "" : `: ${view.reason}`}`)
     })
+  withManagerOption(command.command("result"))
+    .argument("<run>", "run whose machine is asked about")
+    .option("--audience <name>", "whom the result is for: a URL or name that its reader expects", "perun")
+    .option("--nonce <text>", "what its reader drew: 8 to 88 letters of base64, base64url or hexadecimal (default: a fresh one)")
+    .option("--out <file>", "write the signed result (JWT) for others to this file, which must not exist")
+    .option("--key-out <file>", "write the manager's result key (PEM) to this file, which must not exist")
+    .description(
+      "what the manager found of the run's machine, signed for others: an EAT Attestation Result; exit 0 unless the machine is contraindicated",
+    )
+    .action(async (run: string, options: ResultOptions) => {
+      const { audience, nonce = drawResultNonce() } = options
+      const { token, resultKey, policy } = await withManager(options, output, async (connection) => {
+        const { policy } = await connection.call(routes.getRun, { params: { run } })
+        const { result } = await connection.call(routes.getAttestationResult, { params: { run }, query: { nonce, audience } })
+        return { token: result, resultKey: resultKeyOf(connection.description.resultKey), policy }
+      })
+      const { verifyAttestationResult } = await import("../../protocol/attestation-result.ts")
+      const result = await verifyAttestationResult(token, { key: resultKey, nonce, audience, time: Date.now(), policy })
+      if (result.run !== run) throw new ProtocolError("wrong-result", `it is of run ${result.run}`, { path: "perun_run" })
+      if (options.out !== undefined) await createFileDurably(options.out, `${token}\n`)
+      if (options.keyOut !== undefined) await createFileDurably(options.keyOut, String(resultKey.export({ format: "pem", type: "spki" })))
+      showResult(result, { token }, output)
+    })
   withManagerOption(command.command("cancel"))
     .argument("<run>", "run to end")
     .description("cancel a run; a running job is stopped when its lease ends")
@@ -52,6 +78,13 @@ export function register(command: Command, output: Output): void {
       const view = await withManager(options, output, (connection) => connection.call(routes.cancelRun, { params: { run }, body: {} }))
       output.result({ ok: true, ...view }, () => output.line(`run ${run} is ${view.state}`))
     })
+}
+
+interface ResultOptions extends ManagerOption {
+  readonly audience: string
+  readonly nonce?: string
+  readonly out?: string
+  readonly keyOut?: string
 }
 
 /** One line per event; refusals bring a line per finding. */

@@ -13,17 +13,15 @@ import { initManager, membersPath } from "../../manager/state.ts"
 import { hostTpmSealer } from "../../manager/tpm-sealer.ts"
 import { vaultWords } from "../../manager/vault.ts"
 import { evidenceKinds } from "../../evidence/kinds.ts"
-import { parseDcapCollateral, type DcapCollateral } from "../../evidence/dcap/endorsements.ts"
-import { collectTee, teeSourceForm, type TeeSource } from "../../evidence/tee/collectors/collect.ts"
-import type { TeeEvidence } from "../../evidence/tee/format.ts"
-import type { OwnTee } from "../../manager/own-tee.ts"
+import { teeSourceForm, type TeeSource } from "../../evidence/tee/collectors/collect.ts"
+import { openOwnTee } from "../../manager/own-tee.ts"
 import { connectVerified, verifyManager, type ManagerTrust, type VerifiedManager } from "../../protocol/manager-connection.ts"
 import { routes } from "../../protocol/routes.ts"
 import { createTlsIdentity } from "../../protocol/tls.ts"
 import { parseSshPublicKey } from "../../pki/ssh-key.ts"
 import { insecureLaboratory, unattestedManager, withManagerOption, type ManagerOption } from "../connect.ts"
 import { loadPolicyFile } from "../policy-file.ts"
-import { chosenManager, trustManager } from "../home.ts"
+import { chosenManager, demandPinnedResultKey, trustManager } from "../home.ts"
 import { UsageError } from "../exit.ts"
 import { interruptSignal } from "../interrupt.ts"
 import type { Output } from "../output.ts"
@@ -79,7 +77,7 @@ export function register(command: Command, output: Output): void {
     )
     .option(
       "--collateral <file>",
-      "what Intel says of the platform (perun's collateral JSON), sent with the evidence; read again whenever it changes",
+      "what the processor's maker says of the platform (perun collateral fetch --out), sent with the evidence; read again for every proof",
     )
     .description("run the manager until Ctrl-C or SIGTERM")
     .action(async (folder: string, options: { listen: string; tpm?: TpmLocation; cap?: true; tee?: TeeSource; collateral?: string }) => {
@@ -158,8 +156,8 @@ export function register(command: Command, output: Output): void {
     .action(async (url: string, text: string | undefined, options: { policy?: string; replace?: true }) => {
       const trust = await trustOf(text, options.policy)
       const manager = await verifyManager(new URL(url), trust, createTlsIdentity("perun client"), { now: new Date() })
-      const { key, instance, evidence } = manager.description
-      await trustManager({ url, key, ...(trust.accept === undefined ? {} : { accept: trust.accept }) }, options.replace === true)
+      const { key, instance, evidence, resultKey } = manager.description
+      await trustManager({ url, key, resultKey, ...(trust.accept === undefined ? {} : { accept: trust.accept }) }, options.replace === true)
       output.result({ ok: true, url, key, instance, evidence, attested: attestedFacts(manager) }, () => {
         output.line(`pinned ${url}`, "good")
         if (trust.accept !== undefined) output.line(`key     ${key}`)
@@ -173,6 +171,7 @@ export function register(command: Command, output: Output): void {
       const tls = createTlsIdentity("perun client")
       const manager = await verifyManager(new URL(pin.url), pin, tls, { now: new Date() })
       const { description } = manager
+      demandPinnedResultKey(pin, description)
       using transport = connectVerified(manager, tls)
       const { members } = await transport.call(routes.health, {})
       output.result({ ok: true, url: pin.url, ...description, attested: attestedFacts(manager), members }, () => {
@@ -181,6 +180,7 @@ export function register(command: Command, output: Output): void {
         output.line(`key            ${description.key}`)
         output.line(`TLS key        ${description.tlsKey}`)
         output.line(`log key        ${description.logKey}`)
+        output.line(`result key     ${description.resultKey}`)
         output.line(`configuration  ${description.configuration}`)
         output.line(`vault key      ${description.vault === "tpm" ? "sealed to the TPM" : "in a key file that its operator can read"}`)
         output.line(`members        ${members}${members === 0 ? `: ${noMembers(undefined)}` : ""}`, members === 0 ? "warn" : "plain")
@@ -227,21 +227,6 @@ async function vaultTpm(options: { readonly tpm?: TpmLocation; readonly keyFile?
 function parseTeeSource(text: string): TeeSource {
   if (!teeSourceForm.test(text)) throw new UsageError(`--tee knows tsm, gramine, http://HOST:PORT and unix:PATH, found ${text}`)
   return text as TeeSource
-}
-
-/** Asks the TEE once before the manager listens, so that a missing device is heard of now. */
-async function openOwnTee(source: TeeSource, collateralFile: string | undefined): Promise<OwnTee> {
-  const collect = async (reportData: Uint8Array): Promise<TeeEvidence> => {
-    const evidence = await collectTee(source, reportData)
-    if (collateralFile === undefined || evidence.kind === "snp") return evidence
-    return { ...evidence, collateral: await loadCollateral(collateralFile) }
-  }
-  const { kind } = await collect(new Uint8Array(64))
-  return { kind, collect }
-}
-
-async function loadCollateral(path: string): Promise<DcapCollateral> {
-  return parseDcapCollateral(await readFileBounded(path, 16_777_216))
 }
 
 const keyForms = "file of a public key or an identity.json, or the key itself as 'ssh-ed25519 AAAA…'"

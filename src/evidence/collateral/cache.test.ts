@@ -3,14 +3,17 @@ import { mkdtemp, readdir, readFile, rename, rm, writeFile } from "node:fs/promi
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { after, test } from "node:test"
-import { AmdAuthority, makeRsaKey } from "../../../lab/devices/amd-authority.ts"
+import { AmdAuthority, makeRsaKey, serials } from "../../../lab/devices/amd-authority.ts"
 import { SnpDevice } from "../../../lab/devices/amd-snp.ts"
 import { labTime, makeLabAuthority, makeLabKeys, type LabAuthority } from "../../../lab/devices/dcap/authority.ts"
 import { makeSgxQuote, makeTdxQuote } from "../../../lab/devices/dcap/device.ts"
 import { certificateFingerprint } from "../../pki/certificate.ts"
-import type { TeeEvidence } from "../tee/format.ts"
+import { parseRevocationList } from "../../pki/crl.ts"
+import { encodeTeeEvidence, type TeeEvidence } from "../tee/format.ts"
 import { teeRootsFor } from "../tee/roots.ts"
-import { type CollateralJudge, judgeCollateral, refreshMilliseconds, storeCollateral, withCachedCollateral, withVouchers } from "./cache.ts"
+import { verifyTee } from "../tee/verify.ts"
+import { withVouchers } from "../tee/vouchers.ts"
+import { type CollateralJudge, judgeCollateral, refreshMilliseconds, storeCollateral, withCachedCollateral } from "./cache.ts"
 
 const base = await mkdtemp(join(tmpdir(), "perun-collateral-"))
 after(() => rm(base, { recursive: true, force: true }))
@@ -114,6 +117,50 @@ test("storeCollateral() keeps certificates and revocation list of an SNP chip", 
   assert.match(name, /^snp-milan-vcek-[0-9a-f]{32}-4-0-24-219\.json$/)
   const without = withVouchers(evidence, { ...endorsements, revocationLists: [] })
   await assert.rejects(storeCollateral(folder, without, amd), { code: "missing-piece" })
-  assert.throws(() => withVouchers(evidence, intel.tdxCollateral), TypeError)
-  assert.throws(() => withVouchers(tdx(), endorsements), TypeError)
+})
+
+test("withCachedCollateral() gives an SNP report what it lacks, verified anew, and nothing stale, revoked, or of another chip or patch level", async () => {
+  const [ark, ask] = await Promise.all([makeRsaKey(), makeRsaKey()])
+  const authority = new AmdAuthority("Milan", { ark, ask, asvk: ask })
+  const device = new SnpDevice(authority)
+  const { intermediates, ...rest } = device.endorsements()
+  const endorsements = { ...rest, intermediates: [...intermediates, device.root.certificate] }
+  const root = certificateFingerprint(device.root.certificate)
+  const at = (time: string): CollateralJudge => ({ roots: (of) => teeRootsFor(of, [root]), time: Date.parse(time) })
+  const now = at("2025-06-01T00:00:00Z")
+  const folder = newFolder()
+  const { name } = await storeCollateral(folder, { kind: "snp", report: device.report({ reportData }), endorsements }, now)
+  for (const version of [2, 5] as const) {
+    const evidence: TeeEvidence = { kind: "snp", report: device.report({ version, reportData: new Uint8Array(64).fill(7) }) }
+    const whole = await withCachedCollateral(folder, evidence, now)
+    assert.deepEqual(whole, { ...evidence, endorsements })
+    const genuine = verifyTee(whole, { reportData: "as-signed", roots: now.roots(whole), time: now.time, ccelQuirks: [] })
+    assert.ok(genuine.kind === "snp" && genuine.tee.claims.endorsement.isRevocationChecked)
+  }
+  // The host's own certificate stays, and gets the list.
+  const bareReport: TeeEvidence = { kind: "snp", report: device.report({ reportData }) }
+  const hosts = { ...bareReport, endorsements: { signer: endorsements.signer, intermediates, revocationLists: [] } }
+  assert.deepEqual(await withCachedCollateral(folder, hosts, now), { ...hosts, endorsements })
+  const own = { ...bareReport, endorsements }
+  assert.equal(await withCachedCollateral(folder, own, now), own)
+  // The list's nextUpdate is past.
+  assert.equal(await withCachedCollateral(folder, bareReport, at("2025-12-01T00:00:01Z")), bareReport)
+  for (const [chip, tcb] of [
+    ["chip 1", device.tcb],
+    ["chip 0", { ...device.tcb, microcode: 218 }],
+  ] as const) {
+    const other: TeeEvidence = { kind: "snp", report: new SnpDevice(authority, { chip, tcb }).report({ reportData }) }
+    assert.equal(await withCachedCollateral(folder, other, now), other, chip)
+  }
+  // Another chip's entry under this one's name, and an entry that its list revokes.
+  const foreign = new SnpDevice(authority, { chip: "chip 2" })
+  const foreignEndorsements = { ...foreign.endorsements(), intermediates: endorsements.intermediates }
+  const moved = await storeCollateral(folder, { kind: "snp", report: foreign.report({ reportData }), endorsements: foreignEndorsements }, now)
+  await rename(join(folder, moved.name), join(folder, name))
+  assert.equal(await withCachedCollateral(folder, bareReport, now), bareReport)
+  const revoked = { ...endorsements, revocationLists: [parseRevocationList(authority.revocationList({ serials: [serials.ask] }))] }
+  await writeFile(join(folder, name), JSON.stringify(encodeTeeEvidence({ ...bareReport, endorsements: revoked })))
+  assert.equal(await withCachedCollateral(folder, bareReport, now), bareReport)
+  await assert.rejects(storeCollateral(folder, { ...bareReport, endorsements: revoked }, now), { code: "revoked" })
+  await assert.rejects(storeCollateral(folder, own, at("2025-12-01T00:00:01Z")), { code: "expired" })
 })

@@ -1,15 +1,18 @@
 import { mkdir, readdir } from "node:fs/promises"
 import { join } from "node:path"
 import { readFileBounded, writeFileDurably } from "../../bytes/durable.ts"
+import { isAllZero } from "../../bytes/compare.ts"
 import { PerunError, UnavailableError } from "../../bytes/error.ts"
-import type { DcapCollateral } from "../dcap/endorsements.ts"
+import { encodeHex } from "../../bytes/text.ts"
 import { EvidenceError } from "../errors.ts"
-import type { SnpEndorsements } from "../snp/endorsements.ts"
-import type { TeeEvidence } from "../tee/format.ts"
+import { parseSnpReport } from "../snp/format.ts"
+import { productOfCpu, snpProductNames, tcbOf, type SnpProduct, type Tcb } from "../snp/products.ts"
+import type { SnpTeeEvidence, TeeEvidence } from "../tee/format.ts"
 import { encodeTeeEvidence, maxTeeEvidenceBytes, parseTeeEvidence } from "../tee/format.ts"
 import type { TeeRoots } from "../tee/roots.ts"
 import type { GenuineTee } from "../tee/verify.ts"
 import { verifyTee } from "../tee/verify.ts"
+import { supplementedBy } from "../tee/vouchers.ts"
 
 /**
  * A folder of collateral. An entry is evidence of a platform with all that vouches for it, and is believed only as far as it verifies at the moment of its use: nothing that
@@ -60,19 +63,43 @@ export async function storeCollateral(folder: string, evidence: TeeEvidence, jud
  * @throws {EvidenceError}, {MalformedError} the evidence itself is not genuine
  */
 export async function withCachedCollateral(folder: string, evidence: TeeEvidence, judge: CollateralJudge): Promise<TeeEvidence> {
-  // Without certificates nobody knows whose report it is, so they come with it.
-  if (evidence.kind === "snp" || evidence.collateral !== undefined) return evidence
+  if (evidence.kind === "snp") return withCachedEndorsements(folder, evidence, judge)
+  if (evidence.collateral !== undefined) return evidence
   const { name } = entryOf(verifyTee(evidence, { reportData: "as-signed", roots: judge.roots(evidence), time: judge.time, ccelQuirks: [] }))
-  const known = await load(folder, name)
+  const known = await loadUsable(folder, name, judge)
   if (known?.kind !== evidence.kind || known.collateral === undefined) return evidence
+  return { ...evidence, collateral: known.collateral }
+}
+
+/**
+ * For a report without certificates, or without a revocation list. Whose report it is, only its certificates prove: here its own word chooses a file, and whoever verifies
+ * it with what was in that file finds out.
+ */
+async function withCachedEndorsements(folder: string, evidence: SnpTeeEvidence, judge: CollateralJudge): Promise<TeeEvidence> {
+  if ((evidence.endorsements?.revocationLists.length ?? 0) > 0) return evidence
+  const report = parseSnpReport(evidence.report)
+  const { signingKey, chipId } = report
+  if (signingKey === "none") return evidence
+  // A report of version 2 does not name its processor.
+  for (const product of report.cpu === undefined ? snpProductNames : [productOfCpu(report.cpu)]) {
+    const chip = isAllZero(chipId) ? undefined : encodeHex(chipId)
+    const name = snpName(product, signingKey, chip, tcbOf(product, report.reportedTcb, "REPORTED_TCB"))
+    const known = await loadUsable(folder, name, judge)
+    if (known?.kind === "snp" && known.endorsements !== undefined) return supplementedBy(evidence, known.endorsements)
+  }
+  return evidence
+}
+
+/** An entry that verifies now. Old, revoked or changed: as if it were not there; `check` says why. */
+async function loadUsable(folder: string, name: string, judge: CollateralJudge): Promise<TeeEvidence | undefined> {
+  const known = await load(folder, name)
+  if (known === undefined) return undefined
   try {
-    verifyWhole(known, judge)
+    return entryOf(verifyWhole(known, judge)).name === name ? known : undefined
   } catch (error) {
-    // Old, revoked or changed: as if it were not there. `check` says why.
-    if (error instanceof PerunError) return evidence
+    if (error instanceof PerunError) return undefined
     throw error
   }
-  return { ...evidence, collateral: known.collateral }
 }
 
 /** Every file of the folder, judged; an empty list where there is no folder. */
@@ -119,10 +146,8 @@ function withoutLog(evidence: TeeEvidence): TeeEvidence {
 function entryOf(genuine: GenuineTee): CollateralEntry {
   if (genuine.kind === "snp") {
     const { product, signingKey, chipId, cspId, tcb, endorsement } = genuine.tee.claims
-    const levels = Object.values(tcb.reported).join("-")
-    const whose = chipId === undefined ? "masked" : chipId.substring(0, 32)
     return {
-      name: `snp-${product.toLowerCase()}-${signingKey}-${whose}-${levels}.json`,
+      name: snpName(product, signingKey, chipId, tcb.reported),
       kind: "snp",
       of: `${product}, ${signingKey.toUpperCase()} of ${chipId ?? cspId ?? "a masked chip"}`,
       validUntil: endorsement.validUntil,
@@ -138,6 +163,12 @@ function entryOf(genuine: GenuineTee): CollateralEntry {
     validUntil,
     isLaboratory: rootKind === "laboratory",
   }
+}
+
+/** A VCEK is of one chip at one patch level, so each has a file of its own. */
+function snpName(product: SnpProduct, signingKey: "vcek" | "vlek", chipId: string | undefined, reported: Tcb): string {
+  const whose = chipId === undefined ? "masked" : chipId.substring(0, 32)
+  return `snp-${product.toLowerCase()}-${signingKey}-${whose}-${Object.values(reported).join("-")}.json`
 }
 
 async function load(folder: string, name: string): Promise<TeeEvidence | undefined> {
@@ -156,14 +187,4 @@ async function list(folder: string): Promise<readonly string[]> {
     if (cause instanceof Error && "code" in cause && cause.code === "ENOENT") return []
     throw new UnavailableError("unavailable", `${folder} cannot be read`, { cause })
   }
-}
-
-/** What vouches for evidence, put to it. @throws {TypeError} for what goes with another kind */
-export function withVouchers(evidence: TeeEvidence, vouchers: DcapCollateral | SnpEndorsements): TeeEvidence {
-  if (evidence.kind === "snp") {
-    if (!("signer" in vouchers)) throw new TypeError("collateral of Intel does not go with a report of AMD")
-    return { ...evidence, endorsements: vouchers }
-  }
-  if ("signer" in vouchers) throw new TypeError("endorsements of AMD do not go with a quote of Intel")
-  return { ...evidence, collateral: vouchers }
 }

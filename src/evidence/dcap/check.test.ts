@@ -99,6 +99,28 @@ test("checkDcap() gives the claims of a good SGX platform", () => {
   assert.equal(claims.validUntil, labTime + 20 * day)
 })
 
+test("checkDcap() says from when and until when all that it used is valid, whichever piece it is", () => {
+  const [from, until] = [labTime - day, labTime + day]
+  const certificate = (good: LabCertificate): LabCertificate => ({ ...good, notBefore: from, notAfter: until })
+  const list: AuthorityKnobs["pckCrl"] = (good) => ({ ...good, thisUpdate: from, nextUpdate: until })
+  const isoTime = (time: number): string => new Date(time).toISOString().replace(".000Z", "Z")
+  const document = (good: LabDocument): LabDocument => ({ ...good, issueDate: isoTime(from), nextUpdate: isoTime(until) })
+  const pieces: readonly AuthorityKnobs[] = [
+    { pck: certificate },
+    { authority: certificate },
+    { root: certificate },
+    { tcbSigning: certificate },
+    { rootCrl: list },
+    { pckCrl: list },
+    { sgxTcbInfo: document },
+    { qeIdentity: document },
+  ]
+  for (const authority of pieces) {
+    const { validFrom, validUntil } = sgx({ authority })
+    assert.deepEqual([validFrom, validUntil], [from, until], Object.keys(authority).join())
+  }
+})
+
 test("checkDcap() gives the claims of a processor CA, whose platforms have no instance and configuration", () => {
   const { platform } = sgx({ authority: { authorityKind: "processor" } })
   assert.equal(platform.authority, "processor")

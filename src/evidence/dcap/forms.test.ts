@@ -221,5 +221,5 @@ test("pinnedIntelRoot() refuses another certificate than the pinned one, several
   const text = readFileSync(join(import.meta.dirname, "roots", intelSgxRoot.file), "utf8")
   assert.equal(pinnedIntelRoot(text).name, intelSgxRoot.name)
   const other = parseUtf8(authority.signingChain).split(/(?<=-----END CERTIFICATE-----\n)/)[1] ?? ""
-  for (const wrong of [other, `${text}\n${text}`, `${text}\n${other}`]) assert.throws(() => pinnedIntelRoot(wrong), { message: /^internal: / })
+  for (const wrong of [other, `${text}\n${text}`, `${text}\n${other}`, ""]) assert.throws(() => pinnedIntelRoot(wrong), { message: /^internal: / })
 })

@@ -519,5 +519,6 @@ test("pinnedAmdRoot() refuses another certificate than the pinned one, several, 
   const [text, other] = [milan, genoa].map(({ file }) => readFileSync(join(import.meta.dirname, "roots", file), "utf8"))
   assert.ok(text !== undefined && other !== undefined)
   assert.equal(pinnedAmdRoot(milan, text).name, "AMD ARK-Milan")
-  for (const wrong of [other, `${text}\n${text}`, `${text}\n${other}`]) assert.throws(() => pinnedAmdRoot(milan, wrong), { message: /^internal: / })
+  for (const wrong of [other, `${text}\n${text}`, `${text}\n${other}`, ""])
+    assert.throws(() => pinnedAmdRoot(milan, wrong), { message: /^internal: / })
 })

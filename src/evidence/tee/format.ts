@@ -56,7 +56,8 @@ const collateralSchema = z.strictObject({
   pckChain: base64Text(maxChainBytes).exactOptional(),
 })
 
-const endorsementsSchema = z.strictObject({
+/** SnpEndorsements as JSON. */
+export const endorsementsSchema = z.strictObject({
   /** DER of VCEK or VLEK. */
   signer: base64Text(maxCertificateBytes),
   intermediates: z.array(base64Text(maxCertificateBytes)).max(maxCertificates),
@@ -177,7 +178,8 @@ function encodeCollateral(collateral: DcapCollateral | undefined): { collateral?
   }
 }
 
-function decodeEndorsements({ signer, intermediates, revocationLists }: z.infer<typeof endorsementsSchema>): SnpEndorsements {
+/** @throws {MalformedError} */
+export function decodeEndorsements({ signer, intermediates, revocationLists }: z.infer<typeof endorsementsSchema>): SnpEndorsements {
   const path = "evidence.endorsements"
   return {
     signer: parseCertificate(parseBase64(signer, `${path}.signer`)),
@@ -186,7 +188,7 @@ function decodeEndorsements({ signer, intermediates, revocationLists }: z.infer<
   }
 }
 
-function encodeEndorsements({ signer, intermediates, revocationLists }: SnpEndorsements): z.infer<typeof endorsementsSchema> {
+export function encodeEndorsements({ signer, intermediates, revocationLists }: SnpEndorsements): z.infer<typeof endorsementsSchema> {
   return {
     signer: encodeBase64(signer.der),
     intermediates: intermediates.map(({ der }) => encodeBase64(der)),

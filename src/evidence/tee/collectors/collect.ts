@@ -6,7 +6,8 @@ import { parseSnpCertTable } from "../../snp/cert-table.ts"
 import type { SnpEndorsements } from "../../snp/endorsements.ts"
 import { parseSnpReport } from "../../snp/format.ts"
 import type { TeeEvidence } from "../format.ts"
-import { collectGramineQuote } from "./gramine.ts"
+import { hostFiles, type DeviceFiles } from "./device-files.ts"
+import { collectGramineQuote, gramineFolder } from "./gramine.ts"
 import { collectGuestAgentQuote } from "./guest-agent.ts"
 import type { GuestAgentAddress } from "./guest-agent.ts"
 import { collectTsmReport } from "./tsm-report.ts"
@@ -22,15 +23,16 @@ const ccelPath = "/sys/firmware/acpi/tables/data/CCEL"
 
 /**
  * Evidence of this program's own TEE over 64 bytes of report data, with what the host passes along.
+ * `files`: the machine's own, or a laboratory device's.
  * @throws {UnavailableError} `unsupported` where there is no such TEE, `permission-denied`, `unavailable`, `timeout`; {MalformedError}, {EvidenceError}
  */
-export async function collectTee(source: TeeSource, reportData: Uint8Array): Promise<TeeEvidence> {
-  if (source === "gramine") return { kind: "sgx", quote: await collectGramineQuote(reportData) }
+export async function collectTee(source: TeeSource, reportData: Uint8Array, files: DeviceFiles = hostFiles): Promise<TeeEvidence> {
+  if (source === "gramine") return { kind: "sgx", quote: await collectGramineQuote(reportData, gramineFolder, files) }
   if (source !== "tsm") {
     const { quote, eventLog } = await collectGuestAgentQuote(source, reportData)
     return { kind: "tdx", quote, ...(eventLog === undefined ? {} : { eventLog }) }
   }
-  const { kind, report, auxiliary } = await collectTsmReport({ reportData, entry: `perun-${encodeHex(new Uint8Array(randomBytes(8)))}` })
+  const { kind, report, auxiliary } = await collectTsmReport({ reportData, entry: `perun-${encodeHex(new Uint8Array(randomBytes(8)))}`, files })
   if (kind === "snp") {
     const endorsements = auxiliary === undefined ? undefined : endorsementsOf(report, auxiliary)
     return { kind, report, ...(endorsements === undefined ? {} : { endorsements }) }
