@@ -143,7 +143,8 @@ describe("claims against a running manager", () => {
     const { stdout } = await demandStatus(["job", "list", "--json"], 0, study.clinic.environment)
     const [run, ...others] = lastEvent(stdout)["runs"] as readonly RunView[]
     assert.deepEqual([run?.state, run?.host, others.length], ["running", "host-1", 0])
-    assert.ok((run?.refusals.length ?? 0) >= 8, "every refusal is there to be read")
+    const shown = await demandStatus(["job", "show", run?.run ?? "", "--json"], 0, study.clinic.environment)
+    assert.ok((lastEvent(shown.stdout)["refusals"] as RunView["refusals"]).length >= 8, "every refusal is there to be read")
     await demandStatus(["audit", "list"], 0, study.vendor.environment)
   })
 })

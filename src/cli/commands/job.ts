@@ -26,7 +26,17 @@ export function register(command: Command, output: Output): void {
     .action(async (options: ManagerOption & { policy?: string }) => {
       const query = options.policy === undefined ? {} : { policy: await policyNamed(options.policy) }
       const { runs } = await withManager(options, output, (connection) => connection.call(routes.listRuns, { query }))
-      output.result({ ok: true, runs }, () => output.table(["run", "job", "state", "host", "queued", "ended", "reason"], runs.map(rowOf)))
+      output.result({ ok: true, runs }, () => output.table(runColumns, runs.map(rowOf)))
+    })
+  withManagerOption(command.command("show"))
+    .argument("<run>", "run, as job start and job list print it")
+    .description("one run: where it is, and every refusal of it that is on record, with its findings")
+    .action(async (run: string, options: ManagerOption) => {
+      const view = await withManager(options, output, (connection) => connection.call(routes.getRun, { params: { run } }))
+      output.result({ ok: true, ...view }, () => {
+        output.table(runColumns, [rowOf(view)])
+        for (const refusal of view.refusals) showRefusal(refusal, output)
+      })
     })
   withManagerOption(command.command("watch"))
     .argument("<run>", "run, as job start and job list print it")
@@ -97,10 +107,7 @@ export function showEvent(event: RunEvent, output: Output): void {
         toneOfState(event.state),
       )
     case "refused":
-      output.line(`${at}  refused ${event.refusal.host}: ${event.refusal.code}`, "bad")
-      for (const { code, subject, found, expected } of event.refusal.findings.slice(0, shownFindings))
-        output.line(`          ${code} ${subject}: found ${found}, expected ${expected}`, "bad")
-      return showMore(event.refusal, output)
+      return showRefusal({ ...event.refusal, at: event.at }, output)
     case "renewed":
       return output.line(`${at}  lease renewed for ${event.seconds} s`, "dim")
     case "metrics":
@@ -114,6 +121,13 @@ export function showEvent(event: RunEvent, output: Output): void {
   }
 }
 
+function showRefusal(refusal: RefusalView, output: Output): void {
+  output.line(`${refusal.at.slice(11, 19)}  refused ${refusal.host}: ${refusal.code}`, "bad")
+  for (const { code, subject, found, expected } of refusal.findings.slice(0, shownFindings))
+    output.line(`          ${code} ${subject}: found ${found}, expected ${expected}`, "bad")
+  showMore(refusal, output)
+}
+
 function showMore({ findings, moreFindings }: RefusalView, output: Output): void {
   const more = findings.length - shownFindings + moreFindings
   if (more > 0)
@@ -122,6 +136,8 @@ function showMore({ findings, moreFindings }: RefusalView, output: Output): void
 
 /** A machine with another image has hundreds; the first ones tell. */
 const shownFindings = 10
+
+const runColumns = ["run", "job", "state", "host", "queued", "ended", "reason"]
 
 function rowOf(run: RunView): readonly Cell[] {
   const state: Cell = { text: run.laboratory ? `${run.state} (${insecureLaboratory})` : run.state, tone: toneOfState(run.state) }
