@@ -1,6 +1,5 @@
 import { parseBase64, parseHex } from "../bytes/text.ts"
-import { decodeMachineBundle, sessionDigest } from "../evidence/bundle.ts"
-import type { SessionFields } from "../evidence/bundle.ts"
+import { decodeMachineBundle, enrolmentFields, sessionDigest } from "../evidence/bundle.ts"
 import { EvidenceError } from "../evidence/errors.ts"
 import { firmwareQuirks, type FirmwareQuirk } from "../evidence/eventlog/verify.ts"
 import { hostPcrs, previousHost } from "../evidence/host/verify.ts"
@@ -108,12 +107,6 @@ export class EvidenceJudge implements MachineJudge {
   async #vouched(evidence: TeeEvidence, machine: Machine, time: Date): Promise<TeeEvidence> {
     return machine.level === "enclave" ? this.#options.vouch(evidence, laboratoryRootsOf(machine.accept), time) : evidence
   }
-}
-
-/** What the evidence of an enrolling TEE is over. */
-export function enrolmentFields({ manager, nonce, tlsKey }: EnrolmentFacts): SessionFields {
-  const nothing = { akName: null, deviceEvidence: [], policy: null, job: null, run: null, lease: null } as const
-  return { purpose: "enrol", version: 1, manager, nonce, hpkeKey: "", tlsKey, ...nothing }
 }
 
 function hostExpectation({ session, identity, references, previous }: JudgeRequest, requirement: HostRequirement | undefined): { host?: HostJudging } {

@@ -10,14 +10,15 @@ import type { ImaProgress } from "./appraise-ima.ts"
 import { imaFindings, imaProgress } from "./appraise-ima.ts"
 import { imaPolicyFindings } from "./appraise-ima-policy.ts"
 import { sealedFindings } from "./appraise-sealed.ts"
-import { appraiseTee } from "./appraise-tee.ts"
+import { AcceptedTee, appraiseTee } from "./appraise-tee.ts"
 import type { HostLevel, HostRequirement, Level, Machine, Policy } from "./document.ts"
-import { hostRequirementOf, own, policyDigest } from "./document.ts"
+import { hostLevelOf, hostRequirementOf, own, policyDigest } from "./document.ts"
 import type { Finding } from "./findings.ts"
 import { finding, printable } from "./findings.ts"
 import type { BootReference, ImaReference, References } from "./reference.ts"
 import type { TeeSession } from "./tee-session.ts"
 import { teeSession, teeSessionFindings } from "./tee-session.ts"
+import type { TeeRequirement } from "./tee.ts"
 import { isOver } from "./time.ts"
 
 /** What a machine is held against. Everything is given; nothing is looked up, and no time is read. */
@@ -41,7 +42,20 @@ export interface RefusedDecision {
   readonly job: string
   /** At least one refusal; every finding, notes too. */
   readonly findings: readonly Finding[]
+  readonly pieces: readonly JudgedPiece[]
 }
+
+/** One piece of the machine's evidence that was judged, beside what was found. */
+export type JudgedPiece =
+  | { readonly kind: "tpm"; /** Laboratory root that it chains to. */ readonly laboratoryRoot?: Digest }
+  | {
+      readonly kind: GenuineTee["kind"]
+      readonly laboratoryRoot?: Digest
+      /** The alternative that it meets; undefined where it meets none. */
+      readonly requirement?: TeeRequirement
+      /** Intel calls all of the platform up to date; of AMD, which calls nothing so, that the policy's floors are met. */
+      readonly upToDate: boolean
+    }
 
 /** The part of a granted decision that renewals rest on. Plain JSON, so that a manager can keep it over a restart; it releases nothing. */
 export type PreviousDecision = Pick<GrantedDecision, "policy" | "job" | "session">
@@ -76,21 +90,25 @@ export class GrantedDecision {
   readonly level: Level
   /** Notes only. */
   readonly findings: readonly Finding[]
-  /** Laboratory roots that the machine's pieces chain to: with any, everything that comes of it carries INSECURE LABORATORY. */
-  readonly laboratoryRoots: readonly Digest[]
+  readonly pieces: readonly JudgedPiece[]
   readonly session: MachineSession
 
   /** For `appraise` only: nobody else holds `key`. */
-  constructor(key: typeof proof, facts: Omit<GrantedDecision, "outcome" | "insecureLaboratory">) {
+  constructor(key: typeof proof, facts: Omit<GrantedDecision, "outcome" | "laboratoryRoots" | "insecureLaboratory">) {
     if (key !== proof) throw new TypeError("a granted decision is made by appraise only")
     this.policy = facts.policy
     this.job = facts.job
     this.machine = facts.machine
     this.level = facts.level
     this.findings = facts.findings
-    this.laboratoryRoots = facts.laboratoryRoots
+    this.pieces = facts.pieces
     this.session = facts.session
     Object.freeze(this)
+  }
+
+  /** Laboratory roots that the machine's pieces chain to: with any, everything that comes of it carries INSECURE LABORATORY. */
+  get laboratoryRoots(): readonly Digest[] {
+    return laboratoryRootsOfPieces(this.pieces)
   }
 
   get insecureLaboratory(): boolean {
@@ -110,20 +128,23 @@ export function appraise(evidence: Genuine<MachineClaims>, request: AppraisalReq
     throw new TypeError("the previous decision belongs to another policy or job")
   const machineName = own(policy.jobs, jobName)?.machine ?? ""
   const machine = own(policy.machines, machineName)
-  const refused = (findings: readonly Finding[]): RefusedDecision => ({ outcome: "refused", policy: digest, job: jobName, findings })
-  if (machine === undefined) return refused([finding("job-not-in-policy", printable(jobName), "no such job or machine", "a job of the policy")])
+  const about = { policy: digest, job: jobName }
+  if (machine === undefined) {
+    const findings = [finding("job-not-in-policy", printable(jobName), "no such job or machine", "a job of the policy")]
+    return { ...about, outcome: "refused", findings, pieces: [] }
+  }
 
   const host = judgeHost(evidence.claims.host, machine, request)
   const tee = judgeTee(evidence.claims.tee, machine, request)
   const findings = [...expiryFindings(policy, request.time), ...host.findings, ...tee.findings]
-  if (findings.some(({ effect }) => effect === "refusal")) return refused(findings)
+  const pieces = [host.piece, tee.piece].filter((piece) => piece !== undefined)
+  if (findings.some(({ effect }) => effect === "refusal")) return { ...about, outcome: "refused", findings, pieces }
   return new GrantedDecision(proof, {
-    policy: digest,
-    job: jobName,
+    ...about,
     machine: machineName,
     level: machine.level,
     findings,
-    laboratoryRoots: [...new Set([host.laboratoryRoot, tee.laboratoryRoot].filter((root) => root !== undefined))],
+    pieces,
     session: {
       ...(host.session === undefined ? {} : { host: host.session }),
       ...(tee.session === undefined ? {} : { tee: tee.session }),
@@ -131,42 +152,52 @@ export function appraise(evidence: Genuine<MachineClaims>, request: AppraisalReq
   })
 }
 
-/** What one piece of evidence comes to. */
-interface JudgedPiece<Session> {
+/** Laboratory roots of these pieces, each once. */
+export function laboratoryRootsOfPieces(pieces: readonly JudgedPiece[]): readonly Digest[] {
+  return [...new Set(pieces.flatMap(({ laboratoryRoot }) => laboratoryRoot ?? []))]
+}
+
+/** What one piece of evidence comes to; without `piece` where there is none. */
+interface PieceJudgement<Session> {
   readonly findings: readonly Finding[]
-  readonly laboratoryRoot?: Digest
+  readonly piece?: JudgedPiece
   readonly session?: Session
 }
 
-function judgeHost(claims: HostClaims | undefined, machine: Machine, request: AppraisalRequest): JudgedPiece<BootSession> {
+function judgeHost(claims: HostClaims | undefined, machine: Machine, request: AppraisalRequest): PieceJudgement<BootSession> {
   const requirement = hostRequirementOf(machine)
   if (requirement === undefined || claims === undefined) return { findings: pieceFindings("TPM", requirement, claims) }
-  const level = machine.level === "enclave" ? "sealed" : machine.level
   const findings = [
     ...identityFindings(claims, requirement),
     ...quoteFindings(claims, requirement),
-    ...referenceFindings(claims, requirement, level, request),
+    ...referenceFindings(claims, requirement, hostLevelOf(machine), request),
     ...(request.previous === undefined ? [] : sessionFindings(claims, request.previous.session.host)),
   ]
   const { identity } = claims
-  if (identity === undefined) return { findings }
-  const session = sessionOf(identity, claims)
-  return { findings, session, ...(identity.rootKind === "laboratory" ? { laboratoryRoot: identity.root } : {}) }
+  if (identity === undefined) return { findings, piece: { kind: "tpm" } }
+  return { findings, session: sessionOf(identity, claims), piece: { kind: "tpm", ...laboratoryRootOf(identity) } }
 }
 
-function judgeTee(evidence: GenuineTee | undefined, machine: Machine, { previous }: AppraisalRequest): JudgedPiece<TeeSession> {
+function judgeTee(evidence: GenuineTee | undefined, machine: Machine, { previous }: AppraisalRequest): PieceJudgement<TeeSession> {
   const requirement = machine.level === "enclave" ? machine.accept : undefined
   if (requirement === undefined || evidence === undefined) return { findings: pieceFindings("TEE", requirement, evidence) }
   const session = teeSession(evidence)
-  const { root, rootKind } = teeIdentity(evidence)
+  const appraisal = appraiseTee(evidence, requirement)
+  const met = appraisal instanceof AcceptedTee ? requirement[appraisal.alternative] : undefined
   return {
-    findings: [
-      ...appraiseTee(evidence, requirement).findings,
-      ...(previous === undefined ? [] : teeSessionFindings(session, previous.session.tee)),
-    ],
+    findings: [...appraisal.findings, ...(previous === undefined ? [] : teeSessionFindings(session, previous.session.tee))],
     session,
-    ...(rootKind === "laboratory" ? { laboratoryRoot: root } : {}),
+    piece: {
+      kind: evidence.kind,
+      ...laboratoryRootOf(teeIdentity(evidence)),
+      ...(met === undefined ? {} : { requirement: met }),
+      upToDate: evidence.kind === "snp" ? met !== undefined : evidence.tee.claims.dcap.tcb.status === "UpToDate",
+    },
   }
+}
+
+function laboratoryRootOf({ root, rootKind }: { readonly root: Digest; readonly rootKind: "vendor" | "laboratory" }): { laboratoryRoot?: Digest } {
+  return rootKind === "laboratory" ? { laboratoryRoot: root } : {}
 }
 
 /** A piece that is there and not demanded is refused too: nothing judged it. */

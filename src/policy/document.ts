@@ -228,6 +228,11 @@ export function hostRequirementOf(machine: Machine): HostRequirement | undefined
   return machine.guest === "none" ? undefined : machine.guest
 }
 
+/** How deep a machine's TPM, boot and IMA list are judged, where it shows them: a guest inside a TEE as a sealed host. */
+export function hostLevelOf(machine: Machine): HostLevel {
+  return machine.level === "enclave" ? "sealed" : machine.level
+}
+
 /** Pieces of evidence that a machine must show: these and no others. */
 export function demandedPieces(machine: Machine): DemandedPieces {
   if (machine.level !== "enclave") return "tpm"

@@ -276,7 +276,8 @@ export const tpmEnrolmentRequestSchema = z.strictObject({
   akPublic: base64Schema(maxTpmPublicBytes),
 })
 /** A machine without a TPM proves its TEE instead. */
-export const enrolmentRequestSchema = z.union([tpmEnrolmentRequestSchema, z.strictObject({ host: nameSchema, tee: teeKindSchema })])
+export const teeEnrolmentRequestSchema = z.strictObject({ host: nameSchema, piece: z.literal("tee") })
+export const enrolmentRequestSchema = z.union([tpmEnrolmentRequestSchema, teeEnrolmentRequestSchema])
 export const tpmEnrolmentChallengeSchema = z.strictObject({
   enrolment: idSchema,
   /** TPM2B_ID_OBJECT for TPM2_ActivateCredential. */
@@ -436,10 +437,13 @@ export type OutputView = z.output<typeof outputViewSchema>
 export type OutputPackage = z.output<typeof outputPackageSchema>
 export type HostView = z.output<typeof hostViewSchema>
 export type EnrolmentRequest = z.output<typeof enrolmentRequestSchema>
+export type TpmEnrolmentRequest = z.output<typeof tpmEnrolmentRequestSchema>
+export type TeeEnrolmentRequest = z.output<typeof teeEnrolmentRequestSchema>
+export type EnrolmentAnswer = z.output<typeof enrolmentAnswerSchema>
 export type EnrolmentChallenge = z.output<typeof enrolmentChallengeSchema>
 export type ChallengeRequest = z.output<typeof challengeRequestSchema>
 export type Challenge = z.output<typeof challengeSchema>
-export type WireBundle = z.output<typeof hostBundleSchema>
+export type WireBundle = z.output<typeof machineBundleSchema>
 export type ClaimRequest = z.output<typeof claimRequestSchema>
 export type ClaimGrant = z.output<typeof claimGrantSchema>
 export type ReleasedKeys = z.output<typeof releasedKeysSchema>
