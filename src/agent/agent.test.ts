@@ -7,10 +7,11 @@ import { after, before, describe, test } from "node:test"
 import { setTimeout as sleep } from "node:timers/promises"
 import { encodeBase64 } from "../bytes/text.ts"
 import type { Job } from "../policy/document.ts"
-import { HostAgent, type Attester, type Outcome } from "./agent.ts"
+import { HostAgent, type Outcome } from "./agent.ts"
 import { challengeSession } from "./claim.ts"
+import type { Attester } from "./evidence/attest.ts"
 import { logLine, type AgentEvent, type LogFact } from "./log.ts"
-import { FakeManager, testKeyName } from "./testing/fake-manager.ts"
+import { FakeManager, tpmSession } from "./testing/fake-manager.ts"
 import { makeChallenge, makeParty, makeStudy } from "./testing/study.ts"
 
 const goodProgram = `
@@ -30,19 +31,27 @@ class TestAgent {
   readonly events: LoggedEvent[] = []
   readonly pauses: number[] = []
   readonly quoted: string[] = []
+  readonly pieces: string[] = []
+  readonly enrolledAs: { readonly manager: string; readonly tlsKey: string }[] = []
   readonly stop = new AbortController()
   readonly #agent: HostAgent
 
   constructor(manager: FakeManager, scratch: string, managerKey = manager.study.manager.key) {
     const attester: Attester = {
-      attestationKeyName: async () => testKeyName,
-      async enrol() {
+      enrol: async (host, as) => {
+        this.enrolledAs.push(as)
         manager.enrolled = true
+        const digest = as.tlsKey
+        const identity = { endorsementKey: digest, root: digest, rootKind: "laboratory", description: "test", attestationKeyName: "000b" } as const
+        return { host, identity, enrolledAt: "2026-01-01T00:00:00Z", retired: false }
       },
-      collectBundle: async ({ extraData, imaFrom, withBootLog }) => {
-        this.quoted.push(encodeBase64(extraData))
+      attest: async ({ session: open, pieces, imaFrom, withBootLog }) => {
+        const session = tpmSession(open)
+        this.quoted.push(encodeBase64(session))
+        this.pieces.push(pieces)
         const eventLog = withBootLog ? { eventLog: "AAAA" } : {}
-        return { perun: 1, tpm: { quote: "AAAA", signature: "AAAA", akPublic: "AAAA", ...eventLog, ima: { from: imaFrom, list: "AAAA" } } }
+        const tpm = { quote: "AAAA", signature: "AAAA", akPublic: "AAAA", ...eventLog, ima: { from: imaFrom, list: "AAAA" } }
+        return { bundle: { perun: 1, tpm }, session }
       },
     }
     this.#agent = new HostAgent(
@@ -120,11 +129,7 @@ describe("HostAgent", { skip: noSandbox, concurrency: 1 }, () => {
       assert.ok(claim)
       assert.ok("eventLog" in claim.bundle.tpm)
       assert.equal(agent.quoted.length, 1)
-      const other = challengeSession(makeChallenge(manager.study.policy), {
-        hpkeKey: claim.hpkeKey,
-        tlsKey: `sha256:${"0".repeat(64)}`,
-        akName: testKeyName,
-      })
+      const other = tpmSession(challengeSession(makeChallenge(manager.study.policy), { hpkeKey: claim.hpkeKey, tlsKey: `sha256:${"0".repeat(64)}` }))
       assert.notEqual(agent.quoted[0], encodeBase64(other))
     })
   })

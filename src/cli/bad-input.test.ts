@@ -397,7 +397,7 @@ describe("a manager", () => {
     const machine = new LaboratoryMachine(authority)
     const begun = await transport.call(routes.beginEnrolment, { body: machine.enrolmentRequest("host-1") })
     const params = { enrolment: begun.enrolment }
-    const secret = machine.activate(begun.credentialBlob, begun.secret)
+    const secret = machine.activate(begun)
     await transport.call(routes.answerEnrolment, { params, body: { secret } })
     await assert.rejects(transport.call(routes.answerEnrolment, { params, body: { secret } }), { name: "ProblemError" })
     const second = await transport.call(routes.beginEnrolment, { body: new LaboratoryMachine(authority).enrolmentRequest("host-2") })

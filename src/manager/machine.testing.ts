@@ -4,6 +4,7 @@ import { concatBytes } from "../bytes/compare.ts"
 import { readAll } from "../bytes/reader.ts"
 import { encodeBase64, encodeHex, encodeUtf8, parseBase64 } from "../bytes/text.ts"
 import { ByteWriter } from "../bytes/writer.ts"
+import type { HostBundleDocument } from "../evidence/bundle.ts"
 import { encodeEventLog, parseEventLog as parseLog, type LogEvent } from "../evidence/eventlog/format.ts"
 import { replayEventLog, startValue } from "../evidence/eventlog/replay.ts"
 import { eventTypes } from "../evidence/eventlog/types.ts"
@@ -17,7 +18,7 @@ import { endorsementAttributes, makeEccKey, makeQuote, makeRsaKey, type Software
 import { basicConstraintsOf, directoryNameOf, keyUsageOf, type KeyPair, makeCertificate, makeKeyPair, purposesOf } from "../pki/authority.testing.ts"
 import { captureBootReference, captureImaReference } from "../policy/capture.ts"
 import type { BootReference, ImaReference } from "../policy/reference.ts"
-import type { EnrolmentRequest, WireBundle } from "../protocol/messages.ts"
+import type { EnrolmentChallenge, TpmEnrolmentRequest } from "../protocol/messages.ts"
 
 /** A laboratory authority and machines for tests: software keys in the place of a TPM, logs in their real formats. */
 export interface Authority {
@@ -151,7 +152,7 @@ export class LaboratoryMachine {
     return concatBytes(...this.#entries.filter((_, index) => index >= from))
   }
 
-  enrolmentRequest(host: string): EnrolmentRequest {
+  enrolmentRequest(host: string): TpmEnrolmentRequest {
     return {
       host,
       ekCertificates: [encodeBase64(this.ekCertificate)],
@@ -161,7 +162,9 @@ export class LaboratoryMachine {
   }
 
   /** TPM2_ActivateCredential in software. TPM 2.0 Library Part 1, 24. */
-  activate(credentialBlob: string, secret: string): string {
+  activate(challenge: EnrolmentChallenge): string {
+    if (!("credentialBlob" in challenge)) throw new TypeError("the challenge is not for a TPM")
+    const { credentialBlob, secret } = challenge
     const encrypted = readAll("secret", parseBase64(secret), (reader) => reader.bytes(reader.u16be("size"), "secret"))
     const { encIdentity } = parseIdObject(parseBase64(credentialBlob))
     const oaep = { padding: constants.RSA_PKCS1_OAEP_PADDING, oaepHash: "sha256", oaepLabel: encodeUtf8("IDENTITY\0") }
@@ -172,7 +175,7 @@ export class LaboratoryMachine {
     return encodeBase64(readAll("identity", plain, (reader) => reader.bytes(reader.u16be("size"), "secret")))
   }
 
-  bundle(extraData: Uint8Array, options: { readonly from?: number; readonly withBootLog?: boolean } = {}): WireBundle {
+  bundle(extraData: Uint8Array, options: { readonly from?: number; readonly withBootLog?: boolean } = {}): HostBundleDocument {
     this.clock += 10n
     const values = new Map(
       [...this.#bootPcrs, [10, this.#imaPcr] as const].toSorted(([a], [b]) => a - b).map(([pcr, value]) => [pcr, encodeHex(value)]),

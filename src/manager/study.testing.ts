@@ -5,13 +5,13 @@ import { join } from "node:path"
 import { digestOf, type Digest } from "../bytes/digest.ts"
 import { MalformedError } from "../bytes/error.ts"
 import { encodeBase64, encodeHex, encodeUtf8, parseBase64, parseUtf8 } from "../bytes/text.ts"
-import { sessionDigest } from "../evidence/bundle.ts"
+import { type HostBundleDocument, sessionDigest } from "../evidence/bundle.ts"
 import { sshPublicKeyText } from "../pki/ssh-key.ts"
 import { signStatement } from "../pki/statement.ts"
 import type { Policy } from "../policy/document.ts"
 import { type BootReference, type ImaReference, referenceDigest } from "../policy/reference.ts"
 import { generateHpkeKeyPair, openMessage, sealMessage, type HpkeKeyPair } from "../protocol/hpke.ts"
-import { type Challenge, type ClaimGrant, releasedKeysSchema, type WireBundle } from "../protocol/messages.ts"
+import { type Challenge, type ClaimGrant, releasedKeysSchema, } from "../protocol/messages.ts"
 import { problemSchema, ProblemError } from "../protocol/problem.ts"
 import { type PathValues, type RequestBody, type ResponseBody, type Route, routes } from "../protocol/routes.ts"
 import { makeSessionHeader, sessionHeader } from "../protocol/session.ts"
@@ -22,7 +22,7 @@ import { BlobFolder } from "./blobs.ts"
 import type { Clock } from "./clock.ts"
 import { MemoryJournal } from "./journal.testing.ts"
 import type { Judgement, JudgeRequest } from "./judge.ts"
-import { TpmJudge } from "./judge-tpm.ts"
+import { EvidenceJudge } from "./evidence-judge.ts"
 import { type Authority, captureReferences, LaboratoryAuthority, LaboratoryMachine } from "./machine.testing.ts"
 import { createManager, keysKey, type Manager } from "./manager.ts"
 import type { OwnTee } from "./own-tee.ts"
@@ -141,11 +141,11 @@ export async function makeParts(): Promise<StudyParts> {
 }
 
 /** The real judge, with a moment after each judgement in which a test can change the world. */
-class PausingJudge extends TpmJudge {
+class PausingJudge extends EvidenceJudge {
   readonly #pause: () => Promise<void>
 
   constructor(root: Uint8Array, pause: () => Promise<void>) {
-    super([root], random)
+    super({ laboratoryRoots: [root], randomBytes: random, vouch: async (evidence) => evidence })
     this.#pause = pause
   }
 
@@ -358,7 +358,7 @@ export class TestStudy {
 
   async enrol(agent: AgentKeys, host = "host-1", machine = this.parts.machine): Promise<void> {
     const begun = await this.call(routes.beginEnrolment, agent, { body: machine.enrolmentRequest(host) })
-    const secret = machine.activate(begun.credentialBlob, begun.secret)
+    const secret = machine.activate(begun)
     await this.call(routes.answerEnrolment, agent, { params: { enrolment: begun.enrolment }, body: { secret } })
   }
 
@@ -392,7 +392,7 @@ export class TestStudy {
     agent: AgentKeys,
     machine = this.parts.machine,
     withBootLog = challenge.imaFrom === 0,
-  ): { challenge: string; hpkeKey: string; bundle: WireBundle } {
+  ): { challenge: string; hpkeKey: string; bundle: HostBundleDocument } {
     const bundle = machine.bundle(this.sessionOf(challenge, agent, machine.akName), { from: challenge.imaFrom, withBootLog })
     return { challenge: challenge.challenge, hpkeKey: encodeBase64(agent.hpke.publicKey), bundle }
   }
