@@ -3,6 +3,7 @@ import { copyFile, mkdir, mkdtemp, open, readFile, rm, writeFile } from "node:fs
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
+import { fileURLToPath } from "node:url"
 import { encodeUtf8 } from "../../src/bytes/text.ts"
 import { exists } from "../cache.ts"
 import { LabError } from "../error.ts"
@@ -34,15 +35,21 @@ export interface MachineOptions {
   /** An ext4 disk whose programs an administered machine runs before the agent. */
   readonly maintenanceDisk?: string
   readonly memoryMiB?: number
-  /** Default 2. */
+  /** Default `defaultProcessors`. */
   readonly processors?: number
   /** Default `host`. */
   readonly network?: "none" | "host"
   readonly forwards?: readonly Forward[]
+  /** A Unix socket of this host to which the machine's connections to `channelAddress` lead, and nobody else's. */
+  readonly channelSocket?: string
+  /** Called with QEMU's arguments before QEMU starts: for who must know what it will read. */
+  readonly onLaunch?: (qemuWords: readonly string[]) => Promise<void>
   readonly accelerator?: "kvm" | "tcg"
   /** Whether the machine goes on when this process ends, for `perun lab boot`; default false: it dies with it, also when it is killed. */
   readonly detached?: boolean
 }
+
+export const defaultProcessors = 2
 
 /** How a machine ended: QEMU's exit status, 0 after the guest turned itself off, or the signal. */
 export interface MachineEnd {
@@ -73,27 +80,25 @@ export async function bootMachine(options: MachineOptions): Promise<Machine> {
   const detached = options.detached ?? false
   const log = await open(join(folder, "host.log"), "w")
   try {
+    const words = qemuArguments({
+      accelerator,
+      firmwareCode: firmware.code,
+      firmwareVariables,
+      kernel: image.kernel,
+      initrd: image.initrd,
+      commandLine: image.commandLine,
+      disks,
+      tpmSocket,
+      consolePath,
+      memoryMiB: options.memoryMiB ?? memoryMiB[image.kind],
+      processors: options.processors ?? defaultProcessors,
+      network: options.network ?? "host",
+      forwards: options.forwards ?? [],
+      ...(options.channelSocket === undefined ? {} : { channel: relayTo(options.channelSocket) }),
+    })
+    await options.onLaunch?.(words)
     const swtpm = await startTpm(tpm.folder, tpmSocket, log.fd, detached)
-    const qemu = start(
-      "qemu-system-x86_64",
-      qemuArguments({
-        accelerator,
-        firmwareCode: firmware.code,
-        firmwareVariables,
-        kernel: image.kernel,
-        initrd: image.initrd,
-        commandLine: image.commandLine,
-        disks,
-        tpmSocket,
-        consolePath,
-        memoryMiB: options.memoryMiB ?? memoryMiB[image.kind],
-        processors: options.processors ?? 2,
-        network: options.network ?? "host",
-        forwards: options.forwards ?? [],
-      }),
-      log.fd,
-      detached,
-    )
+    const qemu = start("qemu-system-x86_64", words, log.fd, detached)
     const machine = new Machine(folder, consolePath, accelerator, qemu, swtpm)
     await machine.started()
     await writeFile(pidFile(folder), `${JSON.stringify({ qemu: qemu.pid, swtpm: swtpm.pid })}\n`)
@@ -239,6 +244,13 @@ export function configurationDisk(configuration: string | Uint8Array): Uint8Arra
   const disk = new Uint8Array(Math.max(4096, Math.ceil(bytes.length / 512) * 512))
   disk.set(bytes)
   return disk
+}
+
+/** Joins a connection of the machine to a socket of the host. */
+function relayTo(socket: string): readonly string[] {
+  const relay = fileURLToPath(new URL("channel-relay.ts", import.meta.url))
+  // Whatever it printed would go into the machine's connection.
+  return [process.execPath, "--no-warnings", relay, socket]
 }
 
 async function startTpm(state: string, socket: string, log: number, detached: boolean): Promise<ChildProcess> {

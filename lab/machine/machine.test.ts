@@ -51,6 +51,14 @@ test("qemuArguments() closes the network where none is wanted, and forwards from
   assert.match(open, /hostfwd=tcp:127\.0\.0\.1:8080-10\.0\.2\.15:80/)
 })
 
+test("qemuArguments() gives a machine its own channel, also without a network, and none unless it is asked", () => {
+  const channel = ["/usr/bin/node", "/tmp/it's, here/relay.ts", "/tmp/socket"]
+  const netdev = after(qemuArguments({ ...plan, network: "none", channel }), "-netdev")[0] ?? ""
+  assert.match(netdev, /restrict=on/)
+  assert.ok(netdev.endsWith(String.raw`,guestfwd=tcp:10.0.2.4:8090-cmd:'/usr/bin/node' '/tmp/it'\''s,, here/relay.ts' '/tmp/socket'`), netdev)
+  assert.doesNotMatch(after(qemuArguments(plan), "-netdev")[0] ?? "", /guestfwd/)
+})
+
 test("qemuArguments() uses the processor of the host under KVM only", () => {
   assert.deepEqual(after(qemuArguments(plan), "-cpu"), ["max"])
   assert.deepEqual(after(qemuArguments({ ...plan, accelerator: "kvm" }), "-cpu"), ["host"])

@@ -30,11 +30,18 @@ export interface QemuPlan {
   /** `none`: the machine reaches nothing. `host`: it reaches this host at 10.0.2.2, and what this host reaches. */
   readonly network: "none" | "host"
   readonly forwards: readonly Forward[]
+  /** Program and arguments that QEMU starts for each connection of the machine to `channelAddress`, joined to it by standard input and output. */
+  readonly channel?: readonly string[]
 }
+
+/** Where a machine finds its channel, which no network of the host leads to. QEMU keeps 10.0.2.2 and .3 for itself. */
+export const channelAddress = "10.0.2.4:8090"
 
 /** The arguments of qemu-system-x86_64. */
 export function qemuArguments(plan: QemuPlan): readonly string[] {
   const forwards = plan.forwards.map(({ host, guest }) => `,hostfwd=tcp:127.0.0.1:${host}-10.0.2.15:${guest}`).join("")
+  // Works under restrict=on too. QEMU splits the words as a shell does, and starts no shell.
+  const channel = plan.channel === undefined ? "" : `,guestfwd=tcp:${channelAddress}-cmd:${value(plan.channel.map(quoted).join(" "))}`
   return [
     ...["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-name", "perun-lab"],
     ...["-machine", "q35,smm=off,vmport=off,hpet=off,i8042=off"],
@@ -51,7 +58,7 @@ export function qemuArguments(plan: QemuPlan): readonly string[] {
     ...plan.disks.flatMap(diskArguments),
     ...[
       "-netdev",
-      `user,id=net,ipv6=off${plan.network === "none" ? ",restrict=on" : ""}${forwards}`,
+      `user,id=net,ipv6=off${plan.network === "none" ? ",restrict=on" : ""}${forwards}${channel}`,
       "-device",
       "virtio-net-pci,netdev=net,romfile=",
     ],
@@ -73,4 +80,8 @@ function diskArguments({ path, serial }: Disk, index: number): readonly string[]
 /** A value in QEMU's option syntax, where a comma ends it. */
 function value(text: string): string {
   return text.replaceAll(",", ",,")
+}
+
+function quoted(word: string): string {
+  return `'${word.replaceAll("'", String.raw`'\''`)}'`
 }

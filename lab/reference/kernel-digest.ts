@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto"
+import { concatBytes } from "../../src/bytes/compare.ts"
 import { viewOf } from "../../src/bytes/view.ts"
 import { LabError } from "../error.ts"
 
@@ -35,6 +36,11 @@ export function kernelAsQemuLoadsIt(kernel: Uint8Array, boot: DirectBoot): Uint8
  * certificate table's directory entry, and the table itself. Windows Authenticode Portable Executable Signature Format, "Calculating the PE Image Hash".
  */
 export function authenticodeDigest(image: Uint8Array): string {
+  return createHash("sha256").update(authenticodeBytes(image)).digest("hex")
+}
+
+/** The bytes that an Authenticode digest is over, whatever the hash. @throws {LabError} `build-failed` for what is no PE32+ image */
+export function authenticodeBytes(image: Uint8Array): Uint8Array {
   const view = new DataView(image.buffer, image.byteOffset, image.byteLength)
   const pe = view.getUint32(0x3c, true)
   if (view.getUint32(pe, true) !== peMagic || view.getUint16(pe + 24, true) !== pe32Plus)
@@ -49,8 +55,8 @@ export function authenticodeDigest(image: Uint8Array): string {
     const at = sectionTable + 40 * index
     return { sizeBytes: view.getUint32(at + 16, true), offset: view.getUint32(at + 20, true) }
   })
-  const hash = createHash("sha256")
-  const take = (start: number, end: number) => hash.update(viewOf(image, start, end - start))
+  const parts: Uint8Array[] = []
+  const take = (start: number, end: number) => parts.push(viewOf(image, start, end - start))
   take(0, checkSum)
   take(checkSum + 4, certificateEntry)
   take(certificateEntry + 8, headerBytes)
@@ -61,7 +67,7 @@ export function authenticodeDigest(image: Uint8Array): string {
   }
   const end = image.length - certificateBytes
   if (end > hashed) take(hashed, end)
-  return hash.digest("hex")
+  return concatBytes(...parts)
 }
 
 const headerMagic = 0x53726448 // "HdrS"

@@ -5,6 +5,8 @@ import { performance } from "node:perf_hooks"
 import { join } from "node:path"
 import { after, before, describe, test } from "node:test"
 import { setTimeout as sleep } from "node:timers/promises"
+import { makeLabAuthority } from "../../lab/devices/dcap/authority.ts"
+import { labTdRequirement } from "../../lab/devices/td.ts"
 import { encodeBase64 } from "../bytes/text.ts"
 import type { Job } from "../policy/document.ts"
 import { HostAgent, type Outcome } from "./agent.ts"
@@ -258,6 +260,22 @@ describe("HostAgent", { skip: noSandbox, concurrency: 1 }, () => {
       assert.ok(agent.names().includes("scratch-wiped"))
     })
   })
+})
+
+test("HostAgent refuses a grant under a policy that demands proof, from a manager that it knows by its key alone", async () => {
+  const folder = await mkdtemp("/tmp/perun-agent-")
+  await using _ = { [Symbol.asyncDispose]: () => rm(folder, { recursive: true }) }
+  const program = { runtime: "a".repeat(96), source: "b".repeat(96), packages: "c".repeat(96) }
+  const accept = [{ tdx: labTdRequirement(program, makeLabAuthority().root) }]
+  const study = await makeStudy(folder, goodProgram)
+  await using manager = await FakeManager.start({ ...study, policy: { ...study.policy, manager: { accept } } })
+  const agent = new TestAgent(manager, join(folder, "scratch"))
+  assert.equal(await agent.work(), "refused")
+  // The grant came, whole and signed by everybody; nothing was done with it.
+  assert.equal(manager.count("POST /v1/claims"), 1)
+  assert.deepEqual(agent.names(), ["manager-verified", "enrolled", "claim-refused"])
+  assert.equal(agent.facts("claim-refused")["code"], "wrong-manager")
+  assert.match(String(agent.facts("claim-refused")["message"]), /pinned by its key alone/)
 })
 
 test("logLine() keeps an event on one line whatever its facts hold", () => {

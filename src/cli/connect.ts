@@ -2,10 +2,18 @@ import type { Command } from "commander"
 import { ManagerConnection } from "../client/connection.ts"
 import type { Identity } from "../client/identity.ts"
 import { chosenManager, demandPinnedResultKey, homeIdentity } from "./home.ts"
+import { UsageError } from "./exit.ts"
 import type { Output } from "./output.ts"
 
 export interface ManagerOption {
   readonly manager?: string
+}
+
+/** Address of a manager as a person gives it. @throws {UsageError} */
+export function parseManagerUrl(text: string): URL {
+  const url = URL.parse(text)
+  if (url?.protocol !== "https:") throw new UsageError(`the address of a manager is https://HOST:PORT, found ${text}`)
+  return url
 }
 
 /** Adds `--manager URL` to a command that talks to one. */

@@ -12,6 +12,9 @@ import { parsePemCertificates } from "../pki/certificate.ts"
 import { isTeeIdentity } from "../policy/listing.ts"
 import { hostListSchema } from "../protocol/messages.ts"
 
+/** Files of which a host's folder has at least one. */
+export const hostFiles = ["quote.msg", "quote.sig", "ak.tpm2b-public", "eventlog.bin", "ima.bin"]
+
 /** Evidence of a host as it lies on disk. */
 export interface HostEvidenceFiles {
   readonly bundle: HostBundle
@@ -86,5 +89,6 @@ async function optional(reading: Promise<Uint8Array>): Promise<Uint8Array | unde
   }
 }
 
-const maxBundleBytes = 128 * 1024 * 1024
+/** Largest bundle of a host. */
+export const maxBundleBytes = 128 * 1024 * 1024
 const maxCertificateBytes = 65_536

@@ -36,9 +36,12 @@ export class InterruptedError extends PerunError<"interrupted"> {
 /** Something was judged and not accepted; the findings were printed already or stand in `lines`. */
 export class RefusedError extends PerunError<"refused"> {
   readonly lines: readonly string[]
-  constructor(message: string, lines: readonly string[] = []) {
+  /** What the last event for programs tells besides, where a command's result is a refusal. */
+  readonly members: Readonly<Record<string, unknown>>
+  constructor(message: string, lines: readonly string[] = [], members: Readonly<Record<string, unknown>> = {}) {
     super("refused", message)
     this.lines = lines
+    this.members = members
   }
 }
 

@@ -1,5 +1,5 @@
 import { CommanderError } from "commander"
-import { exitStatus, InterruptedError, messageOf } from "./exit.ts"
+import { exitStatus, InterruptedError, messageOf, RefusedError } from "./exit.ts"
 import { wasInterrupted } from "./interrupt.ts"
 import { Output } from "./output.ts"
 import { buildProgram } from "./program.ts"
@@ -25,7 +25,8 @@ export async function main(args: readonly string[]): Promise<number> {
     }
     const status = exitStatus(error)
     const { code, message, lines } = messageOf(error)
-    if (json) output.event({ ok: false, code, message, ...(lines.length > 0 ? { details: lines } : {}) })
+    const members = error instanceof RefusedError ? error.members : {}
+    if (json) output.event({ ...members, ok: false, code, message, ...(lines.length > 0 ? { details: lines } : {}) })
     else {
       process.stderr.write(`perun: ${message}\n`)
       for (const line of lines) process.stderr.write(`  ${line}\n`)

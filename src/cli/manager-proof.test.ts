@@ -89,6 +89,32 @@ test("manager trust wants a key or a policy, and keys that fit", async () => {
   await perun("careful", 10, "manager", "trust", manager.url, stranger, "--policy", good)
 })
 
+test("manager verify judges the certificate of the manager's TLS, alone or with a fresh proof, and pins nothing", async () => {
+  const alone = lastEvent((await perun("looker", 0, "manager", "verify", manager.url, "--policy", good, "--collateral", collateral, "--json")).stdout)
+  assert.deepEqual([alone["isFresh"], alone["key"], alone["tee"], alone["insecureLaboratory"]], [false, manager.key, "tdx", true])
+  const fresh = await perun("looker", 0, "manager", "verify", manager.url, "--policy", good)
+  assert.match(fresh.stdout, /^proof +Intel TDX quote .* in the TLS certificate/m)
+  assert.match(fresh.stdout, /^fresh/m)
+  assert.match(fresh.stdout, /^INSECURE LABORATORY/m)
+  const { stderr } = await perun("looker", 10, "manager", "verify", manager.url, "--policy", wrong, "--collateral", collateral)
+  assert.match(stderr, /MRTD: found a{96}, expected d{96}/)
+  await assert.rejects(readFile(join(base, "looker", "managers.json")), { code: "ENOENT" })
+})
+
+test("manager verify wants a policy that demands proof, an address and a file that are there", async () => {
+  const keyed = join(base, "keyed.json")
+  await writeFile(keyed, JSON.stringify(fixture))
+  assert.ok("insecureUnattested" in fixture.manager)
+  await perun("looker", 2, "manager", "verify", manager.url, "--policy", keyed)
+  await perun("looker", 2, "manager", "verify", manager.url)
+  for (const address of ["http://127.0.0.1:9", "nonsense"]) {
+    await perun("looker", 2, "manager", "verify", address, "--policy", good, "--collateral", collateral)
+    await perun("looker", 2, "manager", "trust", address, "--policy", good)
+  }
+  await perun("looker", 40, "manager", "verify", "https://127.0.0.1:9", "--policy", good, "--collateral", collateral)
+  await perun("looker", 40, "manager", "verify", manager.url, "--policy", good, "--collateral", join(base, "none.json"))
+})
+
 test("manager serve says at once that its TEE is not there", async () => {
   const words = ["manager", "serve", folder, "--listen", "127.0.0.1:0"]
   await perun("operator", 20, ...words, "--tee", "gramine")
@@ -107,4 +133,6 @@ test("a pinned manager that no longer proves itself, or is another one, gets not
   const pin = { url: unattested.url, key: unattested.key, accept: [{ tdx: requirement }] }
   await writeFile(join(home, "managers.json"), JSON.stringify({ perun: 1, default: pin.url, managers: [pin] }))
   await perun("late", 10, "manager", "status")
+  const { stderr } = await perun("late", 10, "manager", "verify", pin.url, "--policy", good, "--collateral", collateral)
+  assert.match(stderr, /carries no evidence|longer than a day/)
 })

@@ -74,9 +74,13 @@ export async function end(child: ChildProcess, signal: NodeJS.Signals = "SIGTERM
   await ended
 }
 
-/** `perun manager serve` in a process of its own, once it listens. */
-export async function serveFolder(folder: string, listen = "127.0.0.1:0"): Promise<{ readonly server: ChildProcess; readonly url: string }> {
-  const server = spawn(process.execPath, [...nodeOptions, main, "manager", "serve", folder, "--listen", listen, "--json"], {
+/** `perun manager serve` in a process of its own, with further `words`, once it listens. */
+export async function serveFolder(
+  folder: string,
+  listen = "127.0.0.1:0",
+  words: readonly string[] = [],
+): Promise<{ readonly server: ChildProcess; readonly url: string }> {
+  const server = spawn(process.execPath, [...nodeOptions, main, "manager", "serve", folder, "--listen", listen, "--json", ...words], {
     stdio: ["ignore", "pipe", "inherit"],
   })
   for await (const line of createInterface({ input: server.stdout })) {

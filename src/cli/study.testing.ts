@@ -8,7 +8,7 @@ import { ManagerConnection } from "../client/connection.ts"
 import type { ManagerPin } from "./home.ts"
 import { depositArtifact, documentOf } from "../client/deposit.ts"
 import { createIdentity, type Identity } from "../client/identity.ts"
-import type { Machine as LaboratoryRequirement, Policy } from "../policy/document.ts"
+import type { AttestedManager, Machine as LaboratoryRequirement, Policy } from "../policy/document.ts"
 import { policyDigest } from "../policy/document.ts"
 import { type BootReference, type ImaReference, referenceDigest } from "../policy/reference.ts"
 import { initManager } from "../manager/state.ts"
@@ -33,6 +33,8 @@ export interface StudyOptions {
   /** Size of the sealed table, for transfers that take their time. */
   readonly recordsBytes?: number
   readonly job?: Partial<Policy["jobs"][string]>
+  /** A manager that proves itself: words that `manager serve` is given, and what the policy demands. The parties pin its key alone. */
+  readonly attested?: { readonly words: readonly string[]; readonly manager: AttestedManager }
 }
 
 /**
@@ -76,7 +78,7 @@ export class RealStudy implements AsyncDisposable {
     const [clinic, vendor] = [await makeParty(folder, "clinic"), await makeParty(folder, "vendor")]
     const members = [clinic, vendor].map(({ identity }) => ({ key: identity.key, comment: "" }))
     const { key } = await initManager({ folder: join(folder, "manager"), laboratoryRoots: [options.root], members })
-    const { server, url } = await serveFolder(join(folder, "manager"))
+    const { server, url } = await serveFolder(join(folder, "manager"), undefined, options.attested?.words)
     for (const party of [clinic, vendor]) await pin(party, { url, key })
     await write(join(folder, "records", "table.csv"), `x,y\n${"1,0\n".repeat(Math.ceil((options.recordsBytes ?? 4) / 4))}`)
     await write(join(folder, "trainer", "train.py"), "print('hello')\n")
@@ -139,7 +141,7 @@ export class RealStudy implements AsyncDisposable {
 
   /** At the address that it had, where nobody else took it meanwhile. */
   async startManager(): Promise<void> {
-    ;({ server: this.#server, url: this.#url } = await serveFolder(this.managerFolder, new URL(this.#url).host))
+    ;({ server: this.#server, url: this.#url } = await serveFolder(this.managerFolder, new URL(this.#url).host, this.#options.attested?.words))
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -162,7 +164,8 @@ async function makeParty(folder: string, name: string): Promise<TestParty> {
   return { identity: await createIdentity(join(home, "identity"), { name, recipient: "x25519" }), home, environment: { PERUN_HOME: home } }
 }
 
-async function pin({ home }: TestParty, manager: ManagerPin): Promise<void> {
+/** Pins a manager in the home of a party, in the place of any before. */
+export async function pin({ home }: TestParty, manager: ManagerPin): Promise<void> {
   await writeFile(join(home, "managers.json"), JSON.stringify({ perun: 1, default: manager.url, managers: [manager] }))
 }
 
@@ -208,7 +211,7 @@ function policyOf({ clinic, vendor, key, records, trainer, options }: PolicyPart
       clinic: { keys: [clinic.identity.key], recipients: [clinic.identity.recipient], roles: ["data", "consumer"] },
       vendor: { keys: [vendor.identity.key], recipients: [vendor.identity.recipient], roles: ["code"] },
     },
-    manager: { insecureUnattested: { key } },
+    manager: options.attested?.manager ?? { insecureUnattested: { key } },
     artifacts: {
       records: { kind: "dataset", owner: "clinic", manifest: records },
       trainer: { kind: "code", owner: "vendor", manifest: trainer },

@@ -6,58 +6,60 @@ import { describeTcb } from "../evidence/snp/products.ts"
 import type { TdxClaims } from "../evidence/tdx/claims.ts"
 import type { GenuineTee } from "../evidence/tee/verify.ts"
 import { printable } from "../policy/findings.ts"
-
-/** One line of what evidence proves, or does not. */
-export interface Fact {
-  readonly what: string
-  readonly proved: boolean
-  readonly how: string
-}
+import { fact, type Fact } from "./facts.ts"
 
 /** Everything that a TEE's evidence says, for people: what was proved, by whom, until when, and what was not. */
 export function teeFacts(evidence: GenuineTee, anyReportData: boolean): readonly Fact[] {
   switch (evidence.kind) {
     case "tdx":
-      return [...tdxFacts(evidence.tee.claims, anyReportData), ...logFacts(evidence.log?.claims)]
+      return [...tdxFacts(evidence.tee.claims, bound(evidence.tee.claims.reportData, anyReportData)), ...logFacts(evidence.log?.claims)]
     case "sgx":
       return sgxFacts(evidence.tee.claims, anyReportData)
     case "snp":
-      return snpFacts(evidence.tee.claims, anyReportData)
+      return snpFacts(evidence.tee.claims, bound(evidence.tee.claims.reportData, anyReportData))
   }
 }
 
+/** What the hardware says of a TEE, of whichever kind. */
+export type HardwareClaims = SgxClaims | TdxClaims | SnpClaims
+
 /** Whether a laboratory's root stands behind it. */
-export function isLaboratory(evidence: GenuineTee): boolean {
-  return (evidence.kind === "snp" ? evidence.tee.claims.endorsement.rootKind : evidence.tee.claims.dcap.rootKind) === "laboratory"
+export function isLaboratory(claims: HardwareClaims): boolean {
+  return (claims.kind === "snp" ? claims.endorsement.rootKind : claims.dcap.rootKind) === "laboratory"
 }
 
 /** What no policy puts up with, whatever it says: the host can look inside, or nobody can say that the platform is not revoked. */
-export function plainFaults(evidence: GenuineTee): readonly string[] {
+export function plainFaults(claims: HardwareClaims): readonly string[] {
   const { debug, missing } =
-    evidence.kind === "snp"
-      ? { debug: evidence.tee.claims.policy.debug, missing: evidence.tee.claims.endorsement.isRevocationChecked ? [] : ["AMD's revocation list"] }
-      : { debug: evidence.tee.claims.debug, missing: evidence.tee.claims.dcap.missingCollateral }
+    claims.kind === "snp"
+      ? { debug: claims.policy.debug, missing: claims.endorsement.isRevocationChecked ? [] : ["AMD's revocation list"] }
+      : { debug: claims.debug, missing: claims.dcap.missingCollateral }
   return [...(debug ? ["debugging is on, so it protects nothing"] : []), ...(missing.length === 0 ? [] : [`not given: ${missing.join(", ")}`])]
 }
 
 /** Milliseconds since 1970 up to which everything that was used is valid. */
-export function validUntil(evidence: GenuineTee): number {
-  return evidence.kind === "snp" ? evidence.tee.claims.endorsement.validUntil : evidence.tee.claims.dcap.validUntil
+export function validUntil(claims: HardwareClaims): number {
+  return claims.kind === "snp" ? claims.endorsement.validUntil : claims.dcap.validUntil
 }
 
-function fact(what: string, proved: boolean, how: string): Fact {
-  return { what, proved, how }
+/** Whether the maker calls the platform's level the newest; of SEV-SNP the patch levels are for a policy to judge. */
+export function isCurrent(claims: HardwareClaims): boolean {
+  return claims.kind === "snp" || claims.dcap.tcb.status === "UpToDate"
 }
+
+/** Said beside genuine evidence of hardware that is not current. */
+export const outdatedWords = "the platform is not at the level that its maker calls UpToDate; see its firmware's level above"
 
 function bound(reportData: string, anyReportData: boolean): Fact {
   return fact("for this question", !anyReportData, `report data ${reportData}${anyReportData ? ", whatever it was asked for" : ""}`)
 }
 
-function tdxFacts(claims: TdxClaims, anyReportData: boolean): readonly Fact[] {
+/** What a TD's quote proves; `binding` says what its report data bind it to. */
+export function tdxFacts(claims: TdxClaims, binding: Fact): readonly Fact[] {
   const { attributes, mrServiceTd, trailingBytes } = claims
   return [
     fact("a TDX module signed it", true, `quote version ${claims.quoteVersion}, TD report ${claims.body}`),
-    bound(claims.reportData, anyReportData),
+    binding,
     fact("what the TD was built from", true, `MRTD ${claims.mrTd}`),
     ...claims.rtmrs.map((value, at) => fact(at === 0 ? "what it measured since" : "", true, `RTMR${at} ${value}`)),
     fact(
@@ -132,12 +134,13 @@ function revocationWords(missing: readonly string[]): string {
   return lists.length === 0 ? "both revocation lists" : `not given: ${lists.join(", ")}`
 }
 
-function snpFacts(claims: SnpClaims, anyReportData: boolean): readonly Fact[] {
+/** What a report of SEV-SNP proves; `binding` says what its report data bind it to. */
+export function snpFacts(claims: SnpClaims, binding: Fact): readonly Fact[] {
   const { policy, endorsement, tcb, product, firmware } = claims
   const version = ({ major, minor, build }: typeof firmware.current): string => `${major}.${minor}.${build}`
   return [
     fact("the secure processor signed it", true, `report version ${claims.reportVersion}, ${product}, by its ${claims.signingKey.toUpperCase()}`),
-    bound(claims.reportData, anyReportData),
+    binding,
     fact("what the guest was launched from", true, `MEASUREMENT ${claims.measurement}`),
     fact("what the host stated at launch", true, `HOST_DATA ${claims.hostData}`),
     fact(

@@ -26,7 +26,7 @@ export interface TeeFileOptions {
 const maxFileBytes = 16_777_216
 
 /** Names under which people keep the parts; the first that is there counts. */
-const names = {
+export const teeFiles = {
   evidence: ["evidence.json"],
   quote: ["quote.bin", "quote.dat", "quote"],
   report: ["report.bin", "attestation-report.bin", "outblob"],
@@ -80,12 +80,24 @@ function parseOne(bytes: Uint8Array): TeeEvidence | undefined {
   return teeType === tdxTeeType ? { kind: "tdx", quote: bytes } : { kind: "sgx", quote: bytes }
 }
 
-/** A host's bundle has `tpm` where ours has `kind`; the strict parser judges what is chosen here. */
+/** Other documents have another `kind`, or none; the strict parser judges what is chosen here. */
 function hasKind(bytes: Uint8Array): boolean {
   return /"kind"\s*:\s*"(?:sgx|tdx|snp)"/.test(parseUtf8(bytes, "evidence"))
 }
 
-async function loadFolder(folder: string): Promise<TeeEvidence | undefined> {
+/** A folder of small files, each read whole when it is asked for. */
+export interface EvidenceFolder {
+  /** Names of what lies there. */
+  readonly files: ReadonlySet<string>
+  /** The first of these names that is there. */
+  first(choices: readonly string[]): string | undefined
+  read(name: string): Promise<Uint8Array>
+  /** The file under the first of these names that is there. */
+  optional(choices: readonly string[]): Promise<Uint8Array | undefined>
+}
+
+/** @throws {UnavailableError} as readFileBounded, and Node's error where the folder cannot be listed */
+export async function openEvidenceFolder(folder: string): Promise<EvidenceFolder> {
   const files = new Set(await readdir(folder))
   const first = (choices: readonly string[]): string | undefined => choices.find((name) => files.has(name))
   const read = async (name: string): Promise<Uint8Array> => readFileBounded(join(folder, name), maxFileBytes)
@@ -93,25 +105,33 @@ async function loadFolder(folder: string): Promise<TeeEvidence | undefined> {
     const name = first(choices)
     return name === undefined ? undefined : read(name)
   }
-  const json = await optional(names.evidence)
-  if (json !== undefined) return parseTeeEvidence(json)
-  const main = first([...names.quote, ...names.report])
-  if (main === undefined) return undefined
-  const evidence = parseOne(await read(main))
-  if (evidence === undefined) throw new MalformedError("malformed", "neither a quote nor a report", { path: join(folder, main) })
-  if (evidence.kind === "snp") {
-    const endorsements = await loadEndorsements(evidence.report, optional, read, files)
-    return { ...evidence, ...(endorsements === undefined ? {} : { endorsements }) }
-  }
-  const bundle = await optional(names.collateral)
-  const collateral = bundle === undefined ? await loadCollateralFiles(read, files) : parseDcapCollateral(bundle)
-  const eventLog = evidence.kind === "tdx" ? await optional(names.eventLog) : undefined
-  return { ...evidence, collateral, ...(eventLog === undefined ? {} : { eventLog }) }
+  return { files, first, read, optional }
 }
 
-type Read = (name: string) => Promise<Uint8Array>
+async function loadFolder(path: string): Promise<TeeEvidence | undefined> {
+  const folder = await openEvidenceFolder(path)
+  const json = await folder.optional(teeFiles.evidence)
+  if (json !== undefined) return parseTeeEvidence(json)
+  const main = folder.first([...teeFiles.quote, ...teeFiles.report])
+  if (main === undefined) return undefined
+  const evidence = parseOne(await folder.read(main))
+  if (evidence === undefined) throw new MalformedError("malformed", "neither a quote nor a report", { path: join(path, main) })
+  if (evidence.kind === "snp") {
+    const endorsements = await loadEndorsements(evidence.report, folder)
+    return { ...evidence, ...(endorsements === undefined ? {} : { endorsements }) }
+  }
+  const eventLog = evidence.kind === "tdx" ? await folder.optional(teeFiles.eventLog) : undefined
+  return { ...evidence, ...(await loadCollateral(folder)), ...(eventLog === undefined ? {} : { eventLog }) }
+}
 
-async function loadCollateralFiles(read: Read, files: ReadonlySet<string>): Promise<DcapCollateral> {
+/** Intel's collateral as it lies in a folder, in one file or several; left out where nothing of it is there, so that it is looked for elsewhere. @throws {MalformedError} */
+export async function loadCollateral(folder: EvidenceFolder): Promise<{ readonly collateral?: DcapCollateral }> {
+  const bundle = await folder.optional(teeFiles.collateral)
+  const collateral = bundle === undefined ? await loadCollateralFiles(folder) : parseDcapCollateral(bundle)
+  return Object.keys(collateral).length === 0 ? {} : { collateral }
+}
+
+async function loadCollateralFiles({ files, read }: EvidenceFolder): Promise<DcapCollateral> {
   const document = async ([json, chain]: readonly [string, string]) =>
     files.has(json) && files.has(chain) ? { document: await read(json), issuerChain: await read(chain) } : undefined
   const tcbInfo = await document(collateralFiles.tcbInfo)
@@ -124,26 +144,22 @@ async function loadCollateralFiles(read: Read, files: ReadonlySet<string>): Prom
   }
 }
 
-async function loadEndorsements(
-  report: Uint8Array,
-  optional: (choices: readonly string[]) => Promise<Uint8Array | undefined>,
-  read: Read,
-  files: ReadonlySet<string>,
-): Promise<SnpEndorsements | undefined> {
-  const table = await optional(names.certTable)
+/** Certificates and revocation list of AMD as they lie in a folder; undefined where no certificate of the report's key is there. @throws {MalformedError}, {PkiError} */
+export async function loadEndorsements(report: Uint8Array, { files, read, optional }: EvidenceFolder): Promise<SnpEndorsements | undefined> {
+  const table = await optional(teeFiles.certTable)
   if (table !== undefined) {
     const { signingKey } = parseSnpReport(report)
     const { signers, intermediates, revocationLists } = parseSnpCertTable(table)
     const signer = signingKey === "none" ? undefined : signers[signingKey]
     if (signer !== undefined) return { signer, intermediates, revocationLists }
   }
-  const signer = await optional(names.signer)
+  const signer = await optional(teeFiles.signer)
   if (signer === undefined) return undefined
   const intermediates: Certificate[] = []
-  for (const name of names.issuers) if (files.has(name)) intermediates.push(...certificatesOf(await read(name)))
+  for (const name of teeFiles.issuers) if (files.has(name)) intermediates.push(...certificatesOf(await read(name)))
   const [leaf] = certificatesOf(signer)
   if (leaf === undefined) throw new MalformedError("malformed", "holds no certificate", { path: "vcek" })
-  const list = await optional(names.revocationLists)
+  const list = await optional(teeFiles.revocationLists)
   return { signer: leaf, intermediates, revocationLists: list === undefined ? [] : [parseRevocationList(list)] }
 }
 

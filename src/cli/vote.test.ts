@@ -31,7 +31,9 @@ function connectionOf(study: TestStudy, party: Party, change: (route: Route, ans
   const call = async (route: Route, options: Parameters<TestStudy["call"]>[2] = {}): Promise<object> =>
     // The queries that voting makes ask for everything.
     change(route, (await study.call(route, study.as(party), { ...options, query: "" })) as object)
-  return { ownKey: party.key, call: call as VoterConnection["call"] }
+  const { description } = study.manager
+  const manager = { url: new URL("https://manager"), description }
+  return { ownKey: party.key, manager, call: call as VoterConnection["call"] }
 }
 
 function changedOutput(change: Partial<OutputView>): (route: Route, answer: object) => object {

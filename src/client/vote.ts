@@ -3,6 +3,7 @@ import { signStatement } from "../pki/statement.ts"
 import { releaseTerms, signingKeys, stakeholderOfKey } from "../policy/approval.ts"
 import { own, parsePolicyValue, type Policy, policyDigest } from "../policy/document.ts"
 import { ProtocolError } from "../protocol/errors.ts"
+import { demandManagerOf } from "../protocol/manager-attestation.ts"
 import type { OutputView } from "../protocol/messages.ts"
 import { routes } from "../protocol/routes.ts"
 import { voteDigest } from "../protocol/statements.ts"
@@ -23,11 +24,12 @@ export interface Ballot {
 }
 
 /** What of a connection a vote needs. */
-export type VoterConnection = Pick<ManagerConnection, "call" | "ownKey">
+export type VoterConnection = Pick<ManagerConnection, "call" | "manager" | "ownKey">
 
 /**
- * Fetches all that a vote is about. What the policy says is read from the policy, whose digest is checked; what the manager says of run and output must agree.
- * @throws {ProtocolError} `not-found`, `not-permitted`, `policy-withdrawn`, `wrong-digest`, `contradicting`
+ * Fetches all that a vote is about. What the policy says is read from the policy, whose digest is checked; what the manager says of run and output must agree, and it must
+ * be one that the policy names, for a vote rests on its word for what happened.
+ * @throws {ProtocolError} `not-found`, `not-permitted`, `policy-withdrawn`, `wrong-digest`, `wrong-manager`, `contradicting`
  */
 export async function fetchBallot(connection: VoterConnection, id: string): Promise<Ballot> {
   const { outputs } = await connection.call(routes.listOutputs, { query: {} })
@@ -39,6 +41,7 @@ export async function fetchBallot(connection: VoterConnection, id: string): Prom
   const policy = parsePolicyValue(view.policy)
   const digest = policyDigest(policy)
   if (digest !== output.policy) throw new ProtocolError("wrong-digest", `the manager sent the policy ${digest} instead of ${output.policy}`)
+  demandManagerOf(policy.manager, connection.manager)
   const job = own(policy.jobs, output.job)
   const terms = job === undefined ? undefined : releaseTerms(job, output.name)
   if (terms === undefined) throw new ProtocolError("contradicting", `the policy has no output ${output.name} of a job ${output.job}`)

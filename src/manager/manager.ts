@@ -15,7 +15,7 @@ import { EnrolmentBook } from "./enrolments.ts"
 import type { MachineJudge } from "./judge.ts"
 import { expireLeases, LeaseMemory, restoreLeases } from "./leases.ts"
 import { NetworkBudget } from "./network-budget.ts"
-import type { OwnTee } from "./own-tee.ts"
+import { certifyManager, type OwnCertificate, type OwnTee } from "./own-tee.ts"
 import type { KeysRecord } from "./records.ts"
 import type { Store } from "./store.ts"
 import type { VaultKind } from "./vault.ts"
@@ -40,6 +40,8 @@ export interface Manager {
   readonly description: ManagerDescription
   /** Ends leases whose time is over; called about once a second. */
   tick(): void
+  /** A certificate with evidence over this TLS key, as certifyManager gives it. */
+  certify(tlsPrivateKey: KeyObject): Promise<OwnCertificate | undefined>
 }
 
 /**
@@ -80,7 +82,12 @@ export function createManager(options: ManagerOptions): Manager {
     bodyRooms: { open: new BodyRoom(openBodies), known: new BodyRoom(knownBodies) },
   }
   restoreLeases(context)
-  return { app: createApp(context), description, tick: () => expireLeases(context) }
+  return {
+    app: createApp(context),
+    description,
+    tick: () => expireLeases(context),
+    certify: async (tlsPrivateKey) => certifyManager(context, tlsPrivateKey),
+  }
 }
 
 /** A farm behind one address that starts all at once waits a little; an agent asks again by itself. */

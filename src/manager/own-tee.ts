@@ -1,3 +1,4 @@
+import type { KeyObject } from "node:crypto"
 import { readFileBounded } from "../bytes/durable.ts"
 import { collectTee, type TeeSource } from "../evidence/tee/collectors/collect.ts"
 import type { DeviceFiles } from "../evidence/tee/collectors/device-files.ts"
@@ -7,6 +8,7 @@ import { parseVouchers, supplementedBy } from "../evidence/tee/vouchers.ts"
 import type { ManagerRequirement } from "../policy/document.ts"
 import { ProtocolError } from "../protocol/errors.ts"
 import { demandAccepted, managerReportData, verifyOwnTee, type ManagerAttestation } from "../protocol/manager-attestation.ts"
+import { certificateReportData, encodeManagerCertificate, type CertificateTimes } from "../protocol/manager-certificate.ts"
 import { encodeHex } from "../bytes/text.ts"
 import type { ManagerContext } from "./context.ts"
 import { networkOf } from "./network-budget.ts"
@@ -47,6 +49,29 @@ export async function attestManager(context: ManagerContext, nonce: string, addr
   context.budgets.attestations.spend(address)
   const evidence = await oneOfFew(ownTee, networkOf(address), () => ownTee.collect(managerReportData(signedDescription.description, nonce)))
   return { perun: 1, manager: signedDescription, evidence: encodeTeeEvidence(evidence) }
+}
+
+/** A certificate (DER) that offers this manager's proof, and when it ends. */
+export interface OwnCertificate extends CertificateTimes {
+  readonly der: Uint8Array
+}
+
+/** Life of a certificate, in milliseconds: who got hold of the TLS key passes for this manager no longer than that, where the nonce is not asked for. */
+const certificateMilliseconds = 3_600_000
+/** For readers whose clock is behind. */
+const earlierMilliseconds = 300_000
+
+/**
+ * A fresh certificate over the TLS key; undefined for a manager without a TEE.
+ * @throws {UnavailableError} the device does not answer; {EvidenceError} `unsupported` for evidence that no handshake takes
+ */
+export async function certifyManager(context: ManagerContext, tlsPrivateKey: KeyObject): Promise<OwnCertificate | undefined> {
+  const { ownTee, signedDescription } = context
+  if (ownTee === undefined) return undefined
+  const now = Math.floor(context.time.now().getTime() / 1000) * 1000
+  const times = { notBefore: now - earlierMilliseconds, notAfter: now + certificateMilliseconds }
+  const evidence = await oneOfFew(ownTee, "certificate", () => ownTee.collect(certificateReportData(signedDescription.description, times)))
+  return { der: encodeManagerCertificate(tlsPrivateKey, { manager: signedDescription, evidence, ...times }), ...times }
 }
 
 async function oneOfFew<T>(tee: OwnTee, network: string, work: () => Promise<T>): Promise<T> {

@@ -1,12 +1,13 @@
-import { constants } from "node:crypto"
+import { constants, createPrivateKey } from "node:crypto"
 import { createServer, type Server } from "node:https"
 import type { AddressInfo } from "node:net"
-import { TLSSocket } from "node:tls"
+import { TLSSocket, type SecureContextOptions } from "node:tls"
 import { getRequestListener } from "@hono/node-server"
 import type { Digest } from "../bytes/digest.ts"
 import { UnavailableError } from "../bytes/error.ts"
 import type { ManagerDescription } from "../protocol/messages.ts"
-import { peerTlsKey } from "../protocol/tls.ts"
+import { certificatePem, peerTlsKey } from "../protocol/tls.ts"
+import { CertificateKeeper } from "./certificate-keeper.ts"
 import type { OwnTee } from "./own-tee.ts"
 import { openManager, type OpenedManager } from "./state.ts"
 import type { TpmSealer, VaultKind } from "./vault.ts"
@@ -59,16 +60,25 @@ export async function serveManager(options: ServeOptions): Promise<RunningManage
 
 async function listen(opened: OpenedManager, options: ServeOptions): Promise<RunningManager> {
   const { manager, tls } = opened
+  const tlsKey = createPrivateKey(tls.privateKeyPem)
+  const keeper = new CertificateKeeper(
+    async () => manager.certify(tlsKey),
+    (line) => console.error(line),
+  )
+  const first = await keeper.renew()
+  const secureContext = (certificate: Uint8Array | undefined): SecureContextOptions => ({
+    key: tls.privateKeyPem,
+    cert: certificate === undefined ? tls.certificatePem : certificatePem(certificate),
+    minVersion: "TLSv1.3",
+    // A resumed connection would not show the client's certificate again.
+    secureOptions: constants.SSL_OP_NO_TICKET,
+  })
   const server = createServer(
     {
-      key: tls.privateKeyPem,
-      cert: tls.certificatePem,
-      minVersion: "TLSv1.3",
+      ...secureContext(first),
       requestCert: true,
       // Client certificates are self-signed envelopes; the key in them is judged by every route.
       rejectUnauthorized: false,
-      // A resumed connection would not show the client's certificate again.
-      secureOptions: constants.SSL_OP_NO_TICKET,
       maxHeaderSize: maxHeaderBytes,
       requestTimeout: requestMilliseconds,
       keepAliveTimeout: idleMilliseconds,
@@ -79,7 +89,10 @@ async function listen(opened: OpenedManager, options: ServeOptions): Promise<Run
     }),
   )
   await bind(server, options)
-  const timer = setInterval(() => tick(opened), tickMilliseconds)
+  const timer = setInterval(() => {
+    tick(opened)
+    void keeper.tick((certificate) => server.setSecureContext(secureContext(certificate)))
+  }, tickMilliseconds)
   const { port } = server.address() as AddressInfo
   const stop = async (): Promise<void> => {
     clearInterval(timer)

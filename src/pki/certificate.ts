@@ -59,7 +59,7 @@ export const extensionIds = {
   extendedKeyUsage: "2.5.29.37",
 } as const
 
-/** The largest certificates seen (with post-quantum keys left out) stay under 4 KiB. */
+/** The largest certificates of vendors seen (with post-quantum keys left out) stay under 4 KiB. */
 const maxCertificateBytes = 16_384
 const maxExtensions = 64
 
@@ -68,7 +68,12 @@ const maxExtensions = 64
  * @throws {MalformedError} `malformed`, `truncated`, `trailing-bytes`, `too-large`, `duplicate` (extension)
  */
 export function parseCertificate(der: Uint8Array): Certificate {
-  if (der.length > maxCertificateBytes) throw new MalformedError("too-large", `${der.length} bytes`, { path: "Certificate" })
+  return parseCertificateUpTo(maxCertificateBytes, der)
+}
+
+/** As parseCertificate, with a bound of the caller's: for certificates that carry more than a key. */
+export function parseCertificateUpTo(maxBytes: number, der: Uint8Array): Certificate {
+  if (der.length > maxBytes) throw new MalformedError("too-large", `${der.length} bytes`, { path: "Certificate" })
   // The fields are views of a copy that nobody else holds.
   const own = Uint8Array.from(der)
   return readDer("Certificate", own, (outer) => {

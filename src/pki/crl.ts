@@ -81,7 +81,9 @@ export function verifyRevocationList(list: RevocationList, issuer: Certificate, 
   // Partial and delta lists say so in a critical extension; none of them is handled.
   for (const [id, { critical }] of list.extensions)
     if (critical) throw new PkiError("wrong-certificate", `the revocation list has the critical extension ${id}, which is not handled`)
-  if (time < list.thisUpdate || time > list.nextUpdate) throw new PkiError("expired", "the revocation list is outside its time")
+  if (time >= list.thisUpdate && time <= list.nextUpdate) return
+  const [from, to, at] = [list.thisUpdate, list.nextUpdate, time].map((moment) => new Date(moment).toISOString())
+  throw new PkiError("expired", `the revocation list is valid from ${from} to ${to}, judged at ${at}`)
 }
 
 function readTbs(tbs: Uint8Array): Omit<RevocationList, "der" | "tbs" | "signature" | "signatureAlgorithm"> & { readonly algorithm: Uint8Array } {

@@ -226,6 +226,40 @@ export class Transport implements Disposable {
   }
 }
 
+/**
+ * The certificate (DER) of the peer that a TLS 1.3 handshake ends at, which holds its key. Nothing is sent over the connection.
+ * @throws {UnavailableError}; {ProtocolError} `wrong-tls-key` for a peer without a certificate
+ */
+export async function fetchPeerCertificate(options: Pick<TransportOptions, "url" | "identity" | "timeoutMilliseconds">): Promise<Uint8Array> {
+  const { url, timeoutMilliseconds = defaultTimeoutMilliseconds } = options
+  const socket = connect(connectionOptions(options, url.hostname, url.port === "" ? 443 : Number(url.port)))
+  try {
+    await new Promise<void>((resolve, reject) => {
+      socket.once("secureConnect", resolve)
+      socket.once("error", (cause) => reject(asUnavailable(cause, url)))
+      socket.setTimeout(timeoutMilliseconds, () => reject(new UnavailableError("timeout", `no connection to ${url.host}`)))
+    })
+    const certificate = socket.getPeerX509Certificate()
+    if (certificate === undefined) throw new ProtocolError("wrong-tls-key", "the peer shows no certificate")
+    return new Uint8Array(certificate.raw)
+  } finally {
+    socket.destroy()
+  }
+}
+
+function connectionOptions({ identity }: Pick<TransportOptions, "identity">, host: string, port: number): ConnectionOptions {
+  return {
+    host,
+    port,
+    key: identity.privateKeyPem,
+    cert: identity.certificatePem,
+    minVersion: "TLSv1.3",
+    // The chain is a self-signed envelope; who the peer is, is judged by its key.
+    rejectUnauthorized: false,
+    ALPNProtocols: ["http/1.1"],
+  }
+}
+
 /** Opens TLS connections and hands one to HTTP only after its peer's key was found to be the right one. */
 class PinningAgent extends Agent {
   readonly #options: TransportOptions
@@ -237,18 +271,8 @@ class PinningAgent extends Agent {
   }
 
   override createConnection(requestOptions: RequestOptions, callback?: (error: Error | null, socket: never) => void): undefined {
-    const { identity, checkPeer } = this.#options
-    const settings: ConnectionOptions = {
-      host: String(requestOptions.host),
-      port: Number(requestOptions.port),
-      key: identity.privateKeyPem,
-      cert: identity.certificatePem,
-      minVersion: "TLSv1.3",
-      // The chain is a self-signed envelope; checkPeer below is the check.
-      rejectUnauthorized: false,
-      ALPNProtocols: ["http/1.1"],
-    }
-    const socket = connect(settings)
+    const { checkPeer } = this.#options
+    const socket = connect(connectionOptions(this.#options, String(requestOptions.host), Number(requestOptions.port)))
     const fail = (error: Error): void => {
       socket.destroy()
       callback?.(error, undefined as never)

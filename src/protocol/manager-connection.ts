@@ -1,11 +1,13 @@
 import { randomBytes, type KeyObject } from "node:crypto"
-import type { Digest } from "../bytes/digest.ts"
+import { digestOfJson, type Digest } from "../bytes/digest.ts"
 import { encodeHex } from "../bytes/text.ts"
+import { decodeTeeEvidence, type TeeEvidence } from "../evidence/tee/format.ts"
 import type { AcceptedTee } from "../policy/appraise-tee.ts"
 import type { TeeRequirement } from "../policy/tee.ts"
 import { ProtocolError } from "./errors.ts"
-import { Transport } from "./http-client.ts"
-import { verifyManagerAttestation, type KnownManager } from "./manager-attestation.ts"
+import { fetchPeerCertificate, Transport } from "./http-client.ts"
+import { verifyManagerAttestation, type AttestedDescription, type KnownManager } from "./manager-attestation.ts"
+import { verifyManagerCertificate, type CertifiedDescription } from "./manager-certificate.ts"
 import { verifyManagerDescription } from "./manager-description.ts"
 import type { ManagerDescription } from "./messages.ts"
 import { routes } from "./routes.ts"
@@ -37,8 +39,86 @@ export interface VerifyOptions {
  * @throws {ProtocolError} `wrong-manager`, `wrong-tls-key`; {EvidenceError}, {MalformedError} its evidence is not genuine; UnavailableError
  */
 export async function verifyManager(url: URL, trust: ManagerTrust, identity: TlsIdentity, options: VerifyOptions): Promise<VerifiedManager> {
+  const { key, accept } = trust
+  if (accept === undefined) {
+    if (key === undefined) throw new TypeError("a manager is known by its key, by its proof, or by both")
+    return ask(url, identity, options, async (transport, call, peerTlsKey) => {
+      const signed = await transport.call(routes.describeManager, call)
+      return { url, description: verifyManagerDescription(signed, { managerKey: key, peerTlsKey: peerTlsKey() }) }
+    })
+  }
+  const { attested } = await askForProof(url, accept, identity, options)
+  const { description } = attested
+  if (key !== undefined && description.key !== key)
+    throw new ProtocolError(
+      "wrong-manager",
+      `found key ${description.key}, expected ${key}: it is genuine, but another instance (${description.instance})`,
+      {
+        path: "description.key",
+      },
+    )
+  return { url, ...attested }
+}
+
+/** A manager that the certificate of its TLS handshake vouches for. */
+export interface CertifiedManager extends CertifiedDescription {
+  readonly url: URL
+  /** Whether it proved the same over a nonce of ours besides. */
+  readonly isFresh: boolean
+}
+
+/**
+ * Verifies a manager by the certificate that a TLS handshake with it ends at (RA-TLS). With `supplement`, which puts to its evidence what vouches for it, that is all, and not a byte
+ * is sent. Without, the manager is asked for its proof over a fresh nonce, which is verified too, and what came with that vouches for the certificate's evidence.
+ * @throws as verifyManagerCertificate, and verifyManager; {ProtocolError} `contradicting` when both are genuine and say different things
+ */
+export async function verifyManagerByCertificate(
+  url: URL,
+  accept: readonly TeeRequirement[],
+  identity: TlsIdentity,
+  options: VerifyOptions & { readonly supplement?: (evidence: TeeEvidence) => TeeEvidence },
+): Promise<CertifiedManager> {
+  const { now, supplement } = options
+  const der = await fetchPeerCertificate({ url, identity, ...options })
+  const expectation = { accept, time: now.getTime() }
+  if (supplement !== undefined) return { url, isFresh: false, ...verifyManagerCertificate(der, { ...expectation, supplement }) }
+  const { attested, evidence: answered } = await askForProof(url, accept, identity, options)
+  const certified = verifyManagerCertificate(der, { ...expectation, supplement: (evidence) => supplementedByAnswer(evidence, answered) })
+  if (digestOfJson(certified.description) !== digestOfJson(attested.description))
+    throw new ProtocolError("contradicting", "the certificate and the answer over the nonce describe different managers")
+  return { url, isFresh: true, ...certified }
+}
+
+/** Evidence with everything but the quote or report from another answer of the same TEE; each is verified against this quote or report. */
+function supplementedByAnswer(evidence: TeeEvidence, answered: TeeEvidence): TeeEvidence {
+  if (evidence.kind !== answered.kind)
+    throw new ProtocolError("contradicting", `the certificate is of ${evidence.kind}, the answer of ${answered.kind}`)
+  return { ...answered, ...evidence }
+}
+
+/** Asks for the proof over a fresh nonce and verifies it; a connection that carries nothing else. */
+async function askForProof(
+  url: URL,
+  accept: readonly TeeRequirement[],
+  identity: TlsIdentity,
+  options: VerifyOptions,
+): Promise<{ readonly attested: AttestedDescription; readonly evidence: TeeEvidence }> {
+  const nonce = encodeHex(new Uint8Array(randomBytes(32)))
+  return ask(url, identity, options, async (transport, call, peerTlsKey) => {
+    const attestation = await transport.call(routes.attestManager, { ...call, query: { nonce } })
+    const attested = verifyManagerAttestation(attestation, { accept, nonce, peerTlsKey: peerTlsKey(), time: options.now.getTime() })
+    return { attested, evidence: decodeTeeEvidence(attestation.evidence) }
+  })
+}
+
+/** One question over a connection of its own, with the TLS key that it ended at. */
+async function ask<T>(
+  url: URL,
+  identity: TlsIdentity,
+  { timeoutMilliseconds, signal }: VerifyOptions,
+  question: (transport: Transport, call: { readonly signal?: AbortSignal }, peerTlsKey: () => Digest) => Promise<T>,
+): Promise<T> {
   let seen: Digest | undefined
-  const { now, timeoutMilliseconds, signal } = options
   using transport = new Transport({
     url,
     identity,
@@ -48,26 +128,7 @@ export async function verifyManager(url: URL, trust: ManagerTrust, identity: Tls
     },
     ...(timeoutMilliseconds === undefined ? {} : { timeoutMilliseconds }),
   })
-  const call = signal === undefined ? {} : { signal }
-  const { key, accept } = trust
-  if (accept === undefined) {
-    if (key === undefined) throw new TypeError("a manager is known by its key, by its proof, or by both")
-    const signed = await transport.call(routes.describeManager, call)
-    return { url, description: verifyManagerDescription(signed, { managerKey: key, peerTlsKey: seenKey(seen) }) }
-  }
-  const nonce = encodeHex(new Uint8Array(randomBytes(32)))
-  const attestation = await transport.call(routes.attestManager, { ...call, query: { nonce } })
-  const verified = verifyManagerAttestation(attestation, { accept, nonce, peerTlsKey: seenKey(seen), time: now.getTime() })
-  const { description } = verified
-  if (key !== undefined && description.key !== key)
-    throw new ProtocolError(
-      "wrong-manager",
-      `found key ${description.key}, expected ${key}: it is genuine, but another instance (${description.instance})`,
-      {
-        path: "description.key",
-      },
-    )
-  return { url, ...verified }
+  return await question(transport, signal === undefined ? {} : { signal }, () => seenKey(seen))
 }
 
 function seenKey(seen: Digest | undefined): Digest {

@@ -72,6 +72,7 @@ export interface AuthorityKnobs {
 }
 
 export interface LabAuthority {
+  readonly kind: "processor" | "platform"
   readonly root: DcapRoot
   readonly keys: LabKeys
   readonly platform: LabPlatform
@@ -174,6 +175,7 @@ export function makeLabAuthority(knobs: AuthorityKnobs = {}): LabAuthority {
   const sign = (name: string, document: LabDocument): SignedDocument =>
     signDocument(name, document, knobs.documentKey ?? keys.tcbSigning, signingChain)
   return {
+    kind,
     root: laboratoryDcapRoot(parseCertificate(rootDer)),
     keys,
     platform,
@@ -190,6 +192,23 @@ export function makeLabAuthority(knobs: AuthorityKnobs = {}): LabAuthority {
       qeIdentity: sign("enclaveIdentity", (knobs.tdQeIdentity ?? same)(goodQeIdentity("TD_QE", time))),
       ...lists,
     },
+  }
+}
+
+/** Another platform of the same family, certified by the same authority: the same collateral vouches for it, its PPID and keys are its own. `ppid`: 16 bytes, hexadecimal. */
+export function certifyPlatform(authority: LabAuthority, ppid: string): LabAuthority {
+  const platform = { ...authority.platform, ppid }
+  const keys = { ...authority.keys, pck: makeLabKey(), attestation: makeLabKey() }
+  const { pck: good } = authority.certificates
+  const kept = good.extensions.filter(({ oid }) => oid !== sgxOid)
+  const pck = { ...good, key: keys.pck, serial: `50${ppid}`, extensions: [...kept, sgxExtension(sgxRows(platform, authority.kind))] }
+  const issuers = [encodeLabCertificate(authority.certificates.authority), authority.root.certificate.der]
+  return {
+    ...authority,
+    keys,
+    platform,
+    certificates: { ...authority.certificates, pck },
+    pckChain: encodeUtf8(encodeChain([encodeLabCertificate(pck), ...issuers])),
   }
 }
 

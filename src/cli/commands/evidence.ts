@@ -1,7 +1,6 @@
 import type { Command } from "commander"
 import type { KeyObject } from "node:crypto"
 import { PerunError } from "../../bytes/error.ts"
-import { type JsonValue, parseJson } from "../../bytes/json.ts"
 import { parseHex } from "../../bytes/text.ts"
 import { type CcelQuirk, ccelQuirks } from "../../evidence/ccel/verify.ts"
 import { evidenceKinds } from "../../evidence/kinds.ts"
@@ -15,7 +14,11 @@ import { laboratoryRootsOf, type TeeRequirement } from "../../policy/tee.ts"
 import { chosenManager } from "../home.ts"
 import { loadPolicyFile, policyNamed } from "../policy-file.ts"
 import { loadResultKey, loadResultToken, resultKeyOf, showResult } from "../result-file.ts"
-import { type Fact, isLaboratory, plainFaults, teeFacts, validUntil } from "../tee-facts.ts"
+import { type Fact, factLists, plainClaims, showFacts } from "../facts.ts"
+import { isCurrent, isLaboratory, outdatedWords, plainFaults, teeFacts, validUntil } from "../tee-facts.ts"
+import { loadAzureEvidence } from "../azure-file.ts"
+import { verifyOfAzure } from "../evidence-azure.ts"
+import { type EvidenceForm, recogniseEvidence, unknownEvidence } from "../evidence-form.ts"
 import { fingerprintsOf, loadTeeEvidence } from "../tee-file.ts"
 import { collateralFolder } from "./collateral.ts"
 import { allAgree, runConformance, type ConformanceRow } from "../../evidence/conformance/run.ts"
@@ -39,7 +42,7 @@ export function register(command: Command, output: Output): void {
     .command("verify")
     .argument(
       "<path>",
-      "a host's bundle (JSON) or folder (quote.msg, quote.sig, ak.tpm2b-public, eventlog.bin, ima.bin); or of a TEE: a quote or report as the device gave it, our JSON, or a folder with it and its certificates; or a manager's attestation result (.jwt)",
+      "a host's bundle (JSON) or folder (quote.msg, quote.sig, ak.tpm2b-public, eventlog.bin, ima.bin); or of a TEE: a quote or report as the device gave it, our JSON, or a folder with it and its certificates; or of an Azure confidential VM: our JSON, or a folder (hcl-report.bin, quote.msg, quote.sig, pcrs.json, and certificates or td-quote.bin); or a manager's attestation result (.jwt)",
     )
     .option("--nonce <hex>", "challenge that the evidence must answer: a quote's extraData, or 64 bytes of report data (32 are filled with zeros)")
     .option("--collateral <file>", "what the processor's maker says of the platform, as perun collateral fetch --out writes it")
@@ -62,9 +65,16 @@ export function register(command: Command, output: Output): void {
       if (token !== undefined) return verifyResult(token, options, output)
       if (options.audience !== undefined || options.resultKey !== undefined)
         throw new UsageError("--audience and --result-key are for attestation results, files that end in .jwt")
-      const tee = await loadTeeEvidence(path, options)
-      refuseOptionsOfOthers(options, tee === undefined)
-      return tee === undefined ? verify(path, options, output) : verifyOfTee(tee, options, output)
+      const form = await recogniseEvidence(path)
+      refuseOptionsOfOthers(options, form)
+      switch (form) {
+        case "host":
+          return verify(path, options, output)
+        case "azure-vtpm":
+          return verifyOfAzure(await loadAzureEvidence(path, options.collateral), { ...options, time: parseTime(options.at) }, output)
+        case "tee":
+          return verifyOfTee(path, options, output)
+      }
     })
   command
     .command("conformance")
@@ -74,9 +84,8 @@ export function register(command: Command, output: Output): void {
     .action(async (folder: string, options: { kind: readonly string[] }) => {
       const rows = await runConformance(folder, options.kind.length === 0 ? {} : { kinds: options.kind })
       showConformance(rows, output)
-      const agree = allAgree(rows)
-      output.event({ ok: agree, cases: rows.length, rows })
-      if (!agree) throw new RefusedError("not every case agrees")
+      if (!allAgree(rows)) throw new RefusedError("not every case agrees", [], { cases: rows.length, rows })
+      output.event({ ok: true, cases: rows.length, rows })
     })
 }
 
@@ -117,13 +126,19 @@ async function pinnedResultKey(): Promise<KeyObject> {
 }
 
 /** An option that would not be looked at must not stand beside a green end. */
-function refuseOptionsOfOthers({ policy, collateral, enrolled }: VerifyOptions, isHost: boolean): void {
-  if (isHost && policy !== undefined) throw new UsageError("--policy is for evidence of a TEE; a host is held against a policy by the manager")
-  if (isHost && collateral !== undefined) throw new UsageError("--collateral is for evidence of a TEE")
-  if (!isHost && enrolled !== undefined) throw new UsageError("--enrolled is for evidence of a host with a TPM")
+function refuseOptionsOfOthers({ policy, collateral, enrolled, quirk }: VerifyOptions, form: EvidenceForm): void {
+  if (form === "host" && policy !== undefined)
+    throw new UsageError("--policy is for evidence of a TEE; a host is held against a policy by the manager")
+  if (form === "host" && collateral !== undefined) throw new UsageError("--collateral is for evidence of a TEE")
+  if (form !== "host" && enrolled !== undefined) throw new UsageError("--enrolled is for evidence of a host with a TPM")
+  if (form !== "azure-vtpm") return
+  if (policy !== undefined) throw new UsageError("--policy: no policy says yet what it demands of an Azure confidential VM")
+  if (quirk.length > 0) throw new UsageError("--quirk is for logs of firmware, and none is read of an Azure confidential VM")
 }
 
-async function verifyOfTee(given: TeeEvidence, options: VerifyOptions, output: Output): Promise<void> {
+async function verifyOfTee(path: string, options: VerifyOptions, output: Output): Promise<void> {
+  const given = await loadTeeEvidence(path, options)
+  if (given === undefined) throw unknownEvidence(path)
   const time = parseTime(options.at)
   const anyReportData = options.nonce === undefined
   if (anyReportData && options.insecureAnyNonce !== true)
@@ -140,32 +155,24 @@ async function verifyOfTee(given: TeeEvidence, options: VerifyOptions, output: O
   })
   const facts = teeFacts(genuine, anyReportData)
   const open = facts.filter(({ proved }) => !proved)
+  const { claims } = genuine.tee
   const appraisal = accept === undefined ? undefined : appraiseTee(genuine, accept)
-  const faults = plainFaults(genuine)
-  const until = new Date(validUntil(genuine)).toISOString()
+  const faults = plainFaults(claims)
+  const until = new Date(validUntil(claims)).toISOString()
   const isFine = faults.length === 0 && appraisal?.outcome !== "refused"
   output.event({
     ...(isFine ? { ok: true } : { event: "genuine" }),
-    ...{ kind: genuine.kind, fresh: !anyReportData, insecureLaboratory: isLaboratory(genuine), at: time.toISOString(), validUntil: until },
-    claims: plainClaims(genuine.tee.claims),
-    proved: facts.filter(({ proved }) => proved).map(plain),
-    notProved: open.map(plain),
+    ...{ kind: genuine.kind, fresh: !anyReportData, insecureLaboratory: isLaboratory(claims), at: time.toISOString(), validUntil: until },
+    claims: plainClaims(claims),
+    ...factLists(facts),
     faults,
     ...(appraisal === undefined ? {} : { accepted: appraisal.outcome === "accepted", findings: appraisal.findings }),
   })
-  if (isLaboratory(genuine)) output.line(`${insecureLaboratory}: it chains to a root that was given, not to a vendor's`, "warn")
-  output.table(
-    ["what", "", "how we know"],
-    facts.map(({ what, proved, how }): readonly Cell[] => [
-      what,
-      proved ? { text: "proved", tone: "good" } : { text: "not proved", tone: "warn" },
-      how,
-    ]),
-  )
+  if (isLaboratory(claims)) output.line(`${insecureLaboratory}: it chains to a root that was given, not to a vendor's`, "warn")
+  showFacts(facts, output)
   output.line()
-  const isCurrent = genuine.kind === "snp" || genuine.tee.claims.dcap.tcb.status === "UpToDate"
-  output.line(`genuine: ${evidenceKinds[genuine.kind].name}, valid until ${until}.`, isFine && isCurrent && !anyReportData ? "good" : "plain")
-  if (!isCurrent) output.line("the platform is not at the level that its maker calls UpToDate; see its firmware's level above", "warn")
+  output.line(`genuine: ${evidenceKinds[genuine.kind].name}, valid until ${until}.`, isFine && isCurrent(claims) && !anyReportData ? "good" : "plain")
+  if (!isCurrent(claims)) output.line(outdatedWords, "warn")
   if (open.length > 0) output.line(`not proved: ${open.map(({ what }) => what).join("; ")}`, "warn")
   if (appraisal?.outcome === "refused") {
     for (const { code, subject, found, expected } of appraisal.findings)
@@ -175,12 +182,6 @@ async function verifyOfTee(given: TeeEvidence, options: VerifyOptions, output: O
   if (faults.length > 0) throw new RefusedError(`genuine, but no policy takes it: ${faults.join("; ")}`)
   if (appraisal === undefined) output.line("Whether it is acceptable is for a policy to say: --policy FILE")
   else output.line(`acceptable: it meets demand ${appraisal.alternative + 1} of the policy on its manager`, "good")
-}
-
-/** Claims as JSON has them: 64-bit numbers as decimal text. */
-function plainClaims(claims: object): JsonValue {
-  const text = JSON.stringify(claims, (_, value: unknown) => (typeof value === "bigint" ? String(value) : value))
-  return parseJson(text, { maxBytes: text.length * 4 })
 }
 
 async function demandsOf(path: string | undefined): Promise<readonly TeeRequirement[] | undefined> {
@@ -218,7 +219,6 @@ async function verify(path: string, options: VerifyOptions, output: Output): Pro
     previous: "none",
   }).claims
   const facts = [...endorsementFacts(endorsement, identity), ...hostFacts(host, options.insecureAnyNonce === true)]
-  const proved = facts.filter(({ proved: held }) => held)
   const open = facts.filter(({ proved: held }) => !held)
   const tpmProved = endorsement !== undefined && identity !== undefined
   output.event({
@@ -227,19 +227,11 @@ async function verify(path: string, options: VerifyOptions, output: Output): Pro
     tpmProved,
     fresh: options.insecureAnyNonce !== true,
     at: time.toISOString(),
-    proved: proved.map(plain),
-    notProved: open.map(plain),
+    ...factLists(facts),
   })
   if (endorsement?.rootKind === "laboratory")
     output.line(`${insecureLaboratory}: the endorsement chains to a root that was given, not to a vendor's`, "warn")
-  output.table(
-    ["what", "", "how we know"],
-    facts.map(({ what, proved: held, how }): readonly Cell[] => [
-      what,
-      held ? { text: "proved", tone: "good" } : { text: "not proved", tone: "warn" },
-      how,
-    ]),
-  )
+  showFacts(facts, output)
   output.line()
   if (!tpmProved) throw new UnprovedError(endorsement === undefined ? unprovedWords.noCertificate : unprovedWords.noEnrolment)
   output.line("genuine: signed by a key that lives in the TPM that is vouched for. Whether the machine is acceptable is for a policy to say.", "good")
@@ -274,10 +266,6 @@ async function enrolledIdentity(
   const identity = ofThisTpm.find(({ attestationKeyName }) => attestationKeyName === name) ?? ofThisTpm[0]
   if (identity === undefined) throw new RefusedError(`${file} has no machine whose TPM has the endorsement key ${endorsement.key}`)
   return identity
-}
-
-function plain({ what, how }: Fact): { readonly what: string; readonly how: string } {
-  return { what, how }
 }
 
 function endorsementFacts(endorsement: EndorsementClaims | undefined, identity: TpmIdentity | undefined): readonly Fact[] {

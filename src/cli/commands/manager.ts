@@ -19,7 +19,8 @@ import { connectVerified, verifyManager, type ManagerTrust, type VerifiedManager
 import { routes } from "../../protocol/routes.ts"
 import { createTlsIdentity } from "../../protocol/tls.ts"
 import { parseSshPublicKey } from "../../pki/ssh-key.ts"
-import { insecureLaboratory, unattestedManager, withManagerOption, type ManagerOption } from "../connect.ts"
+import { registerVerify } from "./manager-verify.ts"
+import { insecureLaboratory, parseManagerUrl, unattestedManager, withManagerOption, type ManagerOption } from "../connect.ts"
 import { loadPolicyFile } from "../policy-file.ts"
 import { chosenManager, demandPinnedResultKey, trustManager } from "../home.ts"
 import { UsageError } from "../exit.ts"
@@ -155,7 +156,7 @@ export function register(command: Command, output: Output): void {
     .description("pin a manager on this machine and make it the default; from then on another one at this address is refused")
     .action(async (url: string, text: string | undefined, options: { policy?: string; replace?: true }) => {
       const trust = await trustOf(text, options.policy)
-      const manager = await verifyManager(new URL(url), trust, createTlsIdentity("perun client"), { now: new Date() })
+      const manager = await verifyManager(parseManagerUrl(url), trust, createTlsIdentity("perun client"), { now: new Date() })
       const { key, instance, evidence, resultKey } = manager.description
       await trustManager({ url, key, resultKey, ...(trust.accept === undefined ? {} : { accept: trust.accept }) }, options.replace === true)
       output.result({ ok: true, url, key, instance, evidence, attested: attestedFacts(manager) }, () => {
@@ -164,6 +165,7 @@ export function register(command: Command, output: Output): void {
         sayProof(manager, output)
       })
     })
+  registerVerify(command, output)
   withManagerOption(command.command("status"))
     .description("what the pinned manager says about itself, and what it proved")
     .action(async (options: ManagerOption) => {

@@ -15,6 +15,7 @@ import { RefusedError } from "../exit.ts"
 import { homeIdentity } from "../home.ts"
 import type { Output } from "../output.ts"
 import { demandGoodPolicy, showStatus } from "../policy-file.ts"
+import { refuseOtherManager } from "../../client/deposit.ts"
 
 interface SignOptions extends ManagerOption {
   readonly reference: readonly string[]
@@ -61,9 +62,10 @@ With an SSH key (or a FIDO key) instead of this home's identity:
       await writeFileDurably(path, `${JSON.stringify(signature, null, 2)}\n`)
       output.line(`signed ${digest} as ${hand.signer}: ${path}`, "good")
       if (options.offline === true) return output.event({ ok: true, digest, signer: hand.signer, file: path, sent: false })
-      const status = await withManager(options, output, (connection) =>
-        connection.call(routes.approvePolicy, { params: { digest }, body: { signature } }),
-      )
+      const status = await withManager(options, output, (connection) => {
+        refuseOtherManager(connection, policy)
+        return connection.call(routes.approvePolicy, { params: { digest }, body: { signature } })
+      })
       output.result({ ok: true, digest, signer: hand.signer, file: path, sent: true, status }, () => showStatus(status, output))
     })
 }

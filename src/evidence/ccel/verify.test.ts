@@ -15,6 +15,7 @@ const inRegister = (register: number, event: EventInput): EventInput => ({ ...ev
 const exitInvocation = action(2, "Exit Boot Services Invocation")
 const exitSuccess = action(2, "Exit Boot Services Returned with Success")
 const secureBoot = variable("SecureBoot", Uint8Array.of(1), "EV_EFI_VARIABLE_DRIVER_CONFIG", 1)
+const authority = variable("db", encodeUtf8("signer"), "EV_EFI_VARIABLE_AUTHORITY", 1)
 
 /** A boot of a TD as TDVF logs it: register 1 is RTMR0. */
 const boot: readonly EventInput[] = [
@@ -26,6 +27,7 @@ const boot: readonly EventInput[] = [
   { pcr: 1, type: "EV_EFI_VARIABLE_BOOT", data: variableData("global", "BootOrder", Uint8Array.of(1, 0)), hashed: Uint8Array.of(1, 0) },
   action(2, "Calling EFI Application from Boot Option"),
   separator(2),
+  authority,
   { pcr: 2, type: "EV_EFI_GPT_EVENT", data: encodeUtf8("EFI PART") },
   inRegister(2, image("shim")),
   { pcr: 3, type: "EV_IPL", data: encodeUtf8("grub_cmd: linux /vmlinuz quiet\0"), hashed: encodeUtf8("linux /vmlinuz quiet") },
@@ -135,6 +137,12 @@ const refusals: readonly (readonly [what: string, code: string, events: readonly
   ["a partition table that does not hash", "log-mismatch", boot.map((event) => (event.type === "EV_EFI_GPT_EVENT" ? { ...event, hashed: encodeUtf8("x") } : event))],
   ["a type that may not stand there", "log-order", behind({ pcr: 3, type: "EV_EFI_BOOT_SERVICES_APPLICATION", data: encodeUtf8("x") }, isSeparator(2))],
   ["a loader's event in RTMR0", "log-order", behind({ pcr: 1, type: "EV_IPL", data: encodeUtf8("x") }, isSeparator(1))],
+  ["Secure Boot without an authority", "log-incomplete", boot.filter((event) => event !== authority)],
+  ["Secure Boot with an authority of shim's only", "log-incomplete", boot.map((event) => (event === authority ? { ...authority, data: variableData("shim", "SbatLevel", encodeUtf8("sbat,1")) } : event))],
+  ["Secure Boot with a db that is not the firmware's", "log-incomplete", boot.map((event) => (event === authority ? { ...authority, data: variableData("shim", "db", encodeUtf8("signer")) } : event))],
+  ["Secure Boot with an authority from dbx", "log-incomplete", boot.map((event) => (event === authority ? { ...authority, data: variableData("image-security", "dbx", encodeUtf8("signer")) } : event))],
+  ["Secure Boot with an authority in RTMR3 only, which software extends", "log-incomplete", [...boot.filter((event) => event !== authority), { ...authority, pcr: 4 }]],
+  ["Secure Boot with an authority of which only the value was measured", "log-incomplete", boot.map((event) => (event === authority ? { ...authority, hashed: encodeUtf8("signer") } : event))],
   ["a Secure Boot authority in RTMR1", "log-order", behind({ pcr: 2, type: "EV_EFI_VARIABLE_AUTHORITY", data: encodeUtf8("x") }, isSeparator(2))],
   ["a Secure Boot authority in RTMR2", "log-order", behind({ pcr: 3, type: "EV_EFI_VARIABLE_AUTHORITY", data: encodeUtf8("x") }, isSeparator(2))],
   ["an unknown type", "log-order", behind({ pcr: 2, type: 0x99, data: encodeUtf8("x") }, isSeparator(2))],
@@ -197,9 +205,14 @@ test("verifyCcel() takes the types of every PCR that a register stands for", () 
 test("verifyCcel() reads SecureBoot where its digest stands behind name and value, whatever stands beside it", () => {
   const as = (event: EventInput): CcelClaims["secureBoot"] => verify(boot.map((known) => (known === secureBoot ? event : known))).secureBoot
   assert.equal(as({ ...secureBoot, data: variableData("global", "SecureBoot", Uint8Array.of(0)) }), "disabled")
+  // Where Secure Boot is off, nothing has to allow an image, whatever shim measures.
+  const off = { ...secureBoot, data: variableData("global", "SecureBoot", Uint8Array.of(0)) }
+  assert.equal(
+    verify(without(authority, secureBoot).flatMap((event) => (event.type === "EV_EFI_HANDOFF_TABLES2" ? [event, off] : [event]))).secureBoot,
+    "disabled",
+  )
   // Firmware measures a variable that does not exist as one without bytes.
   assert.equal(as({ ...secureBoot, data: variableData("global", "SecureBoot", new Uint8Array(0)) }), "unknown")
-  const authority: EventInput = { pcr: 1, type: "EV_EFI_VARIABLE_AUTHORITY", data: variableData("image-security", "db", encodeUtf8("signer")) }
   const others: readonly EventInput[] = [
     authority,
     { pcr: 1, type: "EV_EFI_VARIABLE_DRIVER_CONFIG", data: variableData("shim", "SecureBoot", Uint8Array.of(0)) },

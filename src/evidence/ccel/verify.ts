@@ -2,7 +2,7 @@ import { bytesEqual, isAllZero } from "../../bytes/compare.ts"
 import { encodeHex, encodeUtf8, parseHex } from "../../bytes/text.ts"
 import { hash } from "../../pki/signatures.ts"
 import { EvidenceError } from "../errors.ts"
-import { linuxTagOf, printable, readContent } from "../eventlog/contents.ts"
+import { imageSecurityGuid, isDatabaseAuthority, linuxTagOf, printable, readContent } from "../eventlog/contents.ts"
 import type { EventContent } from "../eventlog/contents.ts"
 import { eventTypeName, isTypeAllowed } from "../eventlog/types.ts"
 import { Genuine } from "../genuine.ts"
@@ -114,7 +114,15 @@ class CcelJudge {
       throw new EvidenceError("log-order", `an event of RTMR${later.record.rtmr} behind ExitBootServices`, { path: `ccel[${later.record.index}]` })
   }
 
+  /** Where Secure Boot is enabled, an image started because an entry of db allowed it: firmware that enforces it measures which. */
   checkSecureBoot(): CcelClaims["secureBoot"] {
+    const state = this.#secureBootState()
+    if (state === "enabled" && !this.#events.some(({ record, typeName, content }) => record.rtmr === 0 && isDatabaseAuthority(typeName, content)))
+      throw new EvidenceError("log-incomplete", "Secure Boot is enabled but no entry of db was measured as an image's authority", { path: "ccel" })
+    return state
+  }
+
+  #secureBootState(): CcelClaims["secureBoot"] {
     const found = new Map<string, Uint8Array>()
     let separated = false
     for (const { record, typeName, content } of this.#events) {
@@ -243,7 +251,6 @@ const goodSeparators = [new Uint8Array(4), new Uint8Array(4).fill(0xff)]
 const errorSeparator = Uint8Array.of(1, 0, 0, 0)
 const exitSuccess = hash("sha384", encodeUtf8("Exit Boot Services Returned with Success"))
 const globalVariableGuid = "61dfe48bca93d211aa0d00e098032b8c"
-const imageSecurityGuid = "cbb219d73a3d9645a3bcdad00e67656f"
 const secureBootVariables: ReadonlyMap<string, string> = new Map([
   ["SecureBoot", globalVariableGuid],
   ["PK", globalVariableGuid],

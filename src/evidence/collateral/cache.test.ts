@@ -79,7 +79,7 @@ test("withCachedCollateral() gives nothing past its time, revoked, changed or of
   await writeFile(join(folder, name), good.replace(/"rootCrl":"(.{40})../, '"rootCrl":"$1AA'))
   assert.deepEqual(await withCachedCollateral(folder, other, judge()), other)
   await writeFile(join(folder, name), good.substring(0, 1000))
-  await assert.rejects(withCachedCollateral(folder, other, judge()), { name: "MalformedError" })
+  assert.deepEqual(await withCachedCollateral(folder, other, judge()), other)
   const elsewhere = makeLabAuthority({ keys, platform: { fmspc: "c0c06f000000" } })
   const foreign = await storeCollateral(folder, tdx(elsewhere), judge(labTime, elsewhere))
   await rename(join(folder, foreign.name), join(folder, name))

@@ -1,4 +1,4 @@
-import { mkdir, readdir } from "node:fs/promises"
+import { mkdir, readdir, rm, stat } from "node:fs/promises"
 import { join } from "node:path"
 import { readFileBounded, writeFileDurably } from "../../bytes/durable.ts"
 import { isAllZero } from "../../bytes/compare.ts"
@@ -54,13 +54,35 @@ const maxEntries = 10_000
 export async function storeCollateral(folder: string, evidence: TeeEvidence, judge: CollateralJudge): Promise<CollateralEntry> {
   const entry = entryOf(verifyWhole(evidence, judge))
   await mkdir(folder, { recursive: true, mode: 0o700 })
-  await writeFileDurably(join(folder, entry.name), `${JSON.stringify(encodeTeeEvidence(withoutLog(evidence)))}\n`)
+  const path = join(folder, entry.name)
+  await writeFileDurably(path, `${JSON.stringify(encodeTeeEvidence(withoutLog(evidence)))}\n`)
+  await removeLeftOvers(folder, (await stat(path)).mtimeMs - leftOverMilliseconds)
   return entry
 }
 
+/** What a writer that was killed left behind. A file of a writer that still lives is younger. Both times are the disk's. */
+async function removeLeftOvers(folder: string, before: number): Promise<void> {
+  for (const name of (await list(folder)).filter((found) => temporaryName.test(found))) {
+    const path = join(folder, name)
+    const found = await stat(path).catch(ignoreAbsent)
+    if (found !== undefined && found.mtimeMs < before) await rm(path, { force: true })
+  }
+}
+
+/** A file that is not there, or that another process removed in the meantime; everything else is an error. */
+function ignoreAbsent(error: unknown): undefined {
+  const reason = error instanceof UnavailableError ? error.cause : error
+  if (reason instanceof Error && "code" in reason && reason.code === "ENOENT") return undefined
+  throw error
+}
+
+/** As writeFileDurably names them. */
+const temporaryName = /^\.[0-9a-f]{16}\.tmp$/
+const leftOverMilliseconds = 3_600_000
+
 /**
  * Evidence with what the folder has for its platform; as it is where it brings its own, or where nothing usable is there.
- * @throws {EvidenceError}, {MalformedError} the evidence itself is not genuine
+ * @throws {EvidenceError}, {MalformedError} the evidence itself is not genuine; {UnavailableError} the folder's entry cannot be read
  */
 export async function withCachedCollateral(folder: string, evidence: TeeEvidence, judge: CollateralJudge): Promise<TeeEvidence> {
   if (evidence.kind === "snp") return withCachedEndorsements(folder, evidence, judge)
@@ -90,14 +112,17 @@ async function withCachedEndorsements(folder: string, evidence: SnpTeeEvidence, 
   return evidence
 }
 
-/** An entry that verifies now. Old, revoked or changed: as if it were not there; `check` says why. */
+/**
+ * An entry that verifies now. Old, revoked, changed or damaged: as if it were not there; `check` says why.
+ * @throws {UnavailableError} it is there, and cannot be read
+ */
 async function loadUsable(folder: string, name: string, judge: CollateralJudge): Promise<TeeEvidence | undefined> {
-  const known = await load(folder, name)
-  if (known === undefined) return undefined
   try {
+    const known = await load(folder, name)
+    if (known === undefined) return undefined
     return entryOf(verifyWhole(known, judge)).name === name ? known : undefined
   } catch (error) {
-    if (error instanceof PerunError) return undefined
+    if (error instanceof PerunError && !(error instanceof UnavailableError)) return undefined
     throw error
   }
 }
@@ -175,8 +200,7 @@ async function load(folder: string, name: string): Promise<TeeEvidence | undefin
   try {
     return parseTeeEvidence(await readFileBounded(join(folder, name), maxTeeEvidenceBytes))
   } catch (error) {
-    if (error instanceof UnavailableError && error.code === "unavailable") return undefined
-    throw error
+    return ignoreAbsent(error)
   }
 }
 

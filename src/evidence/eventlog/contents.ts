@@ -102,6 +102,18 @@ function variableContent(event: LogEvent, covers: (data: Uint8Array) => boolean)
   return uncertified
 }
 
+/**
+ * Whether an event tells which entry of the signature database (db) let an image start: what firmware measures, once for each entry, when Secure Boot is enabled (TCG PFP
+ * 1.06 §3.3.4.8). Other authorities are the word of whatever already runs: shim measures SbatLevel and MokList… also where Secure Boot is off.
+ */
+export function isDatabaseAuthority(typeName: string, { variable }: EventContent): boolean {
+  // The variable is known only where its name and value were measured.
+  return typeName === "EV_EFI_VARIABLE_AUTHORITY" && variable?.name === "db" && variable.vendorGuid === imageSecurityGuid
+}
+
+/** EFI_IMAGE_SECURITY_DATABASE_GUID, bytes in memory. */
+export const imageSecurityGuid = "cbb219d73a3d9645a3bcdad00e67656f"
+
 /** UEFI_VARIABLE_DATA, or undefined where the data has another form (firmware writes odd ones). */
 export function readVariable(data: Uint8Array): UefiVariable | undefined {
   try {

@@ -190,6 +190,9 @@ const refusals: readonly (readonly [string, readonly EventInput[], string])[] = 
   ["a command line behind ExitBootServices", [...boot, { pcr: 8, type: "EV_IPL", data: encodeUtf8("kernel_cmdline: /late") , hashed: encodeUtf8("/late") }], "log-order"], // prettier-ignore
   ["ExitBootServices events of another register only", [...without(isExit), action(4, "Exit Boot Services Returned with Success")], "log-incomplete"],
   ["Secure Boot without an authority", without((event) => event.type === "EV_EFI_VARIABLE_AUTHORITY"), "log-incomplete"],
+  ["Secure Boot with an authority of shim's only", replaced((event) => event.type === "EV_EFI_VARIABLE_AUTHORITY", (event) => ({ ...event, data: variableData("shim", "SbatLevel", encodeUtf8("sbat,1")) })), "log-incomplete"], // prettier-ignore
+  ["Secure Boot with a db that is not the firmware's", replaced((event) => event.type === "EV_EFI_VARIABLE_AUTHORITY", (event) => ({ ...event, data: variableData("shim", "db", encodeUtf8("signer")) })), "log-incomplete"], // prettier-ignore
+  ["Secure Boot with an authority from dbx", replaced((event) => event.type === "EV_EFI_VARIABLE_AUTHORITY", (event) => ({ ...event, data: variableData("image-security", "dbx", encodeUtf8("signer")) })), "log-incomplete"], // prettier-ignore
   ["a SecureBoot variable of another value", replaced(isVariable("SecureBoot"), () => variable("SecureBoot", Uint8Array.of(2))), "log-mismatch"],
   ["a SecureBoot variable of two bytes", replaced(isVariable("SecureBoot"), () => variable("SecureBoot", Uint8Array.of(1, 0))), "log-mismatch"],
   ["firmware in debug mode", inserted(action(7, "UEFI Debug Mode"), isVariable("dbx")), "unsupported"],
@@ -235,10 +238,14 @@ test("verifyEventLog() reads the state of Secure Boot", () => {
 test("verifyEventLog() takes an authority only where its data was measured, and in PCR 7", () => {
   const bad = replaced((event) => event.type === "EV_EFI_VARIABLE_AUTHORITY", (event) => ({ ...event, hashed: other })) // prettier-ignore
   assert.throws(() => verify(bad, { quirks: ["authority-not-hashed"] }), { code: "log-incomplete" })
-  const valueOnly = replaced((event) => event.type === "EV_EFI_VARIABLE_AUTHORITY", (event) => ({ ...event, hashed: encodeUtf8("signer") })) // prettier-ignore
-  const claims = verify(valueOnly)
+  // Old shims hash the value alone: it may stand beside the firmware's, but nothing says which variable it is of.
+  const isAuthority = (event: EventInput): boolean => event.type === "EV_EFI_VARIABLE_AUTHORITY"
+  const valueOnly = (event: EventInput): EventInput => ({ ...event, hashed: encodeUtf8("signer") })
+  assert.throws(() => verify(replaced(isAuthority, valueOnly)), { code: "log-incomplete" })
+  const claims = verify(boot.flatMap((event) => (isAuthority(event) ? [event, valueOnly(event)] : [event])))
   assert.equal(claims.secureBoot, "enabled")
-  assert.equal(claims.events.find((event) => event.type === "EV_EFI_VARIABLE_AUTHORITY")?.description, `value ${encodeHex(encodeUtf8("signer"))}`)
+  const last = claims.events.findLast((event) => event.type === "EV_EFI_VARIABLE_AUTHORITY")
+  assert.equal(last?.description, `value ${encodeHex(encodeUtf8("signer"))}`)
 })
 
 test("verifyEventLog() accepts both separators and a BootOrder that has the error separator's bytes", () => {

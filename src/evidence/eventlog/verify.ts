@@ -5,7 +5,7 @@ import type { HashName } from "../../pki/signatures.ts"
 import { EvidenceError } from "../errors.ts"
 import { Genuine } from "../genuine.ts"
 import type { BootClaims, BootEvent } from "./claims.ts"
-import { linuxTagOf, loadOptionsDigest, printable, readContent } from "./contents.ts"
+import { imageSecurityGuid, isDatabaseAuthority, linuxTagOf, loadOptionsDigest, printable, readContent } from "./contents.ts"
 import type { EventContent } from "./contents.ts"
 import { parseEventLog } from "./format.ts"
 import type { EventLog, LogEvent } from "./format.ts"
@@ -203,11 +203,10 @@ class BootJudge {
     if (!this.#quoted.has(secureBootPcr)) return "unknown"
     const state = this.#secureBootState()
     if (state !== "enabled") return state
-    const authorities = this.#events.filter(
-      ({ event, typeName, content }) => event.register === secureBootPcr && typeName === "EV_EFI_VARIABLE_AUTHORITY" && content.certified,
-    )
-    if (authorities.length === 0)
-      throw new EvidenceError("log-incomplete", "Secure Boot is enabled but no authority was measured", { path: "eventLog" })
+    if (!this.#events.some(({ event, typeName, content }) => event.register === secureBootPcr && isDatabaseAuthority(typeName, content)))
+      throw new EvidenceError("log-incomplete", "Secure Boot is enabled but no entry of db was measured as an image's authority", {
+        path: "eventLog",
+      })
     return state
   }
 
@@ -331,7 +330,6 @@ const exitInvocation = "Exit Boot Services Invocation"
 const exitSuccess = "Exit Boot Services Returned with Success"
 const debugMode = "UEFI Debug Mode"
 const globalVariableGuid = "61dfe48bca93d211aa0d00e098032b8c"
-const imageSecurityGuid = "cbb219d73a3d9645a3bcdad00e67656f"
 /** The five that TCG PFP 1.06 §3.3.4.8 wants in PCR 7, with their vendor GUIDs as bytes in memory. */
 const secureBootVariables: ReadonlyMap<string, string> = new Map([
   ["SecureBoot", globalVariableGuid],
