@@ -113,10 +113,14 @@ export class HostAgent {
     } catch (error) {
       if (!(error instanceof ProblemError) || error.code !== "not-enrolled") throw error
     }
-    await this.#world.attester.enrol(this.#config.host, { manager: manager.description.instance, tlsKey: this.#identity.tlsKey }, {
-      begin: (body) => transport.call(routes.beginEnrolment, { body, signal: this.#stop }),
-      answer: (enrolment, body) => transport.call(routes.answerEnrolment, { params: { enrolment }, body, signal: this.#stop }),
-    })
+    await this.#world.attester.enrol(
+      this.#config.host,
+      { manager: manager.description.instance, tlsKey: this.#identity.tlsKey },
+      {
+        begin: (body) => transport.call(routes.beginEnrolment, { body, signal: this.#stop }),
+        answer: (enrolment, body) => transport.call(routes.answerEnrolment, { params: { enrolment }, body, signal: this.#stop }),
+      },
+    )
     this.#world.log("enrolled", { host: this.#config.host })
     return this.#ask(transport, manager, request)
   }

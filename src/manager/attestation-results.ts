@@ -73,7 +73,9 @@ function piecesOf(context: ManagerContext, reader: Reader, { run, host, found }:
   const judged = "notGenuine" in found ? unjudgedPieces(machine, host, found) : found.pieces
   return judged.map((piece) => {
     const laboratory = piece.laboratoryRoot !== undefined
-    return piece.kind === "tpm" ? { kind: "tpm", machine: demanded, references, laboratory } : { ...piece, requirement: piece.requirement, laboratory }
+    return piece.kind === "tpm"
+      ? { kind: "tpm", machine: demanded, references, laboratory }
+      : { ...piece, requirement: piece.requirement, laboratory }
   })
 }
 

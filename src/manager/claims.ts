@@ -435,7 +435,10 @@ function grant(context: ManagerContext, tx: Transaction, facts: GrantFacts): Lea
 type MachinePin = Pick<LeaseRecord, "boot" | "tee">
 
 function pinOf({ session: { host, tee } }: GrantedDecision): MachinePin {
-  return { ...(host === undefined ? {} : { boot: bootOf(host) }), ...(tee === undefined ? {} : { tee: { ...tee, measurements: { ...tee.measurements } } }) }
+  return {
+    ...(host === undefined ? {} : { boot: bootOf(host) }),
+    ...(tee === undefined ? {} : { tee: { ...tee, measurements: { ...tee.measurements } } }),
+  }
 }
 
 function bootOf({ endorsementKey, attestationKeyName, resetCount, restartCount, clock, ima }: BootSession): NonNullable<LeaseRecord["boot"]> {

@@ -134,7 +134,10 @@ function record(context: ManagerContext, facts: NewHost): HostView {
 function refuseTaken(hosts: readonly HostRecord[], host: string, identity: MachineIdentity): void {
   const named = hosts.find((record) => record.host === host)
   if (named !== undefined && (named.retired || !isSameMachine(named.identity, identity)))
-    throw new ProtocolError("already-exists", `the name ${host} belongs to ${named.retired ? "a retired host" : "another machine or attestation key"}`)
+    throw new ProtocolError(
+      "already-exists",
+      `the name ${host} belongs to ${named.retired ? "a retired host" : "another machine or attestation key"}`,
+    )
   if (isTeeIdentity(identity)) refuseTakenTee(hosts, host, identity)
   else refuseTakenTpm(hosts, host, identity)
 }
@@ -151,7 +154,8 @@ function refuseTakenTpm(hosts: readonly HostRecord[], host: string, { endorsemen
 function refuseTakenTee(hosts: readonly HostRecord[], host: string, identity: TeeIdentity): void {
   const same = hosts.filter((record) => record.host !== host && isTeeIdentity(record.identity) && isSameMachine(record.identity, identity))
   if (identity.platform === null) {
-    if (same.length >= maxTees.masked) throw new ProtocolError("limit-exceeded", `${same.length} machines that do not say which they are have enrolled`)
+    if (same.length >= maxTees.masked)
+      throw new ProtocolError("limit-exceeded", `${same.length} machines that do not say which they are have enrolled`)
     return
   }
   if (same.some(({ retired }) => retired)) throw new ProtocolError("already-exists", "this processor was retired, for good")
@@ -187,7 +191,9 @@ export function retireHost(context: ManagerContext, caller: StakeholderCaller, h
       throw new ProtocolError("not-permitted", "no active policy that lists this machine names the caller")
     if (record.retired) return viewHost(record)
     // A processor may have other names; a doubt about it is one about each of them.
-    const names = tx.list("hosts").filter((other) => other.host === host || (isKnownTee(record.identity) && isSameMachine(other.identity, record.identity)))
+    const names = tx
+      .list("hosts")
+      .filter((other) => other.host === host || (isKnownTee(record.identity) && isSameMachine(other.identity, record.identity)))
     for (const name of names.filter(({ retired }) => !retired)) retireName(context, tx, caller, name)
     return viewHost({ ...record, retired: true })
   })

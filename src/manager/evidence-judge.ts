@@ -109,7 +109,10 @@ export class EvidenceJudge implements MachineJudge {
   }
 }
 
-function hostExpectation({ session, identity, references, previous }: JudgeRequest, requirement: HostRequirement | undefined): { host?: HostJudging } {
+function hostExpectation(
+  { session, identity, references, previous }: JudgeRequest,
+  requirement: HostRequirement | undefined,
+): { host?: HostJudging } {
   parseHex(session.nonce, "nonce")
   if (requirement === undefined) return {}
   const boot = bootReferenceOf(requirement, references)
@@ -145,7 +148,9 @@ function demandSamePlatform(enrolled: TeeIdentity, tee: GenuineTee): void {
   const found = teeIdentity(tee)
   for (const name of ["tee", "root", "platform"] as const)
     if (found[name] !== enrolled[name])
-      throw new EvidenceError("wrong-binding", `${name} ${found[name] ?? "masked"}, enrolled is ${enrolled[name] ?? "masked"}`, { path: "bundle.tee" })
+      throw new EvidenceError("wrong-binding", `${name} ${found[name] ?? "masked"}, enrolled is ${enrolled[name] ?? "masked"}`, {
+        path: "bundle.tee",
+      })
 }
 
 function bootReferenceOf({ boot }: HostRequirement, references: References): BootReference | undefined {

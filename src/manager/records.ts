@@ -1,7 +1,16 @@
 import { z } from "zod"
 import { statementSignatureSchema } from "../pki/statement.ts"
 import { trustClaims, trustTiers } from "../policy/ar4si.ts"
-import { refusalViewSchema, runEventSchema, runReportSchema, runStateSchema, signedReceiptSchema, teeIdentitySchema, teeKindSchema, tpmIdentitySchema } from "../protocol/messages.ts"
+import {
+  refusalViewSchema,
+  runEventSchema,
+  runReportSchema,
+  runStateSchema,
+  signedReceiptSchema,
+  teeIdentitySchema,
+  teeKindSchema,
+  tpmIdentitySchema,
+} from "../protocol/messages.ts"
 import { digestSchema, documentSchema, idSchema, keyTextSchema, nameSchema, timeSchema } from "../protocol/wire.ts"
 
 /**
@@ -121,9 +130,7 @@ const leaseRecord = z.strictObject({
     })
     .exactOptional(),
   /** The TEE that the lease is pinned to, where the machine shows one. */
-  tee: z
-    .strictObject({ kind: teeKindSchema, platform: z.string().nullable(), measurements: z.record(z.string(), z.string()) })
-    .exactOptional(),
+  tee: z.strictObject({ kind: teeKindSchema, platform: z.string().nullable(), measurements: z.record(z.string(), z.string()) }).exactOptional(),
   renewals: z.int().min(0),
   laboratory: z.boolean(),
   /** INSECURE LABORATORY that the machine's pieces chain to. */

@@ -27,7 +27,14 @@ import { createVault, loadVault, type TpmSealer, type VaultKind } from "./vault.
  * A manager's folder: `manager.json` (configuration), `vault.json` (vault key, mode 0600), `manager.db` (store, sealed rows), `blobs/`, `members` (keys
  * that may propose policies), `collateral/` (what vouches for the processors of machines; may be missing). `initManager` makes it, `openManager` loads it; neither does the other's work.
  */
-const files = { configuration: "manager.json", vault: "vault.json", database: "manager.db", blobs: "blobs", members: "members", collateral: "collateral" } as const
+const files = {
+  configuration: "manager.json",
+  vault: "vault.json",
+  database: "manager.db",
+  blobs: "blobs",
+  members: "members",
+  collateral: "collateral",
+} as const
 
 /** Where a manager looks for what vouches for the processors of machines that send only their quotes. */
 export function managerCollateralFolder(folder: string): string {

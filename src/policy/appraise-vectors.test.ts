@@ -76,7 +76,12 @@ function judge(evidence: Genuine<HostClaims>, documents: readonly Reference[]): 
     ima: { reference: ima, violations: "deny" },
   }
   const study: Policy = { ...policy, machines: { "gpu-host": machine } }
-  return appraise(Genuine.afterVerification({ session: named("session"), host: evidence.claims }), { policy: study, job: "train", references: referencesByDigest(documents), time: now })
+  return appraise(Genuine.afterVerification({ session: named("session"), host: evidence.claims }), {
+    policy: study,
+    job: "train",
+    references: referencesByDigest(documents),
+    time: now,
+  })
 }
 
 /** These images loaded no IMA policy by path, and the text of their command lines is not known. */

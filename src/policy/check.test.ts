@@ -7,7 +7,19 @@ import { checkPolicy } from "./check.ts"
 import type { Policy } from "./document.ts"
 import { parsePolicyValue } from "./document.ts"
 import { parsePolicy } from "./parse.ts"
-import { bootReference, commandLine, derivation, imaReference, keyText, hostMachine, named, now, policy, references, tdxDemand } from "./fixtures.testing.ts"
+import {
+  bootReference,
+  commandLine,
+  derivation,
+  imaReference,
+  keyText,
+  hostMachine,
+  named,
+  now,
+  policy,
+  references,
+  tdxDemand,
+} from "./fixtures.testing.ts"
 import type { BootReference, ImaReference } from "./reference.ts"
 import { referenceDigest, referencesByDigest } from "./reference.ts"
 

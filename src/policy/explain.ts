@@ -343,7 +343,9 @@ function enclaveWords({ accept, guest }: EnclaveMachine): MachineWords {
       interposerWords,
       "side channels, and faults of the processor that its maker has not published yet",
       ...(isGuestProved
-        ? ["a TPM that the host provides can be made to say wrong things about the guest by the host; what the TEE itself measured holds all the same"]
+        ? [
+            "a TPM that the host provides can be made to say wrong things about the guest by the host; what the TEE itself measured holds all the same",
+          ]
         : ["administrators inside the guest, where the measured image lets any in"]),
       "what the outputs and metrics themselves tell of the data",
     ],

@@ -99,7 +99,10 @@ function machineLines(machine: NonNullable<PolicyDraft["machine"]>): readonly st
   if (level !== "enclave") return [...lines, ...hostLines(machine).map((line) => `    ${line}`)]
   const hasGuest = [machine.endorsementKeys, machine.bootReference, machine.imaReference].some((known) => known !== undefined)
   const guest = hasGuest
-    ? ["    guest: # a TPM inside, with the boot and the programs that it measured, judged as a sealed host's", ...hostLines(machine).map((line) => `      ${line}`)]
+    ? [
+        "    guest: # a TPM inside, with the boot and the programs that it measured, judged as a sealed host's",
+        ...hostLines(machine).map((line) => `      ${line}`),
+      ]
     : ["    guest: none # what the TEE itself measured is all; or what a TPM inside it must show: { tpm: …, boot: …, ima: … }"]
   return [...lines, ...acceptLines(machine), ...guest]
 }

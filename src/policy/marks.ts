@@ -72,7 +72,10 @@ const advice: readonly (readonly [pattern: string, advice: Advice])[] = [
     "artifacts.*.manifest",
     { what: "the digest of the sealed artifact", how: "perun seal prints it (manifest); perun open FOLDER --verify-only prints it again" },
   ],
-  ["machines.*.level", { what: "the protection level", how: "write sealed, administered or enclave; perun policy explain says what each protects from" }],
+  [
+    "machines.*.level",
+    { what: "the protection level", how: "write sealed, administered or enclave; perun policy explain says what each protects from" },
+  ],
   [
     "machines.*.tpm.endorsementKeys.*",
     {

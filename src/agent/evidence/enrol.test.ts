@@ -95,6 +95,8 @@ test("enrolTee() answers the nonce of the manager that it verified, and no other
   await enrolTee(collect, "m", "host-1", exchange(begun))
   assert.deepEqual([asked, nonces], [[{ host: "host-1", piece: "tee" }, { evidence }], [begun.nonce]])
   await assert.rejects(enrolTee(collect, "m", "host-1", exchange({ ...begun, manager: "other" })), { code: "wrong-grant" })
-  await assert.rejects(enrolTee(collect, "m", "host-1", exchange({ enrolment: "one", credentialBlob: "AAAA", secret: "AAAA" })), { code: "wrong-grant" })
+  await assert.rejects(enrolTee(collect, "m", "host-1", exchange({ enrolment: "one", credentialBlob: "AAAA", secret: "AAAA" })), {
+    code: "wrong-grant",
+  })
   assert.equal(nonces.length, 1)
 })

@@ -54,7 +54,9 @@ export function register(command: Command, output: Output): void {
     .description("machines that proved their TPM or TEE to the manager")
     .action(async (options: ManagerOption) => {
       const { hosts } = await withManager(options, output, (connection) => connection.call(routes.listHosts))
-      output.result({ ok: true, hosts }, () => output.table(["host", "endorsement key or platform", "root", "TPM or TEE", "enrolled", "state"], hosts.map(rowOf)))
+      output.result({ ok: true, hosts }, () =>
+        output.table(["host", "endorsement key or platform", "root", "TPM or TEE", "enrolled", "state"], hosts.map(rowOf)),
+      )
     })
   withManagerOption(command.command("retire"))
     .argument("<host>", "name of the machine")

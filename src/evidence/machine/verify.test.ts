@@ -80,30 +80,6 @@ function expectationOf(session: SessionFields, demanded: DemandedPieces): Machin
 }
 
 test("a TEE with its guest's TPM, a TEE alone and a host as before are taken", () => {
-  function text(bytes: Uint8Array): string {
-  return `sha256:${encodeHex(bytes)}`
-}
-
-test("verifyMachine() judges a piece that comes without its boot log by the one that is known, and believes the piece's own first", () => {
-  const [machine, stranger] = [guest(), guest()]
-  const { eventLog, ...piece } = machine.machine.quote(innerNonce(machine.session))
-  const bundle = { tpm: piece, tee: quoteTd({ ...machine.session, deviceEvidence: [tpmPieceDigest(piece)] }) }
-  const expectation = { ...expectationOf(machine.session, "tee-with-tpm"), ...(eventLog === undefined ? {} : { knownBootLog: eventLog }) }
-  assert.throws(() => verify(bundle, machine.session, "tee-with-tpm"), { code: "missing-piece", path: "eventLog" })
-  assert.ok(verifyMachine(bundle, expectation).claims.host)
-  const whole = bundleOf(machine)
-  assert.ok(verifyMachine(whole, { ...expectation, knownBootLog: Uint8Array.of(1) }).claims.host)
-  assert.throws(() => verifyMachine(bundleOf(stranger), expectation), { code: "wrong-nonce" })
-})
-
-test("verifyMachine() wants to be told how each demanded piece is judged", () => {
-  const { host: _host, ...withoutHost } = expectationOf(one.session, "tee-with-tpm")
-  assert.throws(() => verifyMachine(good, withoutHost), TypeError)
-  const { tee: _tee, ...withoutTee } = expectationOf(one.session, "tee-with-tpm")
-  assert.throws(() => verifyMachine(good, withoutTee), TypeError)
-})
-
-const one = guest()
   const bundle = bundleOf(one)
   const both = verify(bundle, one.session, "tee-with-tpm")
   assert.equal(both.session, text(sessionDigest({ ...one.session, deviceEvidence: [tpmPieceDigest(bundle.tpm)] })))
@@ -263,4 +239,27 @@ test("parseMachineBundle() takes a TEE's piece beside a TPM's of the greatest si
   const text = JSON.stringify(large)
   assert.equal(parseMachineBundle(text).tpm?.ima.list.length, maxImaListBytes)
   assert.throws(() => parseMachineBundle(text + " ".repeat(maxTeeEvidenceBytes)), { code: "too-large" })
+})
+
+function text(bytes: Uint8Array): string {
+  return `sha256:${encodeHex(bytes)}`
+}
+
+test("verifyMachine() judges a piece that comes without its boot log by the one that is known, and believes the piece's own first", () => {
+  const [machine, stranger] = [guest(), guest()]
+  const { eventLog, ...piece } = machine.machine.quote(innerNonce(machine.session))
+  const bundle = { tpm: piece, tee: quoteTd({ ...machine.session, deviceEvidence: [tpmPieceDigest(piece)] }) }
+  const expectation = { ...expectationOf(machine.session, "tee-with-tpm"), ...(eventLog === undefined ? {} : { knownBootLog: eventLog }) }
+  assert.throws(() => verify(bundle, machine.session, "tee-with-tpm"), { code: "missing-piece", path: "eventLog" })
+  assert.ok(verifyMachine(bundle, expectation).claims.host)
+  const whole = bundleOf(machine)
+  assert.ok(verifyMachine(whole, { ...expectation, knownBootLog: Uint8Array.of(1) }).claims.host)
+  assert.throws(() => verifyMachine(bundleOf(stranger), expectation), { code: "wrong-nonce" })
+})
+
+test("verifyMachine() wants to be told how each demanded piece is judged", () => {
+  const { host: _host, ...withoutHost } = expectationOf(one.session, "tee-with-tpm")
+  assert.throws(() => verifyMachine(good, withoutHost), TypeError)
+  const { tee: _tee, ...withoutTee } = expectationOf(one.session, "tee-with-tpm")
+  assert.throws(() => verifyMachine(good, withoutTee), TypeError)
 })
