@@ -228,6 +228,31 @@ describe("HostAgent", { skip: noSandbox, concurrency: 1 }, () => {
     })
   })
 
+  test("enrols with the manager that it verified, and shows what is asked for", async () => {
+    await scene("pieces", goodProgram, async (manager, agent) => {
+      assert.equal(await agent.work(), "succeeded")
+      assert.deepEqual([agent.pieces, agent.enrolledAs.map((as) => as.manager)], [["tpm"], [makeChallenge(manager.study.policy).manager]])
+    })
+  })
+
+  test("answers no challenge of another manager", async () => {
+    await scene("other-manager", goodProgram, async (manager, agent) => {
+      manager.changeChallenge = (challenge) => ({ ...challenge, manager: "8".repeat(32) })
+      assert.equal(await agent.work(), "refused")
+      assert.deepEqual([agent.quoted, manager.count("POST /v1/claims")], [[], 0])
+    })
+  })
+
+  test("renews with the pieces that the policy demands, or not at all", async () => {
+    await scene("weaker-renewal", longProgram, async (manager, agent) => {
+      manager.changeGrant = (grant) => ({ ...grant, lease: { id: makeChallenge(manager.study.policy).lease, seconds: 1 } })
+      manager.changeChallenge = (challenge) => (challenge.purpose === "renew" ? { ...challenge, pieces: "tee" } : challenge)
+      assert.equal(await agent.work(), "stopped")
+      assert.match(String(agent.facts("lease-lost")["message"]), /wrong-grant/)
+      assert.equal(manager.count("POST /v1/leases/*/renew"), 0)
+    })
+  })
+
   test("stops the job when the renewal is refused", async () => {
     await scene("revoked", longProgram, async (manager, agent) => {
       manager.changeGrant = (grant) => ({ ...grant, lease: { id: makeChallenge(manager.study.policy).lease, seconds: 2 } })

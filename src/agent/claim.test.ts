@@ -73,6 +73,14 @@ describe("a claim", () => {
     refuses("wrong-grant", { lease: { id: challenge.lease, seconds: 61 } })
   })
 
+  test("verifyGrant() refuses a manager that asked for other pieces of evidence than the policy demands", () => {
+    for (const pieces of ["tee", "tee-with-tpm"] as const)
+      assert.throws(() => verifyGrant(grant, { ...challenge, pieces }, { session, manager: { description: { key: study.manager.key } } }), {
+        code: "wrong-grant",
+        path: "challenge.pieces",
+      })
+  })
+
   test("verifyGrant() refuses another policy, and what is none", () => {
     refuses("wrong-policy", { document: documentWith({ purpose: "another" }) })
     refuses("wrong-policy", { document: documentWith({ extra: 1 }) })

@@ -130,29 +130,33 @@ function record(context: ManagerContext, facts: NewHost): HostView {
   })
 }
 
-/** One name, one machine; and none again once it is retired. */
-function refuseTaken(hosts: readonly HostRecord[], host: string, identity: MachineIdentity): void {
+/**
+ * One name, one machine; and none again once it is retired.
+ * @throws {ProtocolError} `already-exists`, `limit-exceeded`
+ */
+export function refuseTaken(hosts: readonly HostRecord[], host: string, identity: MachineIdentity): void {
   const named = hosts.find((record) => record.host === host)
   if (named !== undefined && (named.retired || !isSameMachine(named.identity, identity)))
     throw new ProtocolError(
       "already-exists",
       `the name ${host} belongs to ${named.retired ? "a retired host" : "another machine or attestation key"}`,
     )
-  if (isTeeIdentity(identity)) refuseTakenTee(hosts, host, identity)
-  else refuseTakenTpm(hosts, host, identity)
+  if (named !== undefined) return
+  if (isTeeIdentity(identity)) refuseTakenTee(hosts, identity)
+  else refuseTakenTpm(hosts, identity)
 }
 
 /** One TPM, one attestation key; each only once. */
-function refuseTakenTpm(hosts: readonly HostRecord[], host: string, { endorsementKey }: TpmIdentity): void {
+function refuseTakenTpm(hosts: readonly HostRecord[], { endorsementKey }: TpmIdentity): void {
   const owner = hosts.find(({ identity }) => !isTeeIdentity(identity) && identity.endorsementKey === endorsementKey)
-  if (owner === undefined || owner.host === host) return
+  if (owner === undefined) return
   // Certificates of TPMs are public: under which name one is enrolled is for those who may see the host.
   throw new ProtocolError("already-exists", owner.retired ? "this TPM was retired, for good" : "this TPM is enrolled under another name")
 }
 
 /** A processor runs many TEEs, so it has many names, but not without end. One that does not say which it is can be retired by name only. */
-function refuseTakenTee(hosts: readonly HostRecord[], host: string, identity: TeeIdentity): void {
-  const same = hosts.filter((record) => record.host !== host && isTeeIdentity(record.identity) && isSameMachine(record.identity, identity))
+function refuseTakenTee(hosts: readonly HostRecord[], identity: TeeIdentity): void {
+  const same = hosts.filter((record) => isTeeIdentity(record.identity) && isSameMachine(record.identity, identity))
   if (identity.platform === null) {
     if (same.length >= maxTees.masked)
       throw new ProtocolError("limit-exceeded", `${same.length} machines that do not say which they are have enrolled`)

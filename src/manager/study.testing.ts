@@ -8,7 +8,7 @@ import { encodeBase64, encodeHex, encodeUtf8, parseBase64, parseUtf8 } from "../
 import { type HostBundleDocument, sessionDigest } from "../evidence/bundle.ts"
 import { sshPublicKeyText } from "../pki/ssh-key.ts"
 import { signStatement } from "../pki/statement.ts"
-import type { Policy } from "../policy/document.ts"
+import { hostRequirementOf, type Policy } from "../policy/document.ts"
 import { type BootReference, type ImaReference, referenceDigest } from "../policy/reference.ts"
 import { generateHpkeKeyPair, openMessage, sealMessage, type HpkeKeyPair } from "../protocol/hpke.ts"
 import { type Challenge, type ClaimGrant, releasedKeysSchema } from "../protocol/messages.ts"
@@ -144,8 +144,8 @@ export async function makeParts(): Promise<StudyParts> {
 class PausingJudge extends EvidenceJudge {
   readonly #pause: () => Promise<void>
 
-  constructor(root: Uint8Array, pause: () => Promise<void>) {
-    super({ laboratoryRoots: [root], randomBytes: random, vouch: async (evidence) => evidence })
+  constructor(laboratoryRoots: readonly Uint8Array[], pause: () => Promise<void>) {
+    super({ laboratoryRoots, randomBytes: random, vouch: async (evidence) => evidence })
     this.#pause = pause
   }
 
@@ -207,6 +207,9 @@ export class TestStudy {
   /** The TEE that the manager runs in, from its next start on. */
   ownTee: OwnTee | undefined
 
+  /** Further laboratory roots (DER) whose machines may enrol, from its next start on. */
+  moreRoots: readonly Uint8Array[] = []
+
   /** As after kill -9 and a new start: only what the journal holds is left. */
   restart(): void {
     const { manager, store } = this.#open()
@@ -216,7 +219,7 @@ export class TestStudy {
 
   #open(): { manager: Manager; store: Store } {
     const store = Store.open({ journal: this.journal, vaultKey: this.vaultKey, randomBytes: random })
-    const judge = new PausingJudge(this.parts.authority.root, async () => this.whileJudging())
+    const judge = new PausingJudge([this.parts.authority.root, ...this.moreRoots], async () => this.whileJudging())
     const { clock, blobs, members, ownTee } = this
     const world = { store, blobs, clock, randomBytes: random, judge, members, ...(ownTee === undefined ? {} : { ownTee }) }
     const manager = createManager({ ...world, vault: "key-file", configuration: { test: true } })
@@ -318,7 +321,9 @@ export class TestStudy {
 
   async submit(policy: Policy, by = this.parts.clinic): Promise<Digest> {
     const { boot, ima } = this.parts.references
-    const body = { policy: toJson(policy), references: [toJson(boot), toJson(ima)] }
+    // A TEE alone has none; with one that no machine names a policy would be refused.
+    const references = Object.values(policy.machines).some((machine) => hostRequirementOf(machine) !== undefined) ? [boot, ima] : []
+    const body = { policy: toJson(policy), references: references.map(toJson) }
     return (await this.call(routes.submitPolicy, this.as(by), { body })).digest
   }
 

@@ -31,6 +31,8 @@ export class FakeManager implements AsyncDisposable {
   misbehave: Misbehave = () => undefined
   enrolled = false
   handedOut = false
+  /** Changes a challenge before it is sent. */
+  changeChallenge: (challenge: Challenge) => Challenge = (challenge) => challenge
   /** Changes the grant before it is sent. */
   changeGrant: (grant: object) => object = (grant) => grant
   readonly #server: Server
@@ -107,7 +109,7 @@ export class FakeManager implements AsyncDisposable {
         if (!this.enrolled) return { status: 403, message: problem({ status: 403, code: "not-enrolled" }) }
         const { purpose } = body as { readonly purpose: Challenge["purpose"] }
         if (purpose === "claim" && this.handedOut) return { status: 204 }
-        return { status: 200, message: makeChallenge(this.study.policy, purpose) }
+        return { status: 200, message: this.changeChallenge(makeChallenge(this.study.policy, purpose)) }
       }
       case "POST /v1/claims": {
         const { hpkeKey } = body as ClaimRequest
