@@ -14,7 +14,7 @@ import { verifyTee } from "../../evidence/tee/verify.ts"
 import { HostTpm } from "../../evidence/tpm/client/host-tpm.ts"
 import { certificateFingerprint } from "../../pki/certificate.ts"
 import { openDevices } from "../devices.ts"
-import { noReplayedMachine, replayMachine } from "../testing/replayed-machine.ts"
+import { noReplayedMachine, replayMachine } from "../testing/replayed-machine.testing.ts"
 import { MachineAttester, type OpenSession } from "./attest.ts"
 import type { EnrolmentExchange } from "./enrol.ts"
 

@@ -10,9 +10,10 @@ import { ByteWriter } from "../../bytes/writer.ts"
 import { decodeHostBundle, hostBundleSchema } from "../../evidence/bundle.ts"
 import { hostPcrs, previousHost, verifyHost, type HostExpectation } from "../../evidence/host/verify.ts"
 import { HostTpm } from "../../evidence/tpm/client/host-tpm.ts"
+import { startSoftwareTpm } from "../../evidence/tpm/client/swtpm.testing.ts"
 import { openTransport, type TpmLocation } from "../../evidence/tpm/client/transport.ts"
 import { hash } from "../../pki/signatures.ts"
-import { noReplayedMachine, registerDigest, replayMachine } from "../testing/replayed-machine.ts"
+import { noReplayedMachine, registerDigest, replayMachine } from "../testing/replayed-machine.testing.ts"
 import { EvidenceCollector, quotedRegisters } from "./collect.ts"
 
 const skip = { skip: noReplayedMachine }
