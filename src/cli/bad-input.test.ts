@@ -50,7 +50,7 @@ describe("documents", { concurrency: 2 }, () => {
     ["more than it may have", 30, "too-large", (text) => text.replace("weights", "w".repeat(2_000_000))],
     ["its end cut off", 30, "malformed", (text) => text.substring(0, text.length - 20)],
     ["an expiry that is over", 10, "invalid-policy", (text) => text.replace('"expires":"2027-06-01', '"expires":"2020-06-01')],
-    ["a level without verifier", 10, "invalid-policy", (text) => text.replace('"level":"sealed"', '"level":"enclave"')],
+    ["a level without verifier", 10, "invalid-policy", (text) => text.replace('"level":"sealed"', '"level":"confidential"')],
   ]
   for (const [name, status, code, spoil] of spoiled) {
     test(`policy check: ${name}`, async () => {
