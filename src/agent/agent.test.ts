@@ -9,10 +9,11 @@ import { makeLabAuthority } from "../../lab/devices/dcap/authority.ts"
 import { labTdRequirement } from "../../lab/devices/td.ts"
 import { encodeBase64 } from "../bytes/text.ts"
 import type { Job } from "../policy/document.ts"
-import { HostAgent, type Attester, type Outcome } from "./agent.ts"
+import { HostAgent, type Outcome } from "./agent.ts"
 import { challengeSession } from "./claim.ts"
+import type { Attester } from "./evidence/attest.ts"
 import { logLine, type AgentEvent, type LogFact } from "./log.ts"
-import { FakeManager, testKeyName } from "./testing/fake-manager.ts"
+import { FakeManager, tpmSession } from "./testing/fake-manager.ts"
 import { makeChallenge, makeParty, makeStudy } from "./testing/study.ts"
 
 const goodProgram = `
@@ -32,19 +33,27 @@ class TestAgent {
   readonly events: LoggedEvent[] = []
   readonly pauses: number[] = []
   readonly quoted: string[] = []
+  readonly pieces: string[] = []
+  readonly enrolledAs: { readonly manager: string; readonly tlsKey: string }[] = []
   readonly stop = new AbortController()
   readonly #agent: HostAgent
 
   constructor(manager: FakeManager, scratch: string, managerKey = manager.study.manager.key) {
     const attester: Attester = {
-      attestationKeyName: async () => testKeyName,
-      async enrol() {
+      enrol: async (host, as) => {
+        this.enrolledAs.push(as)
         manager.enrolled = true
+        const digest = as.tlsKey
+        const identity = { endorsementKey: digest, root: digest, rootKind: "laboratory", description: "test", attestationKeyName: "000b" } as const
+        return { host, identity, enrolledAt: "2026-01-01T00:00:00Z", retired: false }
       },
-      collectBundle: async ({ extraData, imaFrom, withBootLog }) => {
-        this.quoted.push(encodeBase64(extraData))
+      attest: async ({ session: open, pieces, imaFrom, withBootLog }) => {
+        const session = tpmSession(open)
+        this.quoted.push(encodeBase64(session))
+        this.pieces.push(pieces)
         const eventLog = withBootLog ? { eventLog: "AAAA" } : {}
-        return { perun: 1, tpm: { quote: "AAAA", signature: "AAAA", akPublic: "AAAA", ...eventLog, ima: { from: imaFrom, list: "AAAA" } } }
+        const tpm = { quote: "AAAA", signature: "AAAA", akPublic: "AAAA", ...eventLog, ima: { from: imaFrom, list: "AAAA" } }
+        return { bundle: { perun: 1, tpm }, session }
       },
     }
     this.#agent = new HostAgent(
@@ -122,11 +131,7 @@ describe("HostAgent", { skip: noSandbox, concurrency: 1 }, () => {
       assert.ok(claim)
       assert.ok("eventLog" in claim.bundle.tpm)
       assert.equal(agent.quoted.length, 1)
-      const other = challengeSession(makeChallenge(manager.study.policy), {
-        hpkeKey: claim.hpkeKey,
-        tlsKey: `sha256:${"0".repeat(64)}`,
-        akName: testKeyName,
-      })
+      const other = tpmSession(challengeSession(makeChallenge(manager.study.policy), { hpkeKey: claim.hpkeKey, tlsKey: `sha256:${"0".repeat(64)}` }))
       assert.notEqual(agent.quoted[0], encodeBase64(other))
     })
   })
@@ -220,6 +225,31 @@ describe("HostAgent", { skip: noSandbox, concurrency: 1 }, () => {
       assert.ok(renewal && !("eventLog" in renewal.bundle.tpm))
       assert.equal(new Set(agent.quoted).size, 2)
       assert.ok(agent.names().includes("lease-renewed"))
+    })
+  })
+
+  test("enrols with the manager that it verified, and shows what is asked for", async () => {
+    await scene("pieces", goodProgram, async (manager, agent) => {
+      assert.equal(await agent.work(), "succeeded")
+      assert.deepEqual([agent.pieces, agent.enrolledAs.map((as) => as.manager)], [["tpm"], [makeChallenge(manager.study.policy).manager]])
+    })
+  })
+
+  test("answers no challenge of another manager", async () => {
+    await scene("other-manager", goodProgram, async (manager, agent) => {
+      manager.changeChallenge = (challenge) => ({ ...challenge, manager: "8".repeat(32) })
+      assert.equal(await agent.work(), "refused")
+      assert.deepEqual([agent.quoted, manager.count("POST /v1/claims")], [[], 0])
+    })
+  })
+
+  test("renews with the pieces that the policy demands, or not at all", async () => {
+    await scene("weaker-renewal", longProgram, async (manager, agent) => {
+      manager.changeGrant = (grant) => ({ ...grant, lease: { id: makeChallenge(manager.study.policy).lease, seconds: 1 } })
+      manager.changeChallenge = (challenge) => (challenge.purpose === "renew" ? { ...challenge, pieces: "tee" } : challenge)
+      assert.equal(await agent.work(), "stopped")
+      assert.match(String(agent.facts("lease-lost")["message"]), /wrong-grant/)
+      assert.equal(manager.count("POST /v1/leases/*/renew"), 0)
     })
   })
 

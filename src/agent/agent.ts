@@ -4,27 +4,18 @@ import { encodeBase64 } from "../bytes/text.ts"
 import { generateHpkeKeyPair, type HpkeKeyPair } from "../protocol/hpke.ts"
 import { withRetry, type Answer, type Transport } from "../protocol/http-client.ts"
 import { connectVerified, verifyManager, type VerifiedManager } from "../protocol/manager-connection.ts"
-import type { Challenge, ChallengeRequest, WireBundle, WireFinding } from "../protocol/messages.ts"
+import type { Challenge, ChallengeRequest, WireFinding } from "../protocol/messages.ts"
 import { ProblemError } from "../protocol/problem.ts"
 import { routes } from "../protocol/routes.ts"
 import { createTlsIdentity, type TlsIdentity } from "../protocol/tls.ts"
 import { manifestSigner, type ManifestSigner } from "../sealing/manifest.ts"
-import { challengeSession, openReleasedKeys, verifyGrant, type SessionKeys, type VerifiedGrant } from "./claim.ts"
+import { challengeSession, demandPieces, openReleasedKeys, verifyGrant, type SessionKeys, type VerifiedGrant } from "./claim.ts"
 import type { AgentConfig } from "./config.ts"
 import { AgentError } from "./error.ts"
-import type { EnrolmentExchange } from "./evidence/enrol.ts"
+import type { Attester } from "./evidence/attest.ts"
 import { keepLease, type LeaseClock } from "./lease.ts"
 import type { AgentLog } from "./log.ts"
 import { executeRun, type RunExchange } from "./run.ts"
-
-/** This machine as it proves itself. */
-export interface Attester {
-  /** Name of the attestation key, lower-case hexadecimal. */
-  attestationKeyName(): Promise<string>
-  enrol(host: string, exchange: EnrolmentExchange): Promise<void>
-  /** A quote over the 32 bytes `extraData`, with the logs that explain it. */
-  collectBundle(request: { readonly extraData: Uint8Array; readonly imaFrom: number; readonly withBootLog: boolean }): Promise<WireBundle>
-}
 
 export interface AgentWorld {
   readonly attester: Attester
@@ -96,7 +87,7 @@ export class HostAgent {
   async #claimOnce(transport: Transport, manager: VerifiedManager): Promise<{ readonly outcome: Outcome; readonly pauseSeconds: number }> {
     const hpke = await generateHpkeKeyPair()
     try {
-      const answer = await this.#challenge(transport, { purpose: "claim", host: this.#config.host })
+      const answer = await this.#challenge(transport, manager, { purpose: "claim", host: this.#config.host })
       if (answer.kind === "message") return { outcome: await this.#claim(transport, manager, answer.message, hpke), pauseSeconds: 0 }
       const pauseSeconds = answer.retryAfterSeconds ?? idleSeconds
       this.#world.log("waiting", { seconds: pauseSeconds })
@@ -116,29 +107,29 @@ export class HostAgent {
   }
 
   /** A challenge; a host that the manager does not know yet enrols first. */
-  async #challenge(transport: Transport, request: ChallengeRequest): Promise<Answer<Challenge>> {
+  async #challenge(transport: Transport, manager: VerifiedManager, request: ChallengeRequest): Promise<Answer<Challenge>> {
     try {
-      return await this.#ask(transport, request)
+      return await this.#ask(transport, manager, request)
     } catch (error) {
       if (!(error instanceof ProblemError) || error.code !== "not-enrolled") throw error
     }
-    await this.#world.attester.enrol(this.#config.host, {
-      begin: (body) => transport.call(routes.beginEnrolment, { body, signal: this.#stop }),
-      answer: (enrolment, body) => transport.call(routes.answerEnrolment, { params: { enrolment }, body, signal: this.#stop }),
-    })
+    await this.#world.attester.enrol(
+      this.#config.host,
+      { manager: manager.description.instance, tlsKey: this.#identity.tlsKey },
+      {
+        begin: (body) => transport.call(routes.beginEnrolment, { body, signal: this.#stop }),
+        answer: (enrolment, body) => transport.call(routes.answerEnrolment, { params: { enrolment }, body, signal: this.#stop }),
+      },
+    )
     this.#world.log("enrolled", { host: this.#config.host })
-    return this.#ask(transport, request)
+    return this.#ask(transport, manager, request)
   }
 
   async #claim(transport: Transport, manager: VerifiedManager, challenge: Challenge, hpke: HpkeKeyPair): Promise<Outcome> {
     const { attester, clock, log } = this.#world
-    const keys: SessionKeys = {
-      hpkeKey: encodeBase64(hpke.publicKey),
-      tlsKey: this.#identity.tlsKey,
-      akName: await attester.attestationKeyName(),
-    }
-    const session = challengeSession(challenge, keys)
-    const bundle = await attester.collectBundle({ extraData: session, imaFrom: challenge.imaFrom, withBootLog: true })
+    const keys: SessionKeys = { hpkeKey: encodeBase64(hpke.publicKey), tlsKey: this.#identity.tlsKey }
+    const { pieces, imaFrom } = challenge
+    const { bundle, session } = await attester.attest({ session: challengeSession(challenge, keys), pieces, imaFrom, withBootLog: true })
     const startedAt = clock.now()
     const body = { challenge: challenge.challenge, hpkeKey: keys.hpkeKey, bundle }
     // The same claim again gives the same answer, so one that was lost on its way costs no run.
@@ -146,11 +137,12 @@ export class HostAgent {
     const grant = verifyGrant(answer, challenge, { session, manager })
     const identities = await openReleasedKeys(grant, hpke.privateKey)
     log("claim-granted", { run: grant.run, job: grant.jobName, policy: grant.policyDigest, leaseSeconds: grant.lease.seconds })
-    return this.#runUnderLease(transport, grant, identities, keys, startedAt)
+    return this.#runUnderLease(transport, manager, grant, identities, keys, startedAt)
   }
 
   async #runUnderLease(
     transport: Transport,
+    manager: VerifiedManager,
     grant: VerifiedGrant,
     identities: ReadonlyMap<string, string>,
     keys: SessionKeys,
@@ -165,7 +157,7 @@ export class HostAgent {
         clock,
         startedAt,
         seconds: grant.lease.seconds,
-        renew: (signal) => this.#renew(transport, grant, keys, signal),
+        renew: (signal) => this.#renew(transport, manager, grant, keys, signal),
         mayPass,
         onRenewed: (seconds) => log("lease-renewed", { seconds }),
         onTrouble: (error) => log("lease-trouble", factsOf(error)),
@@ -194,8 +186,8 @@ export class HostAgent {
     }
   }
 
-  async #renew(transport: Transport, grant: VerifiedGrant, keys: SessionKeys, signal: AbortSignal): Promise<number> {
-    const answer = await this.#ask(transport, { purpose: "renew", host: this.#config.host, lease: grant.lease.id }, signal)
+  async #renew(transport: Transport, manager: VerifiedManager, grant: VerifiedGrant, keys: SessionKeys, signal: AbortSignal): Promise<number> {
+    const answer = await this.#ask(transport, manager, { purpose: "renew", host: this.#config.host, lease: grant.lease.id }, signal)
     if (answer.kind === "nothing") throw new UnavailableError("unavailable", "no challenge for a renewal")
     const challenge = answer.message
     if (
@@ -205,18 +197,21 @@ export class HostAgent {
       challenge.job !== grant.jobName
     )
       throw new AgentError("wrong-grant", "the challenge is for another run or policy", { path: "challenge" })
-    const extraData = challengeSession(challenge, keys)
-    const bundle = await this.#world.attester.collectBundle({ extraData, imaFrom: challenge.imaFrom, withBootLog: false })
+    demandPieces(grant.policy, grant.job, challenge)
+    const { pieces, imaFrom } = challenge
+    const { bundle } = await this.#world.attester.attest({ session: challengeSession(challenge, keys), pieces, imaFrom, withBootLog: false })
     const body = { challenge: challenge.challenge, hpkeKey: keys.hpkeKey, bundle }
     const { seconds } = await transport.call(routes.renewLease, { params: { lease: grant.lease.id }, body, signal })
     return Math.min(seconds, grant.job.lease.seconds)
   }
 
-  /** @throws {AgentError} `wrong-grant` for a challenge of another purpose */
-  async #ask(transport: Transport, body: ChallengeRequest, signal: AbortSignal = this.#stop): Promise<Answer<Challenge>> {
+  /** @throws {AgentError} `wrong-grant` for a challenge of another purpose or manager */
+  async #ask(transport: Transport, manager: VerifiedManager, body: ChallengeRequest, signal: AbortSignal = this.#stop): Promise<Answer<Challenge>> {
     const answer = await transport.ask(routes.requestChallenge, { body, signal })
     if (answer.kind === "message" && answer.message.purpose !== body.purpose)
       throw new AgentError("wrong-grant", "the challenge is for another purpose", { path: "challenge.purpose" })
+    if (answer.kind === "message" && answer.message.manager !== manager.description.instance)
+      throw new AgentError("wrong-grant", "the challenge is another manager's", { path: "challenge.manager" })
     return answer
   }
 

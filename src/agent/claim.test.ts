@@ -9,6 +9,7 @@ import type { Challenge, ClaimGrant } from "../protocol/messages.ts"
 import { documentSchema, parseShape } from "../protocol/wire.ts"
 import { challengeSession, openReleasedKeys, verifyGrant, type SessionKeys } from "./claim.ts"
 import { makeChallenge, makeGrant, makeStudy, sealInput, type Study } from "./testing/study.ts"
+import { tpmSession } from "./testing/fake-manager.ts"
 
 describe("a claim", () => {
   let folder: string
@@ -24,8 +25,8 @@ describe("a claim", () => {
     study = await makeStudy(folder, "pass\n")
     challenge = makeChallenge(study.policy)
     hpke = await generateHpkeKeyPair()
-    keys = { hpkeKey: encodeBase64(hpke.publicKey), tlsKey: `sha256:${"6".repeat(64)}`, akName: "000b" + "7".repeat(64) }
-    session = challengeSession(challenge, keys)
+    keys = { hpkeKey: encodeBase64(hpke.publicKey), tlsKey: `sha256:${"6".repeat(64)}` }
+    session = tpmSession(challengeSession(challenge, keys))
     grant = await makeGrant(study, challenge, session, hpke.publicKey)
   })
   after(async () => rm(folder, { recursive: true }))
@@ -53,10 +54,8 @@ describe("a claim", () => {
       challengeSession({ ...challenge, lease: "8".repeat(32) }, keys),
       challengeSession(challenge, { ...keys, hpkeKey: "AAAA" }),
       challengeSession(challenge, { ...keys, tlsKey: `sha256:${"8".repeat(64)}` }),
-      challengeSession(challenge, { ...keys, akName: "000b" }),
-    ].map(encodeBase64)
-    assert.equal(new Set([encodeBase64(session), ...variants]).size, 11)
-    assert.equal(session.length, 32)
+    ].map((open) => encodeBase64(tpmSession(open)))
+    assert.equal(new Set([encodeBase64(session), ...variants]).size, 10)
   })
 
   test("verifyGrant() accepts what the stakeholders signed", () => {
@@ -72,6 +71,17 @@ describe("a claim", () => {
     refuses("wrong-grant", { lease: { id: "8".repeat(32), seconds: 60 } })
     refuses("wrong-grant", { session: `sha256:${"8".repeat(64)}` })
     refuses("wrong-grant", { lease: { id: challenge.lease, seconds: 61 } })
+  })
+
+  test("verifyGrant() refuses a manager that asked for other pieces of evidence than the policy demands", () => {
+    for (const pieces of ["tee", "tee-with-tpm"] as const)
+      assert.throws(
+        () => verifyGrant(grant, { ...challenge, pieces }, { session, manager: { description: { key: study.manager.key, time: null } } }),
+        {
+          code: "wrong-grant",
+          path: "challenge.pieces",
+        },
+      )
   })
 
   test("verifyGrant() refuses another policy, and what is none", () => {

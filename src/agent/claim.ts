@@ -1,9 +1,8 @@
 import type { Digest } from "../bytes/digest.ts"
 import { PerunError } from "../bytes/error.ts"
 import { encodeHex } from "../bytes/text.ts"
-import { sessionDigest } from "../evidence/bundle.ts"
 import { tallyApprovals } from "../policy/approval.ts"
-import { own, parsePolicyValue, policyDigest, type Job, type Policy } from "../policy/document.ts"
+import { demandedPieces, own, parsePolicyValue, policyDigest, type Job, type Policy } from "../policy/document.ts"
 import { openMessage } from "../protocol/hpke.ts"
 import { demandManagerOf, type KnownManager } from "../protocol/manager-attestation.ts"
 import { releasedKeysSchema, type Challenge, type ClaimGrant } from "../protocol/messages.ts"
@@ -11,30 +10,18 @@ import { parseMessage, parseShape } from "../protocol/wire.ts"
 import { recipientKind } from "../sealing/keys.ts"
 import { signedManifestSchema, verifyManifest, type SignedManifest } from "../sealing/manifest.ts"
 import { AgentError } from "./error.ts"
+import type { OpenSession } from "./evidence/attest.ts"
 
 /** What this side of a claim knows of itself, besides the challenge. */
 export interface SessionKeys {
   /** HPKE public key, base64. */
   readonly hpkeKey: string
   readonly tlsKey: Digest
-  /** Name of the attestation key, lower-case hexadecimal. */
-  readonly akName: string
 }
 
-/** The session digest of a claim or renewal: what the TPM quotes, and what the manager computes from its own records. 32 bytes. */
-export function challengeSession(challenge: Challenge, keys: SessionKeys): Uint8Array {
-  return sessionDigest({
-    purpose: challenge.purpose,
-    version: 1,
-    manager: challenge.manager,
-    nonce: challenge.nonce,
-    ...keys,
-    deviceEvidence: [],
-    policy: challenge.policy,
-    job: challenge.job,
-    run: challenge.run,
-    lease: challenge.lease,
-  })
+/** The session of a claim or renewal, which the manager makes from its own records. */
+export function challengeSession({ purpose, manager, nonce, policy, job, run, lease }: Challenge, keys: SessionKeys): OpenSession {
+  return { purpose, version: 1, manager, nonce, ...keys, policy, job, run, lease }
 }
 
 /** A grant behind which the stakeholders' own signatures stand, as far as a host can see. */
@@ -53,8 +40,8 @@ export interface VerifiedGrant {
 }
 
 /**
- * Verifies that a grant is what the machine proved itself for, and what the stakeholders signed: the policy is the one whose digest the quote covered, its
- * approvals satisfy it, it pins this manager, and the inputs are the artifacts that it names, signed by their owners. A manager that lies about any of it
+ * Verifies that a grant is what the machine proved itself for, and what the stakeholders signed: the policy is the one whose digest the evidence covered, its
+ * approvals satisfy it, it demands the evidence that was asked for, it pins this manager, and the inputs are the artifacts that it names, signed by their owners. A manager that lies about any of it
  * gets no job to run here.
  * @throws {AgentError} `wrong-policy`, `wrong-approval`, `wrong-manager`, `wrong-manifest`, `wrong-grant`; {MalformedError}
  */
@@ -72,6 +59,7 @@ export function verifyGrant(
   const policy = readPolicy(grant, challenge)
   const job = own(policy.jobs, grant.job)
   if (job === undefined) throw new AgentError("wrong-policy", "the policy has no such job", { path: "job" })
+  demandPieces(policy, job, challenge)
   demandPolicyManager(policy, expected.manager)
   const tally = tallyApprovals(
     policy,
@@ -156,6 +144,13 @@ function demandPolicyManager(policy: Policy, manager: KnownManager): void {
     if (!(cause instanceof PerunError)) throw cause
     throw new AgentError("wrong-manager", cause.message, { cause })
   }
+}
+
+/** A manager that asked for less than the stakeholders demand has not judged this machine as they want it. */
+export function demandPieces(policy: Policy, { machine: name }: Job, challenge: Challenge): void {
+  const machine = own(policy.machines, name)
+  if (machine === undefined) throw new AgentError("wrong-policy", "the policy has no such machine", { path: "machine" })
+  equal(challenge.pieces, demandedPieces(machine), "challenge.pieces")
 }
 
 function equal(found: string, expected: string, path: string): void {

@@ -3,6 +3,7 @@ import { z } from "zod"
 import { UnavailableError } from "../bytes/error.ts"
 import { parseUtf8 } from "../bytes/text.ts"
 import { viewOf } from "../bytes/view.ts"
+import { teeSourceForm } from "../evidence/tee/collectors/collect.ts"
 import { teeRequirementSchema } from "../policy/tee.ts"
 import { keyTextSchema, nameSchema, parseMessage } from "../protocol/wire.ts"
 import { AgentError } from "./error.ts"
@@ -23,6 +24,10 @@ export const agentConfigSchema = z.strictObject({
     /** What its TEE must prove, as in the policy; without it only the key counts, and a policy that demands more is refused. */
     accept: z.array(teeRequirementSchema).min(1).max(64).exactOptional(),
   }),
+  /** Whether the machine is to show its TPM; true unless told otherwise. */
+  tpm: z.boolean().exactOptional(),
+  /** Where the machine's TEE is asked for evidence: `tsm`, `gramine`, or a guest agent's address. Without it the machine shows none. */
+  tee: z.string().regex(teeSourceForm, "tsm, gramine, http://HOST:PORT or unix:PATH").exactOptional(),
   /** Ends the agent after the first run, or the first refusal, instead of asking on. */
   once: z.boolean().optional(),
   /** Folder below which scratch is mounted. */

@@ -2,14 +2,10 @@ import { closeSync, readdirSync, readFileSync, writeSync } from "node:fs"
 import { performance } from "node:perf_hooks"
 import { setTimeout as sleep } from "node:timers/promises"
 import { MalformedError, PerunError, UnavailableError } from "../bytes/error.ts"
-import { HostTpm } from "../evidence/tpm/client/host-tpm.ts"
 import type { TpmLocation } from "../evidence/tpm/client/transport.ts"
-import { tpmNameText } from "../evidence/tpm/keys.ts"
-import { parseSizedPublicArea } from "../evidence/tpm/public-area.ts"
-import { HostAgent, type Attester, type Outcome } from "./agent.ts"
+import { HostAgent, type Outcome } from "./agent.ts"
 import { loadConfigDisk, loadConfigFile } from "./config.ts"
-import { EvidenceCollector } from "./evidence/collect.ts"
-import { enrol } from "./evidence/enrol.ts"
+import { openDevices } from "./devices.ts"
 import type { LeaseClock } from "./lease.ts"
 import { logLine, type AgentLog } from "./log.ts"
 import { placeOf } from "./run.ts"
@@ -34,35 +30,13 @@ export async function runAgent(options: AgentOptions): Promise<Outcome | undefin
   const log = options.log ?? writeLog
   const loaded = options.config === undefined ? await loadConfigDisk() : await loadConfigFile(options.config)
   const config = options.once === true ? { ...loaded, once: true } : loaded
-  await using tpm = await HostTpm.open(options.tpm)
-  log("started", { host: config.host, manager: config.manager.url, tpm: tpm.name })
-  const agent = new HostAgent(config, { attester: new TpmAttester(tpm), log, clock, random: Math.random }, options.stop)
+  await using devices = await openDevices(config, options.tpm)
+  log("started", { host: config.host, manager: config.manager.url, ...devices.names })
+  const { attester } = devices
+  const agent = new HostAgent(config, { attester, log, clock, random: Math.random }, options.stop)
   const outcome = await agent.work()
   log("stopped", outcome === undefined ? {} : { outcome })
   return outcome
-}
-
-/** The machine's TPM and kernel as the agent needs them. */
-class TpmAttester implements Attester {
-  readonly #tpm: HostTpm
-  readonly #collector: EvidenceCollector
-
-  constructor(tpm: HostTpm) {
-    this.#tpm = tpm
-    this.#collector = new EvidenceCollector(tpm)
-  }
-
-  async attestationKeyName(): Promise<string> {
-    return tpmNameText(parseSizedPublicArea(await this.#tpm.attestationPublic()))
-  }
-
-  async enrol(host: string, exchange: Parameters<Attester["enrol"]>[1]): Promise<void> {
-    await enrol(this.#tpm, host, exchange)
-  }
-
-  collectBundle(request: Parameters<Attester["collectBundle"]>[0]): ReturnType<Attester["collectBundle"]> {
-    return this.#collector.collectBundle(request)
-  }
 }
 
 /** Written at once, so that a console shows the last words of a program that is killed. */

@@ -16,6 +16,7 @@ import { challengeSession, openReleasedKeys, verifyGrant } from "./claim.ts"
 import { AgentError } from "./error.ts"
 import type { AgentEvent, LogFact } from "./log.ts"
 import { executeRun, type RunExchange } from "./run.ts"
+import { tpmSession } from "./testing/fake-manager.ts"
 import { makeChallenge, makeGrant, makeParty, makeStudy, type Study } from "./testing/study.ts"
 
 /** Writes a safetensors file with one tensor. */
@@ -62,7 +63,7 @@ describe("executeRun()", { skip: noSandbox, concurrency: 1 }, () => {
     const study = await makeStudy(place, program, job)
     const hpke = await generateHpkeKeyPair()
     const challenge = makeChallenge(study.policy)
-    const session = challengeSession(challenge, { hpkeKey: encodeBase64(hpke.publicKey), tlsKey: challenge.policy, akName: "00" })
+    const session = tpmSession(challengeSession(challenge, { hpkeKey: encodeBase64(hpke.publicKey), tlsKey: challenge.policy }))
     const answer = await makeGrant(study, challenge, session, hpke.publicKey)
     const grant = verifyGrant(answer, challenge, { session, manager: { description: { key: study.manager.key, time: null } } })
     const outputs: OutputRequest[] = []

@@ -31,8 +31,8 @@ before(async () => {
   await study.agree()
   run = await study.queue()
   transport = connectVerified(await verifyManager(new URL(study.pin.url), study.pin, tls, { now: new Date() }), tls)
-  const { enrolment, credentialBlob, secret } = await transport.call(routes.beginEnrolment, { body: machine.enrolmentRequest("host-1") })
-  await transport.call(routes.answerEnrolment, { params: { enrolment }, body: { secret: machine.activate(credentialBlob, secret) } })
+  const begun = await transport.call(routes.beginEnrolment, { body: machine.enrolmentRequest("host-1") })
+  await transport.call(routes.answerEnrolment, { params: { enrolment: begun.enrolment }, body: { secret: machine.activate(begun) } })
 })
 after(async () => {
   transport[Symbol.dispose]()
@@ -62,8 +62,8 @@ test("job result shows a refused machine, with its codes and status 10", async (
   const other = new LaboratoryMachine(authority, "another kernel")
   const host = createTlsIdentity("host-2")
   using line = connectVerified(await verifyManager(new URL(study.pin.url), study.pin, host, { now: new Date() }), host)
-  const { enrolment, credentialBlob, secret } = await line.call(routes.beginEnrolment, { body: other.enrolmentRequest("host-2") })
-  await line.call(routes.answerEnrolment, { params: { enrolment }, body: { secret: other.activate(credentialBlob, secret) } })
+  const begun = await line.call(routes.beginEnrolment, { body: other.enrolmentRequest("host-2") })
+  await line.call(routes.answerEnrolment, { params: { enrolment: begun.enrolment }, body: { secret: other.activate(begun) } })
   const {
     purpose,
     challenge,

@@ -50,7 +50,7 @@ describe("documents", { concurrency: 2 }, () => {
     ["more than it may have", 30, "too-large", (text) => text.replace("weights", "w".repeat(2_000_000))],
     ["its end cut off", 30, "malformed", (text) => text.substring(0, text.length - 20)],
     ["an expiry that is over", 10, "invalid-policy", (text) => text.replace('"expires":"2027-06-01', '"expires":"2020-06-01')],
-    ["a level without verifier", 10, "invalid-policy", (text) => text.replace('"level":"sealed"', '"level":"enclave"')],
+    ["a level without verifier", 10, "invalid-policy", (text) => text.replace('"level":"sealed"', '"level":"confidential"')],
   ]
   for (const [name, status, code, spoil] of spoiled) {
     test(`policy check: ${name}`, async () => {
@@ -397,7 +397,7 @@ describe("a manager", () => {
     const machine = new LaboratoryMachine(authority)
     const begun = await transport.call(routes.beginEnrolment, { body: machine.enrolmentRequest("host-1") })
     const params = { enrolment: begun.enrolment }
-    const secret = machine.activate(begun.credentialBlob, begun.secret)
+    const secret = machine.activate(begun)
     await transport.call(routes.answerEnrolment, { params, body: { secret } })
     await assert.rejects(transport.call(routes.answerEnrolment, { params, body: { secret } }), { name: "ProblemError" })
     const second = await transport.call(routes.beginEnrolment, { body: new LaboratoryMachine(authority).enrolmentRequest("host-2") })

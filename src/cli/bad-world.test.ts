@@ -13,7 +13,7 @@ import { after, before, describe, test } from "node:test"
 import { noSandbox } from "../agent/testing/sandbox-possible.testing.ts"
 import { encodeBase64, parseBase64 } from "../bytes/text.ts"
 import { viewOf } from "../bytes/view.ts"
-import { sessionDigest } from "../evidence/bundle.ts"
+import { type HostBundleDocument, sessionDigest } from "../evidence/bundle.ts"
 import { parseEventLog } from "../evidence/eventlog/format.ts"
 import { HostTpm } from "../evidence/tpm/client/host-tpm.ts"
 import { noSoftwareTpm, type SoftwareTpm, startSoftwareTpm } from "../evidence/tpm/client/swtpm.testing.ts"
@@ -46,8 +46,8 @@ describe("claims against a running manager", () => {
     await study.agree()
     await study.queue()
     transport = await connectAs(tls)
-    const { enrolment, credentialBlob, secret } = await transport.call(routes.beginEnrolment, { body: machine.enrolmentRequest("host-1") })
-    await transport.call(routes.answerEnrolment, { params: { enrolment }, body: { secret: machine.activate(credentialBlob, secret) } })
+    const begun = await transport.call(routes.beginEnrolment, { body: machine.enrolmentRequest("host-1") })
+    await transport.call(routes.answerEnrolment, { params: { enrolment: begun.enrolment }, body: { secret: machine.activate(begun) } })
     hpkeKey = encodeBase64((await generateHpkeKeyPair()).publicKey)
   })
   after(async () => {
@@ -61,7 +61,7 @@ describe("claims against a running manager", () => {
 
   const challenge = (): Promise<Challenge> => transport.call(routes.requestChallenge, { body: { purpose: "claim", host: "host-1" } })
 
-  function claimFor(given: Challenge, key = hpkeKey, tlsKey = tls.tlsKey): ClaimRequest {
+  function claimFor(given: Challenge, key = hpkeKey, tlsKey = tls.tlsKey): TpmClaim {
     const { purpose, nonce, manager, policy, job, run, lease } = given
     const session = {
       purpose,
@@ -80,7 +80,9 @@ describe("claims against a running manager", () => {
     return { challenge: given.challenge, hpkeKey, bundle: machine.bundle(sessionDigest(session)) }
   }
 
-  function withTpm(claim: ClaimRequest, change: Partial<ClaimRequest["bundle"]["tpm"]>): ClaimRequest {
+  type TpmClaim = ClaimRequest & { readonly bundle: HostBundleDocument }
+
+  function withTpm(claim: TpmClaim, change: Partial<HostBundleDocument["tpm"]>): TpmClaim {
     return { ...claim, bundle: { ...claim.bundle, tpm: { ...claim.bundle.tpm, ...change } } }
   }
 
@@ -112,7 +114,7 @@ describe("claims against a running manager", () => {
   })
 
   test("logs that were cut, doubled or left out, and a signature of something else", async () => {
-    const fresh = async (): Promise<{ claim: ClaimRequest; eventLog: string; list: string }> => {
+    const fresh = async (): Promise<{ claim: TpmClaim; eventLog: string; list: string }> => {
       const claim = claimFor(await challenge())
       return { claim, eventLog: claim.bundle.tpm.eventLog ?? "", list: claim.bundle.tpm.ima.list }
     }

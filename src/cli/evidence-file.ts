@@ -9,6 +9,7 @@ import { type HostBundle, maxEventLogBytes, maxImaListBytes, maxQuoteBytes, pars
 import type { TpmIdentity } from "../evidence/tpm/claims.ts"
 import { loadVendorRoots, laboratoryRoot, type TrustedRoot } from "../evidence/tpm/roots.ts"
 import { parsePemCertificates } from "../pki/certificate.ts"
+import { isTeeIdentity } from "../policy/listing.ts"
 import { hostListSchema } from "../protocol/messages.ts"
 
 /** Files of which a host's folder has at least one. */
@@ -56,7 +57,7 @@ export async function loadEnrolments(path: string): Promise<readonly TpmIdentity
     .at(-1)
   const result = enrolmentsSchema.safeParse(parseJson(last ?? "", { maxBytes: maxBundleBytes }))
   if (!result.success) throw new MalformedError("malformed", "not what perun host list --json prints", { path, cause: result.error })
-  return result.data.hosts.map(({ identity }) => identity)
+  return result.data.hosts.flatMap(({ identity }) => (isTeeIdentity(identity) ? [] : [identity]))
 }
 
 const enrolmentsSchema = hostListSchema.extend({ ok: z.literal(true) })

@@ -122,7 +122,7 @@ describe("interrupts", () => {
     const tls = createTlsIdentity("host-1")
     using transport = connectVerified(await verifyManager(new URL(study.pin.url), study.pin, tls, { now: new Date() }), tls)
     const begun = await transport.call(routes.beginEnrolment, { body: machine.enrolmentRequest("host-1") })
-    const secret = machine.activate(begun.credentialBlob, begun.secret)
+    const secret = machine.activate(begun)
     await transport.call(routes.answerEnrolment, { params: { enrolment: begun.enrolment }, body: { secret } })
     const { challenge, purpose, nonce, manager, policy, job, lease } = await transport.call(routes.requestChallenge, {
       body: { purpose: "claim", host: "host-1" },

@@ -109,8 +109,8 @@ async function sealedOutput(): Promise<string> {
   const run = await study.queue()
   const tls = createTlsIdentity("host-1")
   using transport = connectVerified(await verifyManager(new URL(study.pin.url), { accept }, tls, { now: new Date() }), tls)
-  const { enrolment, credentialBlob, secret } = await transport.call(routes.beginEnrolment, { body: machine.enrolmentRequest("host-1") })
-  await transport.call(routes.answerEnrolment, { params: { enrolment }, body: { secret: machine.activate(credentialBlob, secret) } })
+  const begun = await transport.call(routes.beginEnrolment, { body: machine.enrolmentRequest("host-1") })
+  await transport.call(routes.answerEnrolment, { params: { enrolment: begun.enrolment }, body: { secret: machine.activate(begun) } })
   const hpkeKey = encodeBase64((await generateHpkeKeyPair()).publicKey)
   const challenge = await transport.call(routes.requestChallenge, { body: { purpose: "claim", host: "host-1" } })
   const { purpose, manager, nonce, policy, job, lease } = challenge

@@ -44,6 +44,12 @@ export function innerNonce(fields: SessionFields): Uint8Array {
   return sha256(canonicalJsonBytes({ ...sessionMembers(fields), deviceEvidence: [], piece: "tpm" }))
 }
 
+/** What the evidence of a machine that enrols with its TEE is over: whose manager's nonce it answers, and the TLS key that then speaks for it. */
+export function enrolmentFields({ manager, nonce, tlsKey }: Pick<SessionFields, "manager" | "nonce" | "tlsKey">): SessionFields {
+  const nothing = { akName: null, deviceEvidence: [], policy: null, job: null, run: null, lease: null } as const
+  return { purpose: "enrol", version: 1, manager, nonce, hpkeKey: "", tlsKey, ...nothing }
+}
+
 /** Written out, so that a member that a caller adds does not slip in and one that is left out does not pass. */
 function sessionMembers(fields: SessionFields): SessionFields {
   const { purpose, version, manager, nonce, hpkeKey, tlsKey, akName, deviceEvidence, policy, job, run, lease } = fields

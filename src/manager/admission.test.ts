@@ -6,6 +6,7 @@ import { noReceipts, verifyReceipts } from "../protocol/receipts.ts"
 import { routes } from "../protocol/routes.ts"
 import { LaboratoryMachine } from "./machine.testing.ts"
 import { makeAgent, makeParts, makeParty, type Party, random, TestStudy } from "./study.testing.ts"
+import { hostMachine } from "../policy/fixtures.testing.ts"
 
 const parts = await makeParts()
 const { clinic, vendor, consortium, stranger, machine } = parts
@@ -22,9 +23,9 @@ async function newStudy(): Promise<TestStudy> {
 function lonely(study: TestStudy, party: Party, change: Partial<Policy> = {}): Policy {
   const policy = study.policy({ study: "lonely", ...change })
   const job = policy.jobs["train"]
-  const host = policy.machines["host"]
+  const host = hostMachine(policy, "host")
   const model = job?.outputs["model"]
-  assert.ok(job && host && model)
+  assert.ok(job && model)
   const { waive: _, ...terms } = model
   const outputs = { model: { ...terms, to: ["alone"], release: { require: "all" } as const } }
   return {
@@ -166,8 +167,7 @@ test("hosts: parties see those that their policies list, members besides those t
   await assert.rejects(names(vendor), { code: "not-permitted" })
   await study.submit(study.policy())
   const policy = study.policy({ study: "foreign" })
-  const host = policy.machines["host"]
-  assert.ok(host)
+  const host = hostMachine(policy, "host")
   const member = await makeParty("member")
   study.members.add(member.key)
   const stakeholders = { ...policy.stakeholders, clinic: { keys: [member.key], roles: ["data"] } } as const

@@ -1,5 +1,6 @@
 import { stakeholderOfKey } from "../policy/approval.ts"
 import type { Policy } from "../policy/document.ts"
+import { listingOf } from "../policy/listing.ts"
 import { ProtocolError } from "../protocol/errors.ts"
 import type { ManagerContext, Reader, StakeholderCaller } from "./context.ts"
 import type { HostRecord, PolicyRecord } from "./records.ts"
@@ -42,20 +43,17 @@ export function demandProposer(context: ManagerContext, reader: Reader, caller: 
 
 /** Which hosts a caller sees: those that one of its policies lists, and to members those that no policy lists yet. */
 export function hostSight(context: ManagerContext, reader: Reader, caller: StakeholderCaller): (host: HostRecord) => boolean {
-  const listed = new Set(reader.list("policies").flatMap(({ digest }) => endorsementKeysOf(context.documents.policy(reader, digest))))
-  const own = new Set(policiesOf(context, reader, caller).flatMap(({ digest }) => endorsementKeysOf(context.documents.policy(reader, digest))))
+  const policies = (records: readonly PolicyRecord[]): readonly Policy[] => records.map(({ digest }) => context.documents.policy(reader, digest))
+  const isListed = listingOf(policies(reader.list("policies")))
+  const isOwn = listingOf(policies(policiesOf(context, reader, caller)))
   const member = isMember(context, caller)
-  return ({ identity }) => own.has(identity.endorsementKey) || (member && !listed.has(identity.endorsementKey))
+  return ({ identity }) => isOwn(identity) || (member && !isListed(identity))
 }
 
 /** Whether an active policy that names the caller lists a host. */
 export function isPartyOfHost(context: ManagerContext, reader: Reader, caller: StakeholderCaller, host: HostRecord): boolean {
   return policiesOf(context, reader, caller).some(({ digest }) => {
     const { state, policy } = readStanding(context, reader, digest)
-    return state === "active" && endorsementKeysOf(policy).includes(host.identity.endorsementKey)
+    return state === "active" && listingOf([policy])(host.identity)
   })
-}
-
-function endorsementKeysOf({ machines }: Policy): readonly string[] {
-  return Object.values(machines).flatMap(({ tpm }) => tpm.endorsementKeys)
 }

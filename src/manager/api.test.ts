@@ -8,6 +8,7 @@ import { type ProblemCode, problemSchema } from "../protocol/problem.ts"
 import { type Route, type RouteName, routes } from "../protocol/routes.ts"
 import { makeSessionHeader } from "../protocol/session.ts"
 import { type Caller, makeAgent, makeParts, makeParty, type Party, random, TestStudy } from "./study.testing.ts"
+import { hostMachine } from "../policy/fixtures.testing.ts"
 
 const parts = await makeParts()
 const { clinic, vendor, consortium, stranger } = parts
@@ -194,7 +195,8 @@ test("each route refuses whom it is not for, and those for whom it is get past",
   const [member, other] = [await makeParty("member"), await makeParty("other")]
   study.members.add(member.key)
   const foreign = study.policy({ study: "foreign" })
-  const machines = { host: { ...foreign.machines["host"], tpm: { ...foreign.machines["host"]?.tpm, endorsementKeys: [digestOf(random(8))] } } }
+  const own = hostMachine(foreign, "host")
+  const machines = { host: { ...own, tpm: { ...own.tpm, endorsementKeys: [digestOf(random(8))] } } }
   const stakeholders = { ...foreign.stakeholders, consortium: { ...foreign.stakeholders["consortium"], keys: [other.key] } }
   await study.submit({ ...foreign, machines, stakeholders } as Policy)
   const output = "1".repeat(32)

@@ -116,7 +116,7 @@ const handlers: { readonly [Name in JsonRouteName]: Handler<Routes[Name]> } = {
   },
 
   beginEnrolment: (context, { caller, body }) => beginEnrolment(context, caller, body),
-  answerEnrolment: (context, { caller, params, body }) => answerEnrolment(context, caller, params.enrolment, body.secret),
+  answerEnrolment: (context, { caller, params, body }) => answerEnrolment(context, caller, params.enrolment, body),
   requestChallenge: (context, { caller, body }) => requestChallenge(context, caller, body),
   claimRun: (context, { caller, body }) => claimRun(context, caller, body),
   renewLease: (context, { caller, params, body }) => renewLease(context, caller, params.lease, body),

@@ -1,5 +1,7 @@
 import type { Digest } from "../bytes/digest.ts"
-import { own } from "../policy/document.ts"
+import type { TeeKind } from "../evidence/tee/format.ts"
+import type { Decision, JudgedPiece } from "../policy/appraise.ts"
+import { hostLevelOf, hostRequirementOf, own, type Machine } from "../policy/document.ts"
 import { type Appraised, type AppraisedPiece, codesOf, trustOf } from "../policy/trust-vector.ts"
 import { signAttestationResult } from "../protocol/attestation-result.ts"
 import { ProtocolError } from "../protocol/errors.ts"
@@ -17,11 +19,16 @@ export interface AppraisalFacts {
   readonly lease: string
   readonly host: HostRecord
   readonly evidence: Digest
-  /** Every finding; or the code of what was wrong, where the evidence is not genuine. */
-  readonly found: Exclude<Appraised, "not-genuine"> | { readonly notGenuine: string }
+  readonly found: Pick<Decision, "findings" | "pieces"> | NotGenuine
   readonly granted: boolean
   /** INSECURE LABORATORY, of the machine or of what it works on. */
   readonly laboratory: boolean
+}
+
+/** Evidence that is not genuine: the code of what was wrong, and of which kind the TEE in it calls itself. */
+export interface NotGenuine {
+  readonly notGenuine: string
+  readonly tee?: TeeKind
 }
 
 /** Keeps what a result of this run's machine will say; in the same step as what the appraisal led to. One record for each run. */
@@ -30,8 +37,9 @@ export function recordAppraisal(context: ManagerContext, tx: Transaction, facts:
   const isGenuine = !("notGenuine" in found)
   const outcome = granted ? "granted" : isGenuine ? "refused" : "not-genuine"
   if (!speaksForRun({ lease, outcome }, run, tx.get("appraisals", run.run))) return
-  const findings: readonly string[] = isGenuine ? codesOf(found) : [found.notGenuine]
-  const submodules = Object.entries(trustOf(piecesOf(context, tx, facts), isGenuine ? found : "not-genuine")).map(([name, { vector, ...trust }]) => [
+  const appraised: Appraised = isGenuine ? found.findings : "not-genuine"
+  const findings: readonly string[] = isGenuine ? codesOf(appraised) : [found.notGenuine]
+  const submodules = Object.entries(trustOf(piecesOf(context, tx, facts), appraised)).map(([name, { vector, ...trust }]) => [
     name,
     { ...trust, vector: { ...vector }, findings: [...findings] },
   ])
@@ -56,11 +64,29 @@ function speaksForRun(next: Pick<AppraisalRecord, "lease" | "outcome">, run: Run
 }
 
 /** The parts of the machine that were appraised. */
-function piecesOf(context: ManagerContext, reader: Reader, { run, host }: AppraisalFacts): readonly AppraisedPiece[] {
+function piecesOf(context: ManagerContext, reader: Reader, { run, host, found }: AppraisalFacts): readonly AppraisedPiece[] {
   const policy = context.documents.policy(reader, run.policy)
   const machine = own(policy.machines, own(policy.jobs, run.job)?.machine ?? "")
   const references = context.documents.references(reader, policy)
-  return [{ kind: "tpm", machine, references, laboratory: host.identity.rootKind === "laboratory" }]
+  const requirement = machine === undefined ? undefined : hostRequirementOf(machine)
+  const demanded = machine === undefined || requirement === undefined ? undefined : { ...requirement, level: hostLevelOf(machine) }
+  const judged = "notGenuine" in found ? unjudgedPieces(machine, host, found) : found.pieces
+  return judged.map((piece) => {
+    const laboratory = piece.laboratoryRoot !== undefined
+    return piece.kind === "tpm"
+      ? { kind: "tpm", machine: demanded, references, laboratory }
+      : { ...piece, requirement: piece.requirement, laboratory }
+  })
+}
+
+/** What there would have been to judge. A machine counts as a laboratory's by what it enrolled with. */
+function unjudgedPieces(machine: Machine | undefined, { identity }: HostRecord, { tee }: NotGenuine): readonly JudgedPiece[] {
+  const laboratory = identity.rootKind === "laboratory" ? { laboratoryRoot: identity.root } : {}
+  const tpm: readonly JudgedPiece[] = machine !== undefined && hostRequirementOf(machine) === undefined ? [] : [{ kind: "tpm", ...laboratory }]
+  if (machine?.level !== "enclave") return tpm
+  const kinds = machine.accept.map((alternative) => ("tdx" in alternative ? "tdx" : "sgx" in alternative ? "sgx" : "snp"))
+  const kind = tee ?? kinds[0]
+  return kind === undefined ? tpm : [...tpm, { kind, upToDate: false, ...laboratory }]
 }
 
 export interface ResultRequest {

@@ -2,7 +2,7 @@ import { encodeHex } from "../bytes/text.ts"
 import type { Digest } from "../bytes/digest.ts"
 import { ProtocolError } from "../protocol/errors.ts"
 import type { ClaimGrant } from "../protocol/messages.ts"
-import type { JudgedBoot } from "./judge.ts"
+import type { JudgedMachine } from "./judge.ts"
 
 /** What a challenge was issued for; the evidence that answers it is held against exactly this. */
 export interface ChallengeFacts {
@@ -15,7 +15,7 @@ export interface ChallengeFacts {
   readonly run: string
   readonly lease: string
   /** What a renewal goes on from, as it stood when the challenge was issued: another renewal may be under way. */
-  readonly previous: JudgedBoot | undefined
+  readonly previous: JudgedMachine | undefined
 }
 
 export interface IssuedChallenge extends ChallengeFacts {

@@ -7,6 +7,7 @@ import { routes } from "../protocol/routes.ts"
 import { EnrolmentBook } from "./enrolments.ts"
 import { LaboratoryAuthority, LaboratoryMachine } from "./machine.testing.ts"
 import { type AgentKeys, makeAgent, makeParts, random, TestStudy } from "./study.testing.ts"
+import { hostMachine } from "../policy/fixtures.testing.ts"
 
 const parts = await makeParts()
 const { clinic, vendor, stranger, machine, authority } = parts
@@ -275,7 +276,7 @@ test("EnrolmentBook holds so many open enrolments and no more, until they are to
   let now = 0
   const book = new EnrolmentBook(() => now)
   const tlsKey = digestOf(random(32))
-  const add = (id: number): void => book.add(String(id), {} as never, {} as never, tlsKey)
+  const add = (id: number): void => book.add(String(id), tlsKey, {} as never)
   for (let id = 0; id < 1024; id++) add(id)
   assert.throws(() => add(1024), { code: "too-many-requests" })
   now = 120_000
@@ -287,7 +288,7 @@ test("a manager keeps 10,000 hosts", async () => {
   const study = await TestStudy.create(parts)
   await study.enrol(await makeAgent())
   const [record] = study.store.list("hosts")
-  assert.ok(record)
+  assert.ok(record !== undefined && "akPublic" in record)
   study.store.transact(new Date(study.clock.wall), (tx) => {
     for (let index = 1; index < 10_000; index++) {
       const identity = { ...record.identity, endorsementKey: digestOf(encodeUtf8(String(index))) }
@@ -310,7 +311,7 @@ test("an enrolment with the wrong answer is forgotten", async () => {
   const agent = await makeAgent()
   const begun = await study.call(routes.beginEnrolment, agent, { body: machine.enrolmentRequest("host-1") })
   const params = { enrolment: begun.enrolment }
-  const right = machine.activate(begun.credentialBlob, begun.secret)
+  const right = machine.activate(begun)
   await assert.rejects(study.call(routes.answerEnrolment, await makeAgent(), { params, body: { secret: right } }), { code: "not-found" })
   await assert.rejects(study.call(routes.answerEnrolment, agent, { params, body: { secret: encodeBase64(random(32)) } }), { code: "wrong-answer" })
   await assert.rejects(study.call(routes.answerEnrolment, agent, { params, body: { secret: right } }), { code: "not-found" })
@@ -321,7 +322,7 @@ test("the refusal of a wrong answer to an enrolment holds nothing of the right o
   const study = await TestStudy.create(parts)
   const agent = await makeAgent()
   const begun = await study.call(routes.beginEnrolment, agent, { body: machine.enrolmentRequest("host-1") })
-  const right = machine.activate(begun.credentialBlob, begun.secret)
+  const right = machine.activate(begun)
   const body = JSON.stringify({ secret: encodeBase64(random(32)) })
   const response = await study.fetch("POST", `/v1/enrolments/${begun.enrolment}/answer`, agent, body)
   const text = await response.text()
@@ -334,7 +335,7 @@ test("an enrolment must be answered in time", async () => {
   const study = await TestStudy.create(parts)
   const agent = await makeAgent()
   const begun = await study.call(routes.beginEnrolment, agent, { body: machine.enrolmentRequest("host-1") })
-  const secret = machine.activate(begun.credentialBlob, begun.secret)
+  const secret = machine.activate(begun)
   study.clock.advance(120)
   await assert.rejects(study.call(routes.answerEnrolment, agent, { params: { enrolment: begun.enrolment }, body: { secret } }), { code: "not-found" })
 })
@@ -499,8 +500,7 @@ test("refusals are counted by themselves: neither metrics nor what no TPM signed
 test("requestChallenge() prefers the run that lists the host to an older one that does not", async () => {
   const study = await TestStudy.create(parts)
   const policy = study.policy()
-  const host = policy.machines["host"]
-  assert.ok(host)
+  const host = hostMachine(policy, "host")
   const foreign = { ...policy, study: "other", machines: { host: { ...host, tpm: { ...host.tpm, endorsementKeys: [digestOf(random(32))] } } } }
   const older = await study.queue(await study.agree(foreign))
   const run = await study.queue(await study.agree(policy))
@@ -529,10 +529,10 @@ test("of two machines that enrol under one name at once the first answer counts"
   const one = await study.call(routes.beginEnrolment, a, { body: machine.enrolmentRequest("host-1") })
   const two = await study.call(routes.beginEnrolment, b, { body: other.enrolmentRequest("host-1") })
   const answer = async (agent: AgentKeys, begun: typeof one, by: LaboratoryMachine): Promise<unknown> => {
-    const secret = by.activate(begun.credentialBlob, begun.secret)
+    const secret = by.activate(begun)
     return study.call(routes.answerEnrolment, agent, { params: { enrolment: begun.enrolment }, body: { secret } })
   }
   await answer(a, one, machine)
   await assert.rejects(answer(b, two, other), { code: "already-exists" })
-  assert.equal(study.store.get("hosts", "host-1")?.identity.endorsementKey, machine.endorsementKey)
+  assert.partialDeepStrictEqual(study.store.get("hosts", "host-1")?.identity, { endorsementKey: machine.endorsementKey })
 })

@@ -3,10 +3,12 @@ import { PerunError } from "../bytes/error.ts"
 import { encodeUtf8, parseBase64 } from "../bytes/text.ts"
 import { EvidenceError } from "../evidence/errors.ts"
 import { MalformedError } from "../bytes/error.ts"
-import { GrantedDecision } from "../policy/appraise.ts"
+import { type BootSession, GrantedDecision, laboratoryRootsOfPieces } from "../policy/appraise.ts"
 import { laboratoryRootsOfInputs } from "../policy/derivation.ts"
-import { own, type Policy } from "../policy/document.ts"
+import { demandedPieces, own, type Machine, type Policy } from "../policy/document.ts"
 import { finding, type Finding } from "../policy/findings.ts"
+import { canShow, isTeeIdentity, listsMachine } from "../policy/listing.ts"
+import { teeSessionFindings } from "../policy/tee-session.ts"
 import { ProtocolError } from "../protocol/errors.ts"
 import { sealMessage, type SealedMessage } from "../protocol/hpke.ts"
 import {
@@ -28,7 +30,7 @@ import type { ChallengeFacts, IssuedChallenge } from "./challenges.ts"
 import { type AppraisalFacts, recordAppraisal } from "./attestation-results.ts"
 import { type HostCaller, type ManagerContext, newId, pairKey, type Reader, transact } from "./context.ts"
 import { appendEvent } from "./events.ts"
-import type { JudgedBoot, Judgement, SessionFacts } from "./judge.ts"
+import type { JudgedMachine, Judgement, SessionFacts } from "./judge.ts"
 import { demandConsent, demandLease, isBusy } from "./leases.ts"
 import { appendReceipt } from "./receipts.ts"
 import type { HostRecord, LeaseRecord, RunRecord } from "./records.ts"
@@ -58,8 +60,9 @@ export function requestChallenge(context: ManagerContext, caller: HostCaller, re
   const issued = context.challenges.issue(facts, context.time.now())
   const { challenge, purpose, nonce, policy, job, run, lease } = issued
   const expiresAt = new Date(issued.expiresAt).toISOString()
-  const imaFrom = issued.previous?.host.ima.count ?? 0
-  return { challenge, purpose, nonce, manager: context.description.instance, policy, job, run, lease, expiresAt, imaFrom }
+  const pieces = demandedPieces(machineOf(context, context.store, issued))
+  const imaFrom = issued.previous?.host?.ima.count ?? 0
+  return { challenge, purpose, nonce, manager: context.description.instance, policy, job, run, lease, pieces, expiresAt, imaFrom }
 }
 
 function factsOfClaim(context: ManagerContext, caller: HostCaller, host: HostRecord): ChallengeFacts | undefined {
@@ -79,19 +82,26 @@ function factsOfRenewal(context: ManagerContext, caller: HostCaller, host: HostR
 }
 
 /**
- * The oldest run whose machine lists this host; else the oldest at all, for a machine that nobody listed shall be refused by name and not wait for ever.
+ * The oldest run whose machine lists this host; else the oldest whose evidence it can show, for a machine that nobody listed shall be refused by name and not wait for
+ * ever.
  */
 function nextRun(context: ManagerContext, host: HostRecord): RunRecord | undefined {
   const queued = context.store
     .list("runs")
     .filter((run) => run.state === "queued" && readStanding(context, context.store, run.policy).state === "active")
     .toSorted((a, b) => a.number - b.number)
-  const lists = (run: RunRecord): boolean => {
-    const policy = context.documents.policy(context.store, run.policy)
-    const machine = own(policy.machines, own(policy.jobs, run.job)?.machine ?? "")
-    return machine?.tpm.endorsementKeys.includes(host.identity.endorsementKey) === true
-  }
-  return queued.find(lists) ?? queued[0]
+    .map((run) => ({ run, machine: machineOf(context, context.store, run) }))
+  const { identity } = host
+  const next = queued.find(({ machine }) => listsMachine(machine, identity)) ?? queued.find(({ machine }) => canShow(machine, identity))
+  return next?.run
+}
+
+/** What a run's machine must be. */
+function machineOf(context: ManagerContext, reader: Reader, { policy: digest, job }: Pick<RunRecord, "policy" | "job">): Machine {
+  const policy = context.documents.policy(reader, digest)
+  const machine = own(policy.machines, own(policy.jobs, job)?.machine ?? "")
+  if (machine === undefined) throw new TypeError("internal: run of a job or machine that the policy lacks")
+  return machine
 }
 
 function demandHost(reader: Reader, name: string): HostRecord {
@@ -131,9 +141,10 @@ async function judgeClaim(
   const host = demandHost(context.store, issued.host)
   demandClaimable(context, context.store, issued)
   const session = sessionOf(context, issued, host, request.hpkeKey)
-  const { decision, judged } = await judgeOrRecord(context, issued, host, evidence, () => judge(context, session, host, request, undefined))
+  const granted = await judgeOrRecord(context, issued, host, request.bundle, evidence, () => judge(context, session, host, request, {}))
+  const { decision, judged } = granted
   const output = await makeOutputKey()
-  const released = await releaseKeys(context, decision, session, request.hpkeKey)
+  const released = await releaseKeys(context, decision, session, granted.session)
   const lease = transact(context, (tx) => {
     // Judging took time in which consent may have ended, the host may have been retired or another one have been faster.
     demandHost(tx, issued.host)
@@ -149,7 +160,7 @@ async function judgeClaim(
     run: issued.run,
     lease: { id: lease.lease, seconds: lease.seconds },
     inputs: released.inputs,
-    session: context.judge.sessionDigest(session),
+    session: granted.session,
     sealedKeys: released.sealed,
     outputRecipient: output.recipient,
   }
@@ -172,7 +183,7 @@ function sessionOf(context: ManagerContext, issued: IssuedChallenge, host: HostR
     nonce,
     hpkeKey,
     tlsKey,
-    akName: host.identity.attestationKeyName,
+    akName: isTeeIdentity(host.identity) ? null : host.identity.attestationKeyName,
     policy,
     job,
     run,
@@ -185,7 +196,7 @@ async function judge(
   session: SessionFacts,
   host: HostRecord,
   request: ClaimRequest | RenewRequest,
-  previous: JudgedBoot | undefined,
+  known: { readonly previous?: JudgedMachine | undefined; readonly bootLog?: string | undefined },
 ): Promise<Judgement> {
   const policy = context.documents.policy(context.store, session.policy)
   return context.judge.judge({
@@ -195,13 +206,15 @@ async function judge(
     policy,
     references: context.documents.references(context.store, policy),
     time: context.time.now(),
-    previous,
+    previous: known.previous,
+    ...(known.bootLog === undefined ? {} : { knownBootLog: known.bootLog }),
   })
 }
 
 interface Granted {
   readonly decision: GrantedDecision
-  readonly judged: JudgedBoot
+  readonly session: Digest
+  readonly judged: JudgedMachine
 }
 
 /** Passes a granted judgement on; writes every other outcome down before it leaves as an error. */
@@ -209,26 +222,27 @@ async function judgeOrRecord(
   context: ManagerContext,
   issued: IssuedChallenge,
   host: HostRecord,
+  bundle: WireBundle,
   evidence: Digest,
   work: () => Promise<Judgement>,
 ): Promise<Granted> {
   let refusal: RefusedError | EvidenceError | MalformedError
   let found: AppraisalFacts["found"]
   try {
-    const { decision, judged } = await work()
-    found = decision.findings
-    if (decision instanceof GrantedDecision && judged !== undefined) return { decision, judged }
+    const { decision, session, judged } = await work()
+    found = decision
+    if (decision instanceof GrantedDecision && judged !== undefined) return { decision, session, judged }
     refusal = refusedError(decision.findings)
   } catch (error) {
     if (!(error instanceof EvidenceError || error instanceof MalformedError)) throw error
     refusal = error
-    found = { notGenuine: error.code }
+    found = { notGenuine: error.code, ...(bundle.tee === undefined ? {} : { tee: bundle.tee.kind }) }
   }
   transact(context, (tx) => {
     const run = tx.get("runs", issued.run)
-    const laboratory = host.identity.rootKind === "laboratory"
+    const laboratory = host.identity.rootKind === "laboratory" || ("pieces" in found && laboratoryRootsOfPieces(found.pieces).length > 0)
     if (run !== undefined) recordAppraisal(context, tx, { run, lease: issued.lease, host, evidence, found, granted: false, laboratory })
-    recordRefusal(context, tx, issued, host, evidence, refusal)
+    recordRefusal(context, tx, issued, host, evidence, refusal, laboratory)
   })
   throw refusal
 }
@@ -263,6 +277,7 @@ function recordRefusal(
   host: HostRecord,
   evidence: Digest,
   refusal: PerunError,
+  laboratory: boolean,
 ): void {
   const run = tx.get("runs", issued.run)
   if (run === undefined) return
@@ -285,7 +300,7 @@ function recordRefusal(
     code: refusal.code,
     findings,
     moreFindings,
-    ...(host.identity.rootKind === "laboratory" ? { laboratory: true } : {}),
+    ...(laboratory ? { laboratory: true } : {}),
   })
 }
 
@@ -335,7 +350,7 @@ interface ReleasedInputs {
 }
 
 /** The one place where keys leave the vault: exactly those of the decided job's inputs, to exactly the attested key. */
-async function releaseKeys(context: ManagerContext, decision: GrantedDecision, session: SessionFacts, hpkeKey: string): Promise<ReleasedInputs> {
+async function releaseKeys(context: ManagerContext, decision: GrantedDecision, session: SessionFacts, carried: Digest): Promise<ReleasedInputs> {
   if (decision.policy !== session.policy || decision.job !== session.job) throw new TypeError("internal: decision of another policy or job")
   const policy: Policy = context.documents.policy(context.store, decision.policy)
   const job = own(policy.jobs, decision.job)
@@ -346,13 +361,12 @@ async function releaseKeys(context: ManagerContext, decision: GrantedDecision, s
     return deposit
   })
   const keys: ReleasedKeys = { identities: Object.fromEntries(deposits.map(({ artifact, identity }) => [artifact, identity])) }
-  const digest = context.judge.sessionDigest(session)
   return {
     artifacts: deposits.map(({ artifact }) => artifact),
     inputs: deposits.map(({ artifact, manifest }) => ({ artifact, manifest })),
     sealed: await sealMessage(
-      parseBase64(hpkeKey, "hpkeKey"),
-      { purpose: "release", session: digest, policy: decision.policy, run: session.run },
+      parseBase64(session.hpkeKey, "hpkeKey"),
+      { purpose: "release", session: carried, policy: decision.policy, run: session.run },
       encodeUtf8(JSON.stringify(keys)),
     ),
   }
@@ -385,12 +399,13 @@ function grant(context: ManagerContext, tx: Transaction, facts: GrantFacts): Lea
     tlsKey: caller.tlsKey,
     seconds: job.lease.seconds,
     endsAt: endOf(context, job.lease.seconds),
-    boot: bootOf(decision),
+    ...pinOf(decision),
     renewals: 0,
     laboratory,
+    laboratoryRoots: [...decision.laboratoryRoots],
   }
   tx.put("leases", lease.lease, lease)
-  if (bundle.tpm.eventLog !== undefined) tx.put("bootLogs", lease.lease, { lease: lease.lease, eventLog: bundle.tpm.eventLog })
+  if (bundle.tpm?.eventLog !== undefined) tx.put("bootLogs", lease.lease, { lease: lease.lease, eventLog: bundle.tpm.eventLog })
   tx.put("runKeys", run.run, { run: run.run, ...output })
   const started: RunRecord = {
     ...run,
@@ -402,7 +417,7 @@ function grant(context: ManagerContext, tx: Transaction, facts: GrantFacts): Lea
     evidence,
   }
   tx.put("runs", run.run, appendEvent(context, tx, started, { kind: "state", state: "running", host: host.host }))
-  recordAppraisal(context, tx, { run: started, lease: lease.lease, host, evidence, found: decision.findings, granted: true, laboratory })
+  recordAppraisal(context, tx, { run: started, lease: lease.lease, host, evidence, found: decision, granted: true, laboratory })
   appendReceipt(context, tx, {
     kind: "key-released",
     policy: issued.policy,
@@ -416,8 +431,17 @@ function grant(context: ManagerContext, tx: Transaction, facts: GrantFacts): Lea
   return lease
 }
 
-function bootOf({ session }: GrantedDecision): LeaseRecord["boot"] {
-  const { endorsementKey, attestationKeyName, resetCount, restartCount, clock, ima } = session
+/** The machine that a lease is pinned to, by what it showed. */
+type MachinePin = Pick<LeaseRecord, "boot" | "tee">
+
+function pinOf({ session: { host, tee } }: GrantedDecision): MachinePin {
+  return {
+    ...(host === undefined ? {} : { boot: bootOf(host) }),
+    ...(tee === undefined ? {} : { tee: { ...tee, measurements: { ...tee.measurements } } }),
+  }
+}
+
+function bootOf({ endorsementKey, attestationKeyName, resetCount, restartCount, clock, ima }: BootSession): NonNullable<LeaseRecord["boot"]> {
   return { endorsementKey, attestationKeyName, resetCount, restartCount, clock: String(clock), imaCertified: ima.certifiedCount }
 }
 
@@ -445,9 +469,11 @@ export async function renewLease(context: ManagerContext, caller: HostCaller, le
   const evidence = digestOfJson(request.bundle)
   let granted: Granted
   try {
-    granted = await judgeOrRecord(context, issued, host, evidence, async () => {
-      const judgement = await judge(context, session, host, withBootLog(context, lease, request, previous), previous)
-      return previous === undefined ? pinToBoot(judgement, lease) : judgement
+    granted = await judgeOrRecord(context, issued, host, request.bundle, evidence, async () => {
+      // After the manager's restart the boot is judged from its start; its log is the one that the claim came with, unless the host sends it again.
+      const bootLog = previous === undefined ? context.store.get("bootLogs", leaseId)?.eventLog : undefined
+      const judgement = await judge(context, session, host, request, { previous, bootLog })
+      return previous === undefined ? pinToMachine(judgement, lease) : judgement
     })
   } catch (error) {
     if (error instanceof PerunError) endRefused(context, leaseId, error)
@@ -458,12 +484,12 @@ export async function renewLease(context: ManagerContext, caller: HostCaller, le
     demandHost(tx, issued.host)
     demandConsent(context, tx, held.run)
     const { seconds } = held.lease
-    const boot = bootOf(granted.decision)
-    if (isBefore(boot, held.lease.boot)) throw new ProtocolError("wrong-state", "newer evidence has renewed the lease meanwhile")
-    const renewed = { ...held.lease, endsAt: endOf(context, seconds), boot, renewals: held.lease.renewals + 1 }
+    const pin = pinOf(granted.decision)
+    if (isBefore(pin.boot, held.lease.boot)) throw new ProtocolError("wrong-state", "newer evidence has renewed the lease meanwhile")
+    const renewed = { ...held.lease, endsAt: endOf(context, seconds), ...pin, renewals: held.lease.renewals + 1 }
     tx.put("leases", leaseId, renewed)
     tx.put("runs", run.run, appendEvent(context, tx, held.run, { kind: "renewed", seconds }))
-    const { findings: found } = granted.decision
+    const { decision: found } = granted
     recordAppraisal(context, tx, { run: held.run, lease: leaseId, host, evidence, found, granted: true, laboratory: held.lease.laboratory })
     const laboratory = held.lease.laboratory ? { laboratory: true } : {}
     appendReceipt(context, tx, { kind: "lease-renewed", policy: run.policy, run: run.run, host: host.host, evidence, ...laboratory })
@@ -474,29 +500,33 @@ export async function renewLease(context: ManagerContext, caller: HostCaller, le
 
 /** Of two renewals that were judged at once the later evidence counts, or a measurement list would become shorter than it was. */
 function isBefore(boot: LeaseRecord["boot"], known: LeaseRecord["boot"]): boolean {
+  if (boot === undefined || known === undefined) return false
   return BigInt(boot.clock) < BigInt(known.clock) || boot.imaCertified < known.imaCertified
 }
 
-/** After the manager's restart the boot is judged from its start; its log is the one that the claim came with, unless the host sends it again. */
-function withBootLog(context: ManagerContext, lease: LeaseRecord, request: RenewRequest, previous: JudgedBoot | undefined): RenewRequest {
-  const known = context.store.get("bootLogs", lease.lease)
-  if (previous !== undefined || request.bundle.tpm.eventLog !== undefined || known === undefined) return request
-  return { ...request, bundle: { ...request.bundle, tpm: { ...request.bundle.tpm, eventLog: known.eventLog } } }
+/** After the manager's restart no earlier decision is at hand, so the machine that the lease was given to is compared here, from its record. */
+function pinToMachine(judgement: Judgement, pinned: LeaseRecord): Judgement {
+  const { decision, session } = judgement
+  if (!(decision instanceof GrantedDecision)) return judgement
+  const now = pinOf(decision)
+  const findings = [
+    ...(pinned.boot === undefined ? [] : bootFindings(now.boot, pinned.boot)),
+    ...(now.tee === undefined ? [] : teeSessionFindings(now.tee, pinned.tee)),
+  ]
+  if (findings.length === 0) return judgement
+  const { policy, job, pieces } = decision
+  return { decision: { outcome: "refused", policy, job, findings, pieces }, session, judged: undefined }
 }
 
-/** After the manager's restart no earlier decision is at hand, so the boot that the lease was given to is compared here, from its record. */
-function pinToBoot(judgement: Judgement, { boot }: LeaseRecord): Judgement {
-  const { decision } = judgement
-  if (!(decision instanceof GrantedDecision)) return judgement
-  const now = bootOf(decision)
+function bootFindings(now: LeaseRecord["boot"], boot: NonNullable<LeaseRecord["boot"]>): readonly Finding[] {
+  if (now === undefined) return [finding("boot-session-changed", "TPM", "no evidence of one", "evidence of the TPM as before")]
   const findings = (["endorsementKey", "attestationKeyName", "resetCount", "restartCount"] as const)
     .filter((name) => now[name] !== boot[name])
     .map((name) => finding("boot-session-changed", name, String(now[name]), String(boot[name])))
   if (BigInt(now.clock) < BigInt(boot.clock)) findings.push(finding("boot-session-changed", "TPM clock", now.clock, `at least ${boot.clock}`))
   if (now.imaCertified < boot.imaCertified)
     findings.push(finding("ima-tail-not-certified", "measurement list", String(now.imaCertified), `at least ${boot.imaCertified}`))
-  if (findings.length === 0) return judgement
-  return { decision: { outcome: "refused", policy: decision.policy, job: decision.job, findings }, judged: undefined }
+  return findings
 }
 
 /** A machine that was refused once does not get its lease back, whatever it shows next. */

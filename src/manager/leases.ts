@@ -2,7 +2,7 @@ import { own } from "../policy/document.ts"
 import { ProtocolError } from "../protocol/errors.ts"
 import { demandInputs } from "./consent.ts"
 import { type HostCaller, type ManagerContext, type Reader, transact } from "./context.ts"
-import type { JudgedBoot } from "./judge.ts"
+import type { JudgedMachine } from "./judge.ts"
 import type { LeaseRecord, RunRecord } from "./records.ts"
 import { endRun } from "./run-end.ts"
 import { demandActive, readStanding } from "./standing.ts"
@@ -14,18 +14,18 @@ import type { Transaction } from "./store.ts"
  */
 export class LeaseMemory {
   readonly #deadlines = new Map<string, number>()
-  readonly #judged = new Map<string, JudgedBoot>()
+  readonly #judged = new Map<string, JudgedMachine>()
 
   /** Milliseconds on the monotonic clock; undefined for a lease that is unknown here. */
   deadline(lease: string): number | undefined {
     return this.#deadlines.get(lease)
   }
 
-  judged(lease: string): JudgedBoot | undefined {
+  judged(lease: string): JudgedMachine | undefined {
     return this.#judged.get(lease)
   }
 
-  extend(lease: string, deadlineMilliseconds: number, judged?: JudgedBoot): void {
+  extend(lease: string, deadlineMilliseconds: number, judged?: JudgedMachine): void {
     this.#deadlines.set(lease, deadlineMilliseconds)
     if (judged !== undefined) this.#judged.set(lease, judged)
   }

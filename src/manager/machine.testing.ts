@@ -4,6 +4,7 @@ import { concatBytes } from "../bytes/compare.ts"
 import { readAll } from "../bytes/reader.ts"
 import { encodeBase64, encodeHex, encodeUtf8, parseBase64 } from "../bytes/text.ts"
 import { ByteWriter } from "../bytes/writer.ts"
+import type { HostBundleDocument } from "../evidence/bundle.ts"
 import { encodeEventLog, parseEventLog as parseLog, type LogEvent } from "../evidence/eventlog/format.ts"
 import { replayEventLog, startValue } from "../evidence/eventlog/replay.ts"
 import { eventTypes } from "../evidence/eventlog/types.ts"
@@ -17,7 +18,7 @@ import { endorsementAttributes, makeEccKey, makeQuote, makeRsaKey, type Software
 import { basicConstraintsOf, directoryNameOf, keyUsageOf, type KeyPair, makeCertificate, makeKeyPair, purposesOf } from "../pki/authority.testing.ts"
 import { captureBootReference, captureImaReference } from "../policy/capture.ts"
 import type { BootReference, ImaReference } from "../policy/reference.ts"
-import type { EnrolmentRequest, WireBundle } from "../protocol/messages.ts"
+import type { EnrolmentChallenge, TpmEnrolmentRequest } from "../protocol/messages.ts"
 
 /** A laboratory authority and machines for tests: software keys in the place of a TPM, logs in their real formats. */
 export interface Authority {
@@ -74,11 +75,13 @@ const separator = new Uint8Array(4)
 const bootEvents: readonly (readonly [number, keyof typeof eventTypes, Uint8Array])[] = [
   [0, "EV_S_CRTM_VERSION", encodeUtf8("1.0")],
   ...[0, 1, 2, 3, 4, 5, 6, 7].map((pcr) => [pcr, "EV_SEPARATOR", separator] as const),
-  [8, "EV_IPL", encodeUtf8("/vmlinuz ima_policy=tcb")],
+  [8, "EV_IPL", new Uint8Array(0)],
   [9, "EV_EVENT_TAG", encodeUtf8("kernel and initrd")],
   [5, "EV_EFI_ACTION", encodeUtf8("Exit Boot Services Invocation")],
   [5, "EV_EFI_ACTION", encodeUtf8("Exit Boot Services Returned with Success")],
 ]
+
+const plainCommandLine = "/vmlinuz ima_policy=tcb"
 
 /** The shortest policy that lists all that must be. */
 export const imaRules = ["BPRM", "MMAP", "FILE", "MODULE", "FIRMWARE", "POLICY", "KEXEC_KERNEL", "KEXEC_INITRAMFS", "KEY"]
@@ -102,13 +105,14 @@ export class LaboratoryMachine {
   resetCount = 1
   clock = 1000n
 
-  constructor(authority: Authority, changedBoot = "") {
+  /** `commandLine`: with the kernel's path in front, as GRUB measures it. */
+  constructor(authority: Authority, changedBoot = "", commandLine = plainCommandLine) {
     const symmetric = { algorithm: "aes", keyBits: 128, mode: "cfb" } as const
     const ek = makeRsaKey({ attributes: new Set(endorsementAttributes), symmetric, authPolicy: new Uint8Array(32) })
     this.ek = { ...ek, area: without(ek.area, "scheme") }
     this.ak = makeEccKey()
     this.ekCertificate = authority.certify(this.ek.privateKey)
-    this.eventLog = makeEventLog(changedBoot)
+    this.eventLog = makeEventLog(changedBoot, commandLine)
     this.#bootPcrs = bootRegisters(this.eventLog)
     const aggregate = sha256(concatBytes(...Array.from({ length: 10 }, (_, pcr) => this.#bootPcrs.get(pcr) ?? new Uint8Array(32))))
     this.#measureDigest("boot_aggregate", aggregate)
@@ -151,7 +155,7 @@ export class LaboratoryMachine {
     return concatBytes(...this.#entries.filter((_, index) => index >= from))
   }
 
-  enrolmentRequest(host: string): EnrolmentRequest {
+  enrolmentRequest(host: string): TpmEnrolmentRequest {
     return {
       host,
       ekCertificates: [encodeBase64(this.ekCertificate)],
@@ -161,7 +165,9 @@ export class LaboratoryMachine {
   }
 
   /** TPM2_ActivateCredential in software. TPM 2.0 Library Part 1, 24. */
-  activate(credentialBlob: string, secret: string): string {
+  activate(challenge: EnrolmentChallenge): string {
+    if (!("credentialBlob" in challenge)) throw new TypeError("the challenge is not for a TPM")
+    const { credentialBlob, secret } = challenge
     const encrypted = readAll("secret", parseBase64(secret), (reader) => reader.bytes(reader.u16be("size"), "secret"))
     const { encIdentity } = parseIdObject(parseBase64(credentialBlob))
     const oaep = { padding: constants.RSA_PKCS1_OAEP_PADDING, oaepHash: "sha256", oaepLabel: encodeUtf8("IDENTITY\0") }
@@ -172,7 +178,7 @@ export class LaboratoryMachine {
     return encodeBase64(readAll("identity", plain, (reader) => reader.bytes(reader.u16be("size"), "secret")))
   }
 
-  bundle(extraData: Uint8Array, options: { readonly from?: number; readonly withBootLog?: boolean } = {}): WireBundle {
+  bundle(extraData: Uint8Array, options: { readonly from?: number; readonly withBootLog?: boolean } = {}): HostBundleDocument {
     this.clock += 10n
     const values = new Map(
       [...this.#bootPcrs, [10, this.#imaPcr] as const].toSorted(([a], [b]) => a - b).map(([pcr, value]) => [pcr, encodeHex(value)]),
@@ -196,7 +202,7 @@ export class LaboratoryMachine {
   }
 }
 
-function makeEventLog(changedBoot: string): Uint8Array {
+function makeEventLog(changedBoot: string, commandLine: string): Uint8Array {
   const specId = new ByteWriter()
     .bytes(encodeUtf8("Spec ID Event03\0"))
     .bytes(Uint8Array.of(0, 0, 0, 0, 0, 2, 0, 2))
@@ -214,7 +220,7 @@ function makeEventLog(changedBoot: string): Uint8Array {
     end: 0,
   }
   const events = bootEvents.map(([register, type, data], index): LogEvent => {
-    const content = register === 9 ? concatBytes(data, encodeUtf8(changedBoot)) : data
+    const content = register === 9 ? concatBytes(data, encodeUtf8(changedBoot)) : register === 8 ? encodeUtf8(commandLine) : data
     return { index: index + 1, register, type: eventTypes[type], digests: new Map([[bank, sha256(content)]]), data: content, end: 0 }
   })
   const banks = [{ algorithm: 0x000b, name: bank, digestBytes: 32 }]
@@ -230,12 +236,15 @@ function bootRegisters(eventLog: Uint8Array): ReadonlyMap<number, Uint8Array> {
 const quirks = ["secure-boot-variables-missing"] as const
 
 /** References that a good machine of this kind fits. */
-export function captureReferences(machine: LaboratoryMachine): { readonly boot: BootReference; readonly ima: ImaReference } {
+export function captureReferences(
+  machine: LaboratoryMachine,
+  appliance: BootReference["appliance"] = "none",
+): { readonly boot: BootReference; readonly ima: ImaReference } {
   const times = { name: "laboratory", created: "2026-01-01T00:00:00Z", expires: "2030-01-01T00:00:00Z" }
   const quotedPcrs = new Map([...bootRegisters(machine.eventLog)].map(([pcr, value]) => [pcr, encodeHex(value)]))
   const { claims } = verifyEventLog(machine.eventLog, { bank, quotedPcrs, quirks })
   return {
-    boot: captureBootReference(claims, { ...times, appliance: "none" }),
+    boot: captureBootReference(claims, { ...times, appliance }),
     ima: captureImaReference({
       ...times,
       files: [{ path: "/usr/bin/agent", digest: digestOf(goodProgram) }],

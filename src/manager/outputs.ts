@@ -14,7 +14,7 @@ import { parseAgeHeader, rewrapHeader } from "../sealing/header.ts"
 import { type ArtifactManifest, manifestDigest, signedManifestSchema, verifyManifest } from "../sealing/manifest.ts"
 import { type HostCaller, type ManagerContext, newId, pairKey, type Reader, type StakeholderCaller, transact } from "./context.ts"
 import { appendEvent } from "./events.ts"
-import { demandLease, type HeldLease } from "./leases.ts"
+import { demandLease } from "./leases.ts"
 import { appendReceipt } from "./receipts.ts"
 import type { OutputRecord } from "./records.ts"
 import { demandStakeholder, derivationsOf, readStanding, signerOf, withdrawnKeysBehind } from "./standing.ts"
@@ -57,7 +57,7 @@ export async function reportOutput(context: ManagerContext, caller: HostCaller, 
     const known = tx.list("outputs").find((output) => output.run === runId && output.name === request.name)
     if (known?.ciphertext === ciphertext) return { output: known.output }
     if (known !== undefined) throw new ProtocolError("wrong-state", `output ${request.name} of this run was reported before, with other content`)
-    const made = derivationOfOutput(policy, job, terms.waive ?? [], machineRoots(tx, held), derivationsOf(tx))
+    const made = derivationOfOutput(policy, job, terms.waive ?? [], held.lease.laboratoryRoots, derivationsOf(tx))
     const record: OutputRecord = {
       output: newId(context),
       run: runId,
@@ -95,13 +95,6 @@ function outputOf(
   const output = own(outputs, name)
   if (output === undefined) throw new TypeError("internal: output without terms")
   return output
-}
-
-/** The laboratory root that the machine of a run chains to, as it was enrolled. */
-function machineRoots(reader: Reader, { lease }: HeldLease): readonly Digest[] {
-  const identity = reader.get("hosts", lease.host)?.identity
-  if (identity === undefined) throw new TypeError("internal: lease of a host that was never enrolled")
-  return identity.rootKind === "laboratory" ? [identity.root] : []
 }
 
 /** One content may be reported as several outputs, on other terms each: nothing that stood behind it before is forgotten. */

@@ -1,7 +1,16 @@
 import { z } from "zod"
 import { statementSignatureSchema } from "../pki/statement.ts"
 import { trustClaims, trustTiers } from "../policy/ar4si.ts"
-import { refusalViewSchema, runEventSchema, runReportSchema, runStateSchema, signedReceiptSchema, tpmIdentitySchema } from "../protocol/messages.ts"
+import {
+  refusalViewSchema,
+  runEventSchema,
+  runReportSchema,
+  runStateSchema,
+  signedReceiptSchema,
+  teeIdentitySchema,
+  teeKindSchema,
+  tpmIdentitySchema,
+} from "../protocol/messages.ts"
 import { digestSchema, documentSchema, idSchema, keyTextSchema, nameSchema, timeSchema } from "../protocol/wire.ts"
 
 /**
@@ -53,15 +62,18 @@ const depositRecord = z.strictObject({
   at: timeSchema,
 })
 
-const hostRecord = z.strictObject({
-  host: nameSchema,
-  identity: tpmIdentitySchema,
-  /** TPM2B_PUBLIC of the attestation key. */
-  akPublic: base64,
-  ekCertificates: z.array(base64),
-  enrolledAt: timeSchema,
-  retired: z.boolean(),
-})
+const enrolled = { host: nameSchema, enrolledAt: timeSchema, retired: z.boolean() } as const
+
+const hostRecord = z.union([
+  z.strictObject({
+    ...enrolled,
+    identity: tpmIdentitySchema,
+    /** TPM2B_PUBLIC of the attestation key. */
+    akPublic: base64,
+    ekCertificates: z.array(base64),
+  }),
+  z.strictObject({ ...enrolled, identity: teeIdentitySchema }),
+])
 
 const runRecord = z.strictObject({
   run: idSchema,
@@ -105,18 +117,24 @@ const leaseRecord = z.strictObject({
   /** Wall time at which it ends; while the process lives the monotonic clock decides. */
   endsAt: timeSchema,
   ended: z.string().optional(),
-  /** The boot that the lease is pinned to. */
-  boot: z.strictObject({
-    endorsementKey: digestSchema,
-    attestationKeyName: z.string(),
-    resetCount: z.int().min(0),
-    restartCount: z.int().min(0),
-    clock: z.string().regex(/^[0-9]+$/),
-    /** IMA entries certified so far. */
-    imaCertified: z.int().min(0),
-  }),
+  /** The boot that the lease is pinned to, where the machine shows a TPM. */
+  boot: z
+    .strictObject({
+      endorsementKey: digestSchema,
+      attestationKeyName: z.string(),
+      resetCount: z.int().min(0),
+      restartCount: z.int().min(0),
+      clock: z.string().regex(/^[0-9]+$/),
+      /** IMA entries certified so far. */
+      imaCertified: z.int().min(0),
+    })
+    .exactOptional(),
+  /** The TEE that the lease is pinned to, where the machine shows one. */
+  tee: z.strictObject({ kind: teeKindSchema, platform: z.string().nullable(), measurements: z.record(z.string(), z.string()) }).exactOptional(),
   renewals: z.int().min(0),
   laboratory: z.boolean(),
+  /** INSECURE LABORATORY that the machine's pieces chain to. */
+  laboratoryRoots: z.array(digestSchema),
 })
 
 /** What the latest appraisal for a run found, in the words of a result. */

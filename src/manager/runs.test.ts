@@ -111,7 +111,14 @@ test("no text of a refused machine's makes a list unreadable: a sign of two unit
   const run = await study.queue(await study.agree())
   const [record] = study.store.list("runs")
   assert.ok(record)
-  const finding = { code: "ima-unknown-file", effect: "refusal", subject: `${"s".repeat(118)}\u{1f600} and more`, found: "", expected: "", advice: "" } as const
+  const finding = {
+    code: "ima-unknown-file",
+    effect: "refusal",
+    subject: `${"s".repeat(118)}\u{1f600} and more`,
+    found: "",
+    expected: "",
+    advice: "",
+  } as const
   const refusal = { at: record.queuedAt, host: "host-1", code: "not-acceptable", findings: [finding], moreFindings: 0 }
   study.store.transact(new Date(study.clock.wall), (tx) => tx.put("runs", run, { ...record, refusals: [refusal] }))
   const { runs } = await study.call(routes.listRuns, study.as(clinic), {})

@@ -4,6 +4,8 @@ import { dirname, join } from "node:path"
 import { AlreadyExistsError, createFileDurably, fromSystemError, readFileBounded, syncFolder } from "../bytes/durable.ts"
 import { digestOf } from "../bytes/digest.ts"
 import { encodeBase64, encodeHex, parseBase64 } from "../bytes/text.ts"
+import { withCachedCollateral } from "../evidence/collateral/cache.ts"
+import { teeRootsFor } from "../evidence/tee/roots.ts"
 import { parseCertificate } from "../pki/certificate.ts"
 import { sshPublicKeyText } from "../pki/ssh-key.ts"
 import { ProtocolError } from "../protocol/errors.ts"
@@ -13,7 +15,7 @@ import { base64Schema, parseMessage } from "../protocol/wire.ts"
 import { z } from "zod"
 import { BlobFolder } from "./blobs.ts"
 import { systemClock } from "./clock.ts"
-import { TpmJudge } from "./judge-tpm.ts"
+import { EvidenceJudge, type EvidenceJudgeOptions } from "./evidence-judge.ts"
 import { createManager, keysKey, type Manager } from "./manager.ts"
 import { encodeMembers, type Member, MembersFile } from "./members.ts"
 import { SqliteJournal } from "./sqlite-journal.ts"
@@ -24,9 +26,21 @@ import { createVault, loadVault, type TpmSealer, type VaultKind } from "./vault.
 
 /**
  * A manager's folder: `manager.json` (configuration), `vault.json` (vault key, mode 0600), `manager.db` (store, sealed rows), `blobs/`, `members` (keys
- * that may propose policies). `initManager` makes it, `openManager` loads it; neither does the other's work.
+ * that may propose policies), `collateral/` (what vouches for the processors of machines; may be missing). `initManager` makes it, `openManager` loads it; neither does the other's work.
  */
-const files = { configuration: "manager.json", vault: "vault.json", database: "manager.db", blobs: "blobs", members: "members" } as const
+const files = {
+  configuration: "manager.json",
+  vault: "vault.json",
+  database: "manager.db",
+  blobs: "blobs",
+  members: "members",
+  collateral: "collateral",
+} as const
+
+/** Where a manager looks for what vouches for the processors of machines that send only their quotes. */
+export function managerCollateralFolder(folder: string): string {
+  return join(folder, files.collateral)
+}
 
 /** The members file of a manager's folder. */
 export function membersPath(folder: string): string {
@@ -35,7 +49,7 @@ export function membersPath(folder: string): string {
 
 const configurationSchema = z.strictObject({
   perun: z.literal(1),
-  /** Root certificates (DER) of laboratory TPMs that may enrol: INSECURE LABORATORY. Policies decide whether they accept them. */
+  /** Root certificates (DER) of laboratory TPMs and TEEs that may enrol: INSECURE LABORATORY. Policies decide whether they accept them. */
   laboratoryRoots: z.array(base64Schema(8192)).max(64),
 })
 const maxConfigurationBytes = 1_048_576
@@ -142,7 +156,7 @@ export async function openManager(folder: string, { sealer, ownTee, timeSource }
     const keys = store.get("keys", keysKey)
     if (keys === undefined) throw new ProtocolError("store-changed", "the store holds no manager keys", { path: folder })
     const blobs = await BlobFolder.open(join(folder, files.blobs))
-    const judge = new TpmJudge(roots, random)
+    const judge = new EvidenceJudge({ laboratoryRoots: roots, randomBytes: random, vouch: voucherIn(join(folder, files.collateral)) })
     const manager = createManager({
       store,
       blobs,
@@ -168,6 +182,11 @@ export async function openManager(folder: string, { sealer, ownTee, timeSource }
     journal.close()
     throw error
   }
+}
+
+function voucherIn(folder: string): EvidenceJudgeOptions["vouch"] {
+  return (evidence, laboratoryRoots, time) =>
+    withCachedCollateral(folder, evidence, { roots: (known) => teeRootsFor(known, laboratoryRoots), time: time.getTime() })
 }
 
 function random(length: number): Uint8Array {

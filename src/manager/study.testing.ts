@@ -5,13 +5,13 @@ import { join } from "node:path"
 import { digestOf, type Digest } from "../bytes/digest.ts"
 import { MalformedError } from "../bytes/error.ts"
 import { encodeBase64, encodeHex, encodeUtf8, parseBase64, parseUtf8 } from "../bytes/text.ts"
-import { sessionDigest } from "../evidence/bundle.ts"
+import { type HostBundleDocument, sessionDigest } from "../evidence/bundle.ts"
 import { sshPublicKeyText } from "../pki/ssh-key.ts"
 import { signStatement } from "../pki/statement.ts"
-import type { Policy } from "../policy/document.ts"
+import { hostRequirementOf, type Policy } from "../policy/document.ts"
 import { type BootReference, type ImaReference, referenceDigest } from "../policy/reference.ts"
 import { generateHpkeKeyPair, openMessage, sealMessage, type HpkeKeyPair } from "../protocol/hpke.ts"
-import { type Challenge, type ClaimGrant, releasedKeysSchema, type WireBundle } from "../protocol/messages.ts"
+import { type Challenge, type ClaimGrant, releasedKeysSchema } from "../protocol/messages.ts"
 import { problemSchema, ProblemError } from "../protocol/problem.ts"
 import { type PathValues, type RequestBody, type ResponseBody, type Route, routes } from "../protocol/routes.ts"
 import { makeSessionHeader, sessionHeader } from "../protocol/session.ts"
@@ -22,7 +22,7 @@ import { BlobFolder } from "./blobs.ts"
 import type { Clock } from "./clock.ts"
 import { MemoryJournal } from "./journal.testing.ts"
 import type { Judgement, JudgeRequest } from "./judge.ts"
-import { TpmJudge } from "./judge-tpm.ts"
+import { EvidenceJudge } from "./evidence-judge.ts"
 import { type Authority, captureReferences, LaboratoryAuthority, LaboratoryMachine } from "./machine.testing.ts"
 import { createManager, keysKey, type Manager } from "./manager.ts"
 import type { OwnTee } from "./own-tee.ts"
@@ -142,11 +142,11 @@ export async function makeParts(): Promise<StudyParts> {
 }
 
 /** The real judge, with a moment after each judgement in which a test can change the world. */
-class PausingJudge extends TpmJudge {
+class PausingJudge extends EvidenceJudge {
   readonly #pause: () => Promise<void>
 
-  constructor(root: Uint8Array, pause: () => Promise<void>) {
-    super([root], random)
+  constructor(laboratoryRoots: readonly Uint8Array[], pause: () => Promise<void>) {
+    super({ laboratoryRoots, randomBytes: random, vouch: async (evidence) => evidence })
     this.#pause = pause
   }
 
@@ -213,6 +213,9 @@ export class TestStudy {
   /** What the manager told its operator. */
   readonly warnings: string[] = []
 
+  /** Further laboratory roots (DER) whose machines may enrol, from its next start on. */
+  moreRoots: readonly Uint8Array[] = []
+
   /** As after kill -9 and a new start: only what the journal holds is left. */
   restart(): void {
     const { manager, store } = this.#open()
@@ -222,7 +225,7 @@ export class TestStudy {
 
   #open(): { manager: Manager; store: Store } {
     const store = Store.open({ journal: this.journal, vaultKey: this.vaultKey, randomBytes: random })
-    const judge = new PausingJudge(this.parts.authority.root, async () => this.whileJudging())
+    const judge = new PausingJudge([this.parts.authority.root, ...this.moreRoots], async () => this.whileJudging())
     const { clock, blobs, members, ownTee, timeSource } = this
     const world = { store, blobs, clock, randomBytes: random, judge, members, ...(ownTee === undefined ? {} : { ownTee }) }
     const time = timeSource === undefined ? {} : { timeSource }
@@ -325,7 +328,9 @@ export class TestStudy {
 
   async submit(policy: Policy, by = this.parts.clinic): Promise<Digest> {
     const { boot, ima } = this.parts.references
-    const body = { policy: toJson(policy), references: [toJson(boot), toJson(ima)] }
+    // A TEE alone has none; with one that no machine names a policy would be refused.
+    const references = Object.values(policy.machines).some((machine) => hostRequirementOf(machine) !== undefined) ? [boot, ima] : []
+    const body = { policy: toJson(policy), references: references.map(toJson) }
     return (await this.call(routes.submitPolicy, this.as(by), { body })).digest
   }
 
@@ -365,7 +370,7 @@ export class TestStudy {
 
   async enrol(agent: AgentKeys, host = "host-1", machine = this.parts.machine): Promise<void> {
     const begun = await this.call(routes.beginEnrolment, agent, { body: machine.enrolmentRequest(host) })
-    const secret = machine.activate(begun.credentialBlob, begun.secret)
+    const secret = machine.activate(begun)
     await this.call(routes.answerEnrolment, agent, { params: { enrolment: begun.enrolment }, body: { secret } })
   }
 
@@ -399,7 +404,7 @@ export class TestStudy {
     agent: AgentKeys,
     machine = this.parts.machine,
     withBootLog = challenge.imaFrom === 0,
-  ): { challenge: string; hpkeKey: string; bundle: WireBundle } {
+  ): { challenge: string; hpkeKey: string; bundle: HostBundleDocument } {
     const bundle = machine.bundle(this.sessionOf(challenge, agent, machine.akName), { from: challenge.imaFrom, withBootLog })
     return { challenge: challenge.challenge, hpkeKey: encodeBase64(agent.hpke.publicKey), bundle }
   }

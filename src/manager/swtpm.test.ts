@@ -14,6 +14,7 @@ import { routes } from "../protocol/routes.ts"
 import type { Challenge, ClaimRequest } from "../protocol/messages.ts"
 import type { LaboratoryMachine } from "./machine.testing.ts"
 import { type AgentKeys, makeAgent, makeParts, TestStudy } from "./study.testing.ts"
+import { hostMachine } from "../policy/fixtures.testing.ts"
 
 /** Brings a TPM's registers to where a machine's logs lead, as firmware and kernel do. */
 async function boot(tpm: HostTpm, machine: LaboratoryMachine): Promise<void> {
@@ -40,8 +41,7 @@ test("a TPM enrols, claims and renews: ActivateCredential and quotes by a real c
   // swtpm certifies from this very second on.
   study.clock.wall = Date.now()
   const policy = study.policy({ expires: "2029-12-31T00:00:00Z" })
-  const host = policy.machines["host"]
-  assert.ok(host)
+  const host = hostMachine(policy, "host")
   const laboratoryRoots = [digestOf(issuer.der)]
   const digest = await study.agree({
     ...policy,
@@ -89,6 +89,7 @@ async function enrol(study: TestStudy, tpm: HostTpm, agent: AgentKeys): Promise<
     akPublic: encodeBase64(akPublic),
   }
   const begun = await study.call(routes.beginEnrolment, agent, { body })
+  assert.ok("credentialBlob" in begun)
   const secret = await tpm.activate(parseBase64(begun.credentialBlob), parseBase64(begun.secret))
   const answer = { secret: encodeBase64(secret) }
   const view = await study.call(routes.answerEnrolment, agent, { params: { enrolment: begun.enrolment }, body: answer })

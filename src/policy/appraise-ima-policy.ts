@@ -2,7 +2,7 @@ import { digestOf } from "../bytes/digest.ts"
 import { encodeUtf8 } from "../bytes/text.ts"
 import type { BootClaims } from "../evidence/eventlog/claims.ts"
 import type { ImaClaims } from "../evidence/ima/claims.ts"
-import type { Level } from "./document.ts"
+import type { HostLevel } from "./document.ts"
 import type { Finding } from "./findings.ts"
 import { finding, printable, printableBytes } from "./findings.ts"
 import { entryDigest } from "./ima-entry.ts"
@@ -19,13 +19,13 @@ export function imaPolicyFindings(
   boot: Pick<BootClaims, "commandLines" | "loadOptions">,
   ima: ImaClaims,
   reference: ImaPolicyReference,
-  level: Level,
+  level: HostLevel,
 ): readonly Finding[] {
   return [...loadFindings(ima, reference), ...measuredFindings(boot), ...imaPolicyReferenceFindings(reference, level)]
 }
 
 /** The same of references alone, before any machine shows itself. */
-export function imaPolicyReferenceFindings({ rules, replaceable }: ImaPolicyReference, level: Level): readonly Finding[] {
+export function imaPolicyReferenceFindings({ rules, replaceable }: ImaPolicyReference, level: HostLevel): readonly Finding[] {
   const weak = imaRuleFaults(rules, level).map(({ rule, expected }) =>
     finding("ima-policy-weak", "IMA policy", rule === undefined ? "no such rule" : printable(rule), expected),
   )

@@ -1,7 +1,7 @@
 import { encodeUtf8 } from "../bytes/text.ts"
 import type { ImaClaims, ImaEntry } from "../evidence/ima/claims.ts"
 import { own } from "./document.ts"
-import type { Machine } from "./document.ts"
+import type { HostRequirement } from "./document.ts"
 import type { Finding } from "./findings.ts"
 import { finding, printable, printableBytes } from "./findings.ts"
 import { entryDigest } from "./ima-entry.ts"
@@ -19,7 +19,7 @@ export interface ImaProgress {
 export function imaFindings(
   claims: ImaClaims,
   reference: ImaReference,
-  violations: Machine["ima"]["violations"],
+  violations: HostRequirement["ima"]["violations"],
   progress: ImaProgress | undefined,
 ): readonly Finding[] {
   const entries = [...claims.entries, ...claims.uncertified]
@@ -55,7 +55,12 @@ function coverageFindings(claims: ImaClaims, progress: ImaProgress | undefined):
   return findings
 }
 
-function entryFindings(entry: ImaEntry, claims: ImaClaims, reference: ImaReference, violations: Machine["ima"]["violations"]): readonly Finding[] {
+function entryFindings(
+  entry: ImaEntry,
+  claims: ImaClaims,
+  reference: ImaReference,
+  violations: HostRequirement["ima"]["violations"],
+): readonly Finding[] {
   const subject = `entry ${entry.index}, ${printableBytes(entry.name)}`
   const wrongRegister = entry.pcr === 10 ? [] : [finding("ima-wrong-register", subject, String(entry.pcr), "10")]
   // The verifier has recomputed the first entry from the quoted registers; any later entry of this name is a file like others.
@@ -63,7 +68,12 @@ function entryFindings(entry: ImaEntry, claims: ImaClaims, reference: ImaReferen
   return [...wrongRegister, ...contentFindings(entry, subject, reference, violations)]
 }
 
-function contentFindings(entry: ImaEntry, subject: string, reference: ImaReference, violations: Machine["ima"]["violations"]): readonly Finding[] {
+function contentFindings(
+  entry: ImaEntry,
+  subject: string,
+  reference: ImaReference,
+  violations: HostRequirement["ima"]["violations"],
+): readonly Finding[] {
   if (entry.violation) {
     const classes = violations === "deny" ? [] : violations.allow
     if (classes.some((name) => isInClass(entry.name, own(reference.violationClasses, name) ?? []))) return []

@@ -5,7 +5,7 @@ import { test } from "node:test"
 import { parseHex } from "../bytes/text.ts"
 import type { HostClaims } from "../evidence/host/claims.ts"
 import { hostPcrs, verifyHost } from "../evidence/host/verify.ts"
-import type { Genuine } from "../evidence/genuine.ts"
+import { Genuine } from "../evidence/genuine.ts"
 import type { ImaEntry } from "../evidence/ima/claims.ts"
 import type { TpmIdentity } from "../evidence/tpm/claims.ts"
 import { appraise } from "./appraise.ts"
@@ -76,7 +76,12 @@ function judge(evidence: Genuine<HostClaims>, documents: readonly Reference[]): 
     ima: { reference: ima, violations: "deny" },
   }
   const study: Policy = { ...policy, machines: { "gpu-host": machine } }
-  return appraise(evidence, { policy: study, job: "train", references: referencesByDigest(documents), time: now })
+  return appraise(Genuine.afterVerification({ session: named("session"), host: evidence.claims }), {
+    policy: study,
+    job: "train",
+    references: referencesByDigest(documents),
+    time: now,
+  })
 }
 
 /** These images loaded no IMA policy by path, and the text of their command lines is not known. */

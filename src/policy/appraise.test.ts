@@ -9,7 +9,7 @@ import type { ImaClaims, ImaEntry } from "../evidence/ima/claims.ts"
 import type { ClockInfo } from "../evidence/tpm/claims.ts"
 import { appraise, GrantedDecision } from "./appraise.ts"
 import type { AppraisalRequest, Decision, PreviousDecision } from "./appraise.ts"
-import type { Machine, Policy } from "./document.ts"
+import type { HostMachine, Policy } from "./document.ts"
 import { policyDigest } from "./document.ts"
 import type { Finding } from "./findings.ts"
 import { finding, findingCodes, findingText, printable, printableBytes } from "./findings.ts"
@@ -19,6 +19,7 @@ import {
   claims,
   commandLine,
   hexOf,
+  hostMachine,
   imaEntry,
   imaReference,
   named,
@@ -33,7 +34,7 @@ import { referenceDigest, referencesByDigest } from "./reference.ts"
 const request: AppraisalRequest = { policy, job: "train", references, time: now }
 
 function judge(host: HostClaims, over: Partial<AppraisalRequest> = {}): Decision {
-  return appraise(Genuine.afterVerification(host), { ...request, ...over })
+  return appraise(Genuine.afterVerification({ session: named("session"), host }), { ...request, ...over })
 }
 
 function codesOf(decision: Decision): readonly string[] {
@@ -73,10 +74,9 @@ function withEntry(entry: Partial<ImaEntry>): HostClaims {
 }
 
 /** A study whose machine names these references. */
-function study(boot: BootReference, ima: ImaReference, change: Partial<Machine> = {}): Partial<AppraisalRequest> {
-  const machine = policy.machines["gpu-host"]
-  assert.ok(machine !== undefined)
-  const required: Machine = {
+function study(boot: BootReference, ima: ImaReference, change: Partial<HostMachine> = {}): Partial<AppraisalRequest> {
+  const machine = hostMachine()
+  const required: HostMachine = {
     ...machine,
     boot: { reference: referenceDigest(boot) },
     ima: { ...machine.ima, reference: referenceDigest(ima) },
@@ -85,9 +85,8 @@ function study(boot: BootReference, ima: ImaReference, change: Partial<Machine> 
   return { policy: { ...policy, machines: { "gpu-host": required } }, references: referencesByDigest([boot, ima]) }
 }
 
-function tpm(change: Partial<Machine["tpm"]>): Partial<AppraisalRequest> {
-  const machine = policy.machines["gpu-host"]
-  assert.ok(machine !== undefined)
+function tpm(change: Partial<HostMachine["tpm"]>): Partial<AppraisalRequest> {
+  const machine = hostMachine()
   return { policy: { ...policy, machines: { "gpu-host": { ...machine, tpm: { ...machine.tpm, ...change } } } } }
 }
 
@@ -96,7 +95,7 @@ test("appraise() grants a machine that meets everything, and says what the grant
   assert.equal(decision.outcome, "granted")
   assert.equal(decision.policy, policyDigest(policy))
   assert.deepEqual([decision.job, decision.machine, decision.level, decision.insecureLaboratory], ["train", "gpu-host", "sealed", false])
-  assert.deepEqual(decision.session, {
+  assert.deepEqual(decision.session.host, {
     endorsementKey: named("ek"),
     attestationKeyName: hexOf("ak"),
     resetCount: 7,
@@ -536,9 +535,10 @@ test("appraise() wants the whole list at a claim", () => {
   refuses(withIma({ certifiedCount: 4 }), ["ima-list-incomplete"])
 })
 
-function previous(change: Partial<PreviousDecision["session"]> = {}): PreviousDecision {
+function previous(change: Partial<NonNullable<PreviousDecision["session"]["host"]>> = {}): PreviousDecision {
   const { session } = grants(claims)
-  return { policy: policyDigest(policy), job: "train", session: { ...session, ...change } }
+  assert.ok(session.host)
+  return { policy: policyDigest(policy), job: "train", session: { host: { ...session.host, ...change } } }
 }
 
 /** The next evidence of the same boot: only new entries, the former tail among them. */
@@ -547,8 +547,8 @@ const renewed: HostClaims = { ...withClock({ clock: 2000n }), ima: { ...renewedI
 
 test("appraise() renews on the new entries alone, and carries the state on", () => {
   const decision = grants(renewed, { previous: previous() })
-  assert.deepEqual(decision.session.ima, { certifiedCount: 4, mustCertify: 4 })
-  assert.equal(decision.session.clock, "2000")
+  assert.deepEqual(decision.session.host?.ima, { certifiedCount: 4, mustCertify: 4 })
+  assert.equal(decision.session.host?.clock, "2000")
   grants({ ...renewed, ima: { ...renewed.ima, entries: [], firstIndex: 4 } }, { previous: previous({ ima: { certifiedCount: 4, mustCertify: 4 } }) })
 })
 

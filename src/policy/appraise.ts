@@ -1,17 +1,24 @@
 import type { Digest } from "../bytes/digest.ts"
 import type { Genuine } from "../evidence/genuine.ts"
 import type { HostClaims } from "../evidence/host/claims.ts"
+import type { MachineClaims } from "../evidence/machine/claims.ts"
+import { teeIdentity } from "../evidence/tee/identity.ts"
+import type { GenuineTee } from "../evidence/tee/verify.ts"
 import type { ClockInfo } from "../evidence/tpm/claims.ts"
 import { bootFindings, localityFindings } from "./appraise-boot.ts"
 import type { ImaProgress } from "./appraise-ima.ts"
 import { imaFindings, imaProgress } from "./appraise-ima.ts"
 import { imaPolicyFindings } from "./appraise-ima-policy.ts"
 import { sealedFindings } from "./appraise-sealed.ts"
-import type { Level, Machine, Policy } from "./document.ts"
-import { own, policyDigest } from "./document.ts"
+import { AcceptedTee, appraiseTee } from "./appraise-tee.ts"
+import type { HostLevel, HostRequirement, Level, Machine, Policy } from "./document.ts"
+import { hostLevelOf, hostRequirementOf, own, policyDigest } from "./document.ts"
 import type { Finding } from "./findings.ts"
 import { finding, printable } from "./findings.ts"
 import type { BootReference, ImaReference, References } from "./reference.ts"
+import type { TeeSession } from "./tee-session.ts"
+import { teeSession, teeSessionFindings } from "./tee-session.ts"
+import type { TeeRequirement } from "./tee.ts"
 import { isOver } from "./time.ts"
 
 /** What a machine is held against. Everything is given; nothing is looked up, and no time is read. */
@@ -35,12 +42,31 @@ export interface RefusedDecision {
   readonly job: string
   /** At least one refusal; every finding, notes too. */
   readonly findings: readonly Finding[]
+  readonly pieces: readonly JudgedPiece[]
 }
+
+/** One piece of the machine's evidence that was judged, beside what was found. */
+export type JudgedPiece =
+  | { readonly kind: "tpm"; /** Laboratory root that it chains to. */ readonly laboratoryRoot?: Digest }
+  | {
+      readonly kind: GenuineTee["kind"]
+      readonly laboratoryRoot?: Digest
+      /** The alternative that it meets; undefined where it meets none. */
+      readonly requirement?: TeeRequirement
+      /** Intel calls all of the platform up to date; of AMD, which calls nothing so, that the policy's floors are met. */
+      readonly upToDate: boolean
+    }
 
 /** The part of a granted decision that renewals rest on. Plain JSON, so that a manager can keep it over a restart; it releases nothing. */
 export type PreviousDecision = Pick<GrantedDecision, "policy" | "job" | "session">
 
-/** What later evidence of the same boot is held against. Plain JSON. */
+/** What later evidence of the same machine is held against: of each piece that it showed. Plain JSON. */
+export interface MachineSession {
+  readonly host?: BootSession
+  readonly tee?: TeeSession
+}
+
+/** The boot behind a TPM's quote. Plain JSON. */
 export interface BootSession {
   readonly endorsementKey: Digest
   readonly attestationKeyName: string
@@ -64,21 +90,29 @@ export class GrantedDecision {
   readonly level: Level
   /** Notes only. */
   readonly findings: readonly Finding[]
-  /** The machine chains to a laboratory root: everything that comes of it carries INSECURE LABORATORY. */
-  readonly insecureLaboratory: boolean
-  readonly session: BootSession
+  readonly pieces: readonly JudgedPiece[]
+  readonly session: MachineSession
 
   /** For `appraise` only: nobody else holds `key`. */
-  constructor(key: typeof proof, facts: Omit<GrantedDecision, "outcome">) {
+  constructor(key: typeof proof, facts: Omit<GrantedDecision, "outcome" | "laboratoryRoots" | "insecureLaboratory">) {
     if (key !== proof) throw new TypeError("a granted decision is made by appraise only")
     this.policy = facts.policy
     this.job = facts.job
     this.machine = facts.machine
     this.level = facts.level
     this.findings = facts.findings
-    this.insecureLaboratory = facts.insecureLaboratory
+    this.pieces = facts.pieces
     this.session = facts.session
     Object.freeze(this)
+  }
+
+  /** Laboratory roots that the machine's pieces chain to: with any, everything that comes of it carries INSECURE LABORATORY. */
+  get laboratoryRoots(): readonly Digest[] {
+    return laboratoryRootsOfPieces(this.pieces)
+  }
+
+  get insecureLaboratory(): boolean {
+    return this.laboratoryRoots.length > 0
   }
 }
 
@@ -87,35 +121,91 @@ export class GrantedDecision {
  * just the first.
  * @throws {TypeError} when `previous` belongs to another policy or job: wrong use
  */
-export function appraise(evidence: Genuine<HostClaims>, request: AppraisalRequest): Decision {
+export function appraise(evidence: Genuine<MachineClaims>, request: AppraisalRequest): Decision {
   const { policy, job: jobName, previous } = request
   const digest = policyDigest(policy)
   if (previous !== undefined && (previous.policy !== digest || previous.job !== jobName))
     throw new TypeError("the previous decision belongs to another policy or job")
-  const { claims } = evidence
   const machineName = own(policy.jobs, jobName)?.machine ?? ""
   const machine = own(policy.machines, machineName)
-  const refused = (findings: readonly Finding[]): RefusedDecision => ({ outcome: "refused", policy: digest, job: jobName, findings })
-  if (machine === undefined) return refused([finding("job-not-in-policy", printable(jobName), "no such job or machine", "a job of the policy")])
+  const about = { policy: digest, job: jobName }
+  if (machine === undefined) {
+    const findings = [finding("job-not-in-policy", printable(jobName), "no such job or machine", "a job of the policy")]
+    return { ...about, outcome: "refused", findings, pieces: [] }
+  }
 
-  const findings = [
-    ...expiryFindings(policy, request.time),
-    ...identityFindings(claims, machine),
-    ...quoteFindings(claims, machine),
-    ...referenceFindings(claims, machine, request),
-    ...sessionFindings(claims, previous?.session),
-  ]
-  const { identity } = claims
-  if (identity === undefined || findings.some(({ effect }) => effect === "refusal")) return refused(findings)
+  const host = judgeHost(evidence.claims.host, machine, request)
+  const tee = judgeTee(evidence.claims.tee, machine, request)
+  const findings = [...expiryFindings(policy, request.time), ...host.findings, ...tee.findings]
+  const pieces = [host.piece, tee.piece].filter((piece) => piece !== undefined)
+  if (findings.some(({ effect }) => effect === "refusal")) return { ...about, outcome: "refused", findings, pieces }
   return new GrantedDecision(proof, {
-    policy: digest,
-    job: jobName,
+    ...about,
     machine: machineName,
     level: machine.level,
     findings,
-    insecureLaboratory: identity.rootKind === "laboratory",
-    session: sessionOf(identity, claims),
+    pieces,
+    session: {
+      ...(host.session === undefined ? {} : { host: host.session }),
+      ...(tee.session === undefined ? {} : { tee: tee.session }),
+    },
   })
+}
+
+/** Laboratory roots of these pieces, each once. */
+export function laboratoryRootsOfPieces(pieces: readonly JudgedPiece[]): readonly Digest[] {
+  return [...new Set(pieces.flatMap(({ laboratoryRoot }) => laboratoryRoot ?? []))]
+}
+
+/** What one piece of evidence comes to; without `piece` where there is none. */
+interface PieceJudgement<Session> {
+  readonly findings: readonly Finding[]
+  readonly piece?: JudgedPiece
+  readonly session?: Session
+}
+
+function judgeHost(claims: HostClaims | undefined, machine: Machine, request: AppraisalRequest): PieceJudgement<BootSession> {
+  const requirement = hostRequirementOf(machine)
+  if (requirement === undefined || claims === undefined) return { findings: pieceFindings("TPM", requirement, claims) }
+  const findings = [
+    ...identityFindings(claims, requirement),
+    ...quoteFindings(claims, requirement),
+    ...referenceFindings(claims, requirement, hostLevelOf(machine), request),
+    ...(request.previous === undefined ? [] : sessionFindings(claims, request.previous.session.host)),
+  ]
+  const { identity } = claims
+  if (identity === undefined) return { findings, piece: { kind: "tpm" } }
+  return { findings, session: sessionOf(identity, claims), piece: { kind: "tpm", ...laboratoryRootOf(identity) } }
+}
+
+function judgeTee(evidence: GenuineTee | undefined, machine: Machine, { previous }: AppraisalRequest): PieceJudgement<TeeSession> {
+  const requirement = machine.level === "enclave" ? machine.accept : undefined
+  if (requirement === undefined || evidence === undefined) return { findings: pieceFindings("TEE", requirement, evidence) }
+  const session = teeSession(evidence)
+  const appraisal = appraiseTee(evidence, requirement)
+  const met = appraisal instanceof AcceptedTee ? requirement[appraisal.alternative] : undefined
+  return {
+    findings: [...appraisal.findings, ...(previous === undefined ? [] : teeSessionFindings(session, previous.session.tee))],
+    session,
+    piece: {
+      kind: evidence.kind,
+      ...laboratoryRootOf(teeIdentity(evidence)),
+      ...(met === undefined ? {} : { requirement: met }),
+      upToDate: evidence.kind === "snp" ? met !== undefined : evidence.tee.claims.dcap.tcb.status === "UpToDate",
+    },
+  }
+}
+
+function laboratoryRootOf({ root, rootKind }: { readonly root: Digest; readonly rootKind: "vendor" | "laboratory" }): { laboratoryRoot?: Digest } {
+  return rootKind === "laboratory" ? { laboratoryRoot: root } : {}
+}
+
+/** A piece that is there and not demanded is refused too: nothing judged it. */
+function pieceFindings(name: string, requirement: unknown, piece: unknown): readonly Finding[] {
+  if (requirement === undefined && piece === undefined) return []
+  return requirement === undefined
+    ? [finding("piece-not-asked-for", name, "evidence of it", "none")]
+    : [finding("piece-missing", name, "no evidence of it", "genuine evidence")]
 }
 
 function sessionOf(identity: NonNullable<HostClaims["identity"]>, claims: HostClaims): BootSession {
@@ -134,7 +224,7 @@ function expiryFindings(policy: Policy, time: Date): readonly Finding[] {
   return isOver(policy.expires, time) ? [finding("policy-expired", policy.study, time.toISOString(), `before ${policy.expires}`)] : []
 }
 
-function identityFindings({ identity }: HostClaims, { tpm }: Machine): readonly Finding[] {
+function identityFindings({ identity }: HostClaims, { tpm }: HostRequirement): readonly Finding[] {
   if (identity === undefined) return [finding("identity-missing", "TPM", "no endorsement", "an endorsement key of the policy")]
   const findings: Finding[] = []
   if (!tpm.endorsementKeys.includes(identity.endorsementKey))
@@ -147,29 +237,34 @@ function identityFindings({ identity }: HostClaims, { tpm }: Machine): readonly 
   return findings
 }
 
-function quoteFindings({ quote, boot }: HostClaims, { tpm }: Machine): readonly Finding[] {
+function quoteFindings({ quote, boot }: HostClaims, { tpm }: HostRequirement): readonly Finding[] {
   const findings: Finding[] = [...localityFindings("policy", boot.startupLocality, tpm.startupLocality)]
   if (tpm.clock === "safe" && !quote.clockInfo.safe) findings.push(finding("clock-not-safe", "TPM clock", "not safe", "safe"))
   if (quote.usesSha1) findings.push(finding("weak-hash", "quote", printable(quote.scheme), "no SHA-1"))
   return findings
 }
 
-function referenceFindings(claims: HostClaims, machine: Machine, { references, time, previous }: AppraisalRequest): readonly Finding[] {
+function referenceFindings(
+  claims: HostClaims,
+  machine: HostRequirement,
+  level: HostLevel,
+  { references, time, previous }: AppraisalRequest,
+): readonly Finding[] {
   const findings: Finding[] = []
   const boot = references.get(machine.boot.reference)
   if (boot?.kind === "boot") {
     findings.push(...referenceExpiry(boot, time), ...coverageFindings(claims, boot), ...bootFindings(claims.boot, boot))
-    findings.push(...levelFindings(claims, machine.level, boot))
+    findings.push(...levelFindings(claims, level, boot))
   } else findings.push(finding("reference-missing", "boot", boot?.kind ?? "nothing", machine.boot.reference))
   const ima = references.get(machine.ima.reference)
   if (ima?.kind === "ima") {
-    findings.push(...referenceExpiry(ima, time), ...imaFindings(claims.ima, ima, machine.ima.violations, previous?.session.ima))
-    findings.push(...imaPolicyFindings(claims.boot, claims.ima, ima.imaPolicy, machine.level))
+    findings.push(...referenceExpiry(ima, time), ...imaFindings(claims.ima, ima, machine.ima.violations, previous?.session.host?.ima))
+    findings.push(...imaPolicyFindings(claims.boot, claims.ima, ima.imaPolicy, level))
   } else findings.push(finding("reference-missing", "ima", ima?.kind ?? "nothing", machine.ima.reference))
   return findings
 }
 
-function levelFindings(claims: HostClaims, level: Level, boot: BootReference): readonly Finding[] {
+function levelFindings(claims: HostClaims, level: HostLevel, boot: BootReference): readonly Finding[] {
   switch (level) {
     case "administered":
       return []
@@ -195,7 +290,7 @@ const imaRegister = 10
 
 /** Counters may be masked per key, so they are compared between quotes of one key only, which is why the key is compared as well. */
 function sessionFindings({ identity, quote }: HostClaims, previous: BootSession | undefined): readonly Finding[] {
-  if (previous === undefined) return []
+  if (previous === undefined) return [finding("boot-session-changed", "TPM", "evidence of one", "none, as before")]
   const now: Readonly<Record<string, string | undefined>> = {
     "endorsement key": identity?.endorsementKey,
     "attestation key": identity?.attestationKeyName,

@@ -7,7 +7,19 @@ import { checkPolicy } from "./check.ts"
 import type { Policy } from "./document.ts"
 import { parsePolicyValue } from "./document.ts"
 import { parsePolicy } from "./parse.ts"
-import { bootReference, commandLine, derivation, imaReference, keyText, named, now, policy, references, tdxDemand } from "./fixtures.testing.ts"
+import {
+  bootReference,
+  commandLine,
+  derivation,
+  imaReference,
+  keyText,
+  hostMachine,
+  named,
+  now,
+  policy,
+  references,
+  tdxDemand,
+} from "./fixtures.testing.ts"
 import type { BootReference, ImaReference } from "./reference.ts"
 import { referenceDigest, referencesByDigest } from "./reference.ts"
 
@@ -291,8 +303,8 @@ test("checkPolicy() refuses what a laboratory made, unless the job's machine acc
   assert.deepEqual(found(accepting([named("lab")]), { derivations }), [problem])
   assert.deepEqual(found(accepting([named("lab"), named("second lab")]), { derivations }), [])
   const otherMachine = {
-    ...policy.machines["gpu-host"],
-    tpm: { ...policy.machines["gpu-host"]?.tpm, laboratoryRoots: [named("lab"), named("second lab")] },
+    ...hostMachine(),
+    tpm: { ...hostMachine().tpm, laboratoryRoots: [named("lab"), named("second lab")] },
   }
   assert.deepEqual(found(changed("machines/other", otherMachine), { derivations }), [problem, problem])
   assert.deepEqual(found(policy, { derivations: new Map([[named("another"), derivation({ laboratoryRoots: [named("lab")] })]]) }), [])

@@ -5,7 +5,7 @@ import type { ReleaseTerms } from "./approval.ts"
 import { votingOwners } from "./approval.ts"
 import type { Derivations } from "./derivation.ts"
 import { foreignLaboratoryRoots, noDerivations, originsOfInputs } from "./derivation.ts"
-import type { Approval, ArtifactKind, Job, Machine, Policy, Role } from "./document.ts"
+import type { Approval, ArtifactKind, HostLevel, HostRequirement, Job, Machine, Policy, Role } from "./document.ts"
 import { artifactOwners, inputOwners, own, referencedDigests } from "./document.ts"
 import { imaPolicyReferenceFindings, measuredFindings } from "./appraise-ima-policy.ts"
 import { sealedReferenceFindings } from "./appraise-sealed.ts"
@@ -155,8 +155,13 @@ class PolicyCheck {
     const entries = Object.entries(this.#policy.machines)
     if (entries.length === 0) this.#problem("missing-field", ["machines"], "no machine is described", "describe at least one")
     for (const [name, machine] of entries) {
-      this.#distinct(["machines", name, "tpm", "endorsementKeys"], machine.tpm.endorsementKeys)
-      this.#distinct(["machines", name, "tpm", "laboratoryRoots"], machine.tpm.laboratoryRoots)
+      const host = hostPartOf(["machines", name], machine)
+      if (host !== undefined) {
+        this.#distinct([...host.path, "tpm", "endorsementKeys"], host.requirement.tpm.endorsementKeys)
+        this.#distinct([...host.path, "tpm", "laboratoryRoots"], host.requirement.tpm.laboratoryRoots)
+      }
+      if (machine.level === "enclave")
+        for (const [index, alternative] of machine.accept.entries()) this.#tee(["machines", name, "accept", index], alternative)
     }
   }
 
@@ -298,7 +303,7 @@ class PolicyCheck {
             "laboratory-artifact",
             ["jobs", name, "inputs", artifact],
             `INSECURE LABORATORY: it was made on a machine of the laboratory ${root}, which machine ${job.machine} does not accept`,
-            `use what a vendor's TPM vouches for; only for trials, list the root under machines.${job.machine}.tpm.laboratoryRoots`,
+            `use what a vendor's machine made; only for trials, list the root in laboratoryRoots of machines.${job.machine}`,
           )
   }
 
@@ -326,9 +331,12 @@ class PolicyCheck {
     const { references } = this.#context
     if (references === undefined) return
     for (const [name, machine] of Object.entries(this.#policy.machines)) {
-      this.#reference(["machines", name, "boot", "reference"], machine.boot.reference, "boot", references)
-      this.#reference(["machines", name, "ima", "reference"], machine.ima.reference, "ima", references)
-      this.#machineReferences(["machines", name], machine, references)
+      const host = hostPartOf(["machines", name], machine)
+      if (host === undefined) continue
+      const { path, requirement, level } = host
+      this.#reference([...path, "boot", "reference"], requirement.boot.reference, "boot", references)
+      this.#reference([...path, "ima", "reference"], requirement.ima.reference, "ima", references)
+      this.#machineReferences(path, requirement, level, references)
     }
     const named = new Set<Digest>(referencedDigests(this.#policy))
     for (const digest of references.keys())
@@ -347,14 +355,14 @@ class PolicyCheck {
       this.#problem("expired", path, `reference ${reference.name} expired at ${reference.expires}`, "build or capture it again")
   }
 
-  #machineReferences(path: Path, machine: Machine, references: References): void {
+  #machineReferences(path: Path, machine: HostRequirement, level: HostLevel, references: References): void {
     const boot = references.get(machine.boot.reference)
     if (boot?.kind === "boot") {
-      if (machine.level === "sealed") this.#unmeetable([...path, "boot", "reference"], boot, sealedReferenceFindings(boot))
+      if (level === "sealed") this.#unmeetable([...path, "boot", "reference"], boot, sealedReferenceFindings(boot))
       this.#unmeetable([...path, "boot", "reference"], boot, measuredFindings({ ...boot, loadOptions: [] }))
     }
     const ima = references.get(machine.ima.reference)
-    if (ima?.kind === "ima") this.#unmeetable([...path, "ima", "reference"], ima, imaPolicyReferenceFindings(ima.imaPolicy, machine.level))
+    if (ima?.kind === "ima") this.#unmeetable([...path, "ima", "reference"], ima, imaPolicyReferenceFindings(ima.imaPolicy, level))
     if (ima?.kind !== "ima" || machine.ima.violations === "deny") return
     for (const [index, name] of machine.ima.violations.allow.entries())
       if (own(ima.violationClasses, name) === undefined) this.#unknown([...path, "ima", "violations", "allow", index], "path class", name)
@@ -386,6 +394,12 @@ class PolicyCheck {
     const locate = this.#context.locate ?? nowhere
     this.#problems.push({ code, field: path.join("."), ...locate(path), message, fix })
   }
+}
+
+/** Where a machine's demands on TPM, boot and IMA stand, and how deep they are judged; undefined for a TEE alone. */
+function hostPartOf(path: Path, machine: Machine): { path: Path; requirement: HostRequirement; level: HostLevel } | undefined {
+  if (machine.level !== "enclave") return { path, requirement: machine, level: machine.level }
+  return machine.guest === "none" ? undefined : { path: [...path, "guest"], requirement: machine.guest, level: "sealed" }
 }
 
 /** Which role lets a party own which kind of artifact. */

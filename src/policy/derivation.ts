@@ -1,7 +1,7 @@
 import type { Digest } from "../bytes/digest.ts"
 import { canonicalJson } from "../bytes/json.ts"
 import type { Job, Policy } from "./document.ts"
-import { inputOwners, own, policyDigest } from "./document.ts"
+import { inputOwners, laboratoryRootsOfMachine, own, policyDigest } from "./document.ts"
 
 /** A party behind a derived artifact that has kept its say. It is known by its keys, because names may mean other parties in other policies. */
 export interface Origin {
@@ -71,7 +71,8 @@ export function originsOfArtifact(policy: Policy, artifactName: string, derivati
  * that its inputs may come from one is the same consent, given by the same list.
  */
 export function foreignLaboratoryRoots(policy: Policy, job: Job, artifactName: string, derivations: Derivations): readonly Digest[] {
-  const accepted = own(policy.machines, job.machine)?.tpm.laboratoryRoots ?? []
+  const machine = own(policy.machines, job.machine)
+  const accepted = machine === undefined ? [] : laboratoryRootsOfMachine(machine)
   const roots = derivationOfArtifact(policy, artifactName, derivations)?.laboratoryRoots ?? []
   return roots.filter((root) => !accepted.includes(root))
 }

@@ -1,6 +1,7 @@
 import { z } from "zod"
 import type { Digest } from "../bytes/digest.ts"
 import { digestOfJson, isDigest } from "../bytes/digest.ts"
+import type { DemandedPieces } from "../evidence/bundle.ts"
 import { PolicyError } from "./errors.ts"
 import type { Problem } from "./problem.ts"
 import { problemsOfIssues } from "./issues.ts"
@@ -8,7 +9,7 @@ import type { Locate } from "./locate.ts"
 import { nowhere } from "./locate.ts"
 import { checkedTimeSchema, type CheckedTime } from "./manager-time.ts"
 import { problemsOfMarks } from "./marks.ts"
-import { teeRequirementSchema } from "./tee.ts"
+import { laboratoryRootsOf, teeRequirementSchema } from "./tee.ts"
 import type { TeeRequirement } from "./tee.ts"
 import { utcTime } from "./time.ts"
 
@@ -70,8 +71,29 @@ export interface Artifact {
 export type Level = (typeof levels)[number]
 
 /** What a machine must prove. Nothing here has a default. */
-export interface Machine {
-  readonly level: Level
+export type Machine = HostMachine | EnclaveMachine
+
+/** A host that is attested by its TPM, its measured boot and its IMA list. */
+export interface HostMachine extends HostRequirement {
+  readonly level: HostLevel
+}
+
+/** How deep a host's TPM, boot and IMA list are judged. */
+export type HostLevel = Exclude<Level, "enclave">
+
+/** A TEE, which must meet one of the alternatives. */
+export interface EnclaveMachine {
+  readonly level: "enclave"
+  readonly accept: readonly TeeRequirement[]
+  /**
+   * `none`: what the TEE itself measured is all. Else the guest inside must also prove its boot and its programs as a host of level `sealed` does, by a TPM that the
+   * TEE's evidence covers.
+   */
+  readonly guest: "none" | HostRequirement
+}
+
+/** What TPM, measured boot and IMA list must show. */
+export interface HostRequirement {
   readonly tpm: TpmRequirement
   readonly boot: { readonly reference: Digest }
   readonly ima: {
@@ -199,7 +221,31 @@ export function artifactOwners(policy: Policy): readonly string[] {
 
 /** Digests of all reference documents that the policy names, each once. */
 export function referencedDigests(policy: Policy): readonly Digest[] {
-  return [...new Set(Object.values(policy.machines).flatMap((machine) => [machine.boot.reference, machine.ima.reference]))]
+  const hosts = Object.values(policy.machines).flatMap((machine) => hostRequirementOf(machine) ?? [])
+  return [...new Set(hosts.flatMap(({ boot, ima }) => [boot.reference, ima.reference]))]
+}
+
+/** What a machine's TPM must show; undefined for a TEE alone. */
+export function hostRequirementOf(machine: Machine): HostRequirement | undefined {
+  if (machine.level !== "enclave") return machine
+  return machine.guest === "none" ? undefined : machine.guest
+}
+
+/** How deep a machine's TPM, boot and IMA list are judged, where it shows them: a guest inside a TEE as a sealed host. */
+export function hostLevelOf(machine: Machine): HostLevel {
+  return machine.level === "enclave" ? "sealed" : machine.level
+}
+
+/** Pieces of evidence that a machine must show: these and no others. */
+export function demandedPieces(machine: Machine): DemandedPieces {
+  if (machine.level !== "enclave") return "tpm"
+  return machine.guest === "none" ? "tee" : "tee-with-tpm"
+}
+
+/** Laboratory roots that a machine may chain to, each once. */
+export function laboratoryRootsOfMachine(machine: Machine): readonly Digest[] {
+  const ofTee = machine.level === "enclave" ? laboratoryRootsOf(machine.accept) : []
+  return [...new Set([...ofTee, ...(hostRequirementOf(machine)?.tpm.laboratoryRoots ?? [])])]
 }
 
 /** `parsePolicyValue` for a value that has a text. @throws {PolicyError} `invalid-policy` */
@@ -220,7 +266,7 @@ function unsupportedLevels(value: unknown, locate: Locate): readonly Problem[] {
   if (!isRecord(value) || !isRecord(value["machines"])) return []
   return Object.entries(value["machines"]).flatMap(([name, machine]): Problem[] => {
     const level = isRecord(machine) ? machine["level"] : undefined
-    if (level !== "confidential" && level !== "enclave") return []
+    if (level !== "confidential") return []
     const path = ["machines", name, "level"]
     return [
       {
@@ -244,8 +290,8 @@ export const maxPolicyBytes = 1024 * 1024
 export const roles = ["data", "code", "model", "consumer", "auditor"] as const
 export const artifactKinds = ["dataset", "code", "model", "mock"] as const
 export const outputKinds = ["model", "dataset", "report"] as const
-/** Levels that have a verifier. `confidential` and `enclave` are known words and refused by name. */
-export const levels = ["administered", "sealed"] as const
+/** Levels that have a verifier. `confidential` is a known word and refused by name. */
+export const levels = ["administered", "sealed", "enclave"] as const
 
 const maxMembers = 256
 /** Longest sentence, path or argument. */
@@ -307,8 +353,7 @@ const stakeholder = z.strictObject({
 
 const artifact = z.strictObject({ kind: z.enum(artifactKinds), owner: name, manifest: digest })
 
-const machine = z.strictObject({
-  level: z.enum(levels),
+const host = {
   tpm: z.strictObject({
     endorsementKeys: z.array(digest).min(1).max(maxMembers),
     laboratoryRoots: z.array(digest).max(maxMembers),
@@ -317,7 +362,15 @@ const machine = z.strictObject({
   }),
   boot: z.strictObject({ reference: digest }),
   ima: z.strictObject({ reference: digest, violations: z.union([z.literal("deny"), z.strictObject({ allow: names })]) }),
-})
+}
+const machine: z.ZodType<Machine> = z.discriminatedUnion("level", [
+  z.strictObject({ level: z.enum(["administered", "sealed"]), ...host }),
+  z.strictObject({
+    level: z.literal("enclave"),
+    accept: z.array(teeRequirementSchema).min(1).max(maxMembers),
+    guest: z.union([z.literal("none"), z.strictObject(host)]),
+  }),
+])
 
 const output = z.strictObject({
   path: line,

@@ -1,15 +1,15 @@
 import assert from "node:assert/strict"
 import { test } from "node:test"
-import type { Level, Machine, Policy } from "./document.ts"
+import type { HostLevel, HostMachine, Policy } from "./document.ts"
 import { explainPolicy, explanationText, policySights, policyWarnings } from "./explain.ts"
-import { named, policy } from "./fixtures.testing.ts"
+import { hostMachine, named, policy } from "./fixtures.testing.ts"
 
 const train = policy.jobs["train"]
-const machine = policy.machines["gpu-host"]
+const machine = hostMachine()
 assert.ok(train !== undefined && machine !== undefined)
 
-function withMachine(change: Partial<Machine>): Policy {
-  return { ...policy, machines: { "gpu-host": { ...machine, ...change } as Machine } }
+function withMachine(change: Partial<HostMachine>): Policy {
+  return { ...policy, machines: { "gpu-host": { ...machine, ...change } as HostMachine } }
 }
 
 function withTrain(change: Partial<typeof train>): Policy {
@@ -58,7 +58,7 @@ test("explainPolicy() says for each job what it reads, and everything that it gi
 })
 
 test("explainPolicy() tells what is proved by measurement from what the image's builder only states", () => {
-  const rowOf = (level: Level): { readonly proved: string; readonly stated: string } => {
+  const rowOf = (level: HostLevel): { readonly proved: string; readonly stated: string } => {
     const [row] = explainPolicy(withMachine({ level })).machines
     assert.ok(row !== undefined)
     return { proved: row.proved.join("\n"), stated: row.stated.join("\n") }

@@ -4,22 +4,22 @@ import { encodeUtf8 } from "../bytes/text.ts"
 import { tallyApprovals } from "./approval.ts"
 import { checkPolicy } from "./check.ts"
 import { diffPolicies, differenceText } from "./diff.ts"
-import type { Level, Machine, Policy } from "./document.ts"
+import type { Level, HostMachine, Policy } from "./document.ts"
 import { policyDigest } from "./document.ts"
 import { parsePolicy } from "./parse.ts"
 import { PolicyError } from "./errors.ts"
 import type { Problem } from "./problem.ts"
 import { explainPolicy, explanationText, policySights, policyWarnings, tallyText } from "./explain.ts"
-import { bootReference, imaReference, keyText, named, now, policy, tdxDemand } from "./fixtures.testing.ts"
+import { bootReference, imaReference, keyText, hostMachine, named, now, policy, tdxDemand } from "./fixtures.testing.ts"
 import { policyTemplate } from "./init.ts"
 import { referenceDigest } from "./reference.ts"
 
 const train = policy.jobs["train"]
-const machine = policy.machines["gpu-host"]
+const machine = hostMachine()
 assert.ok(train !== undefined && machine !== undefined)
 
-function withMachine(change: Partial<Machine>): Policy {
-  return { ...policy, machines: { "gpu-host": { ...machine, ...change } as Machine } }
+function withMachine(change: Partial<HostMachine>): Policy {
+  return { ...policy, machines: { "gpu-host": { ...machine, ...change } as HostMachine } }
 }
 
 function withTrain(change: Partial<typeof train>): Policy {
@@ -386,7 +386,7 @@ test("policyTemplate() takes what is given over what is usual", () => {
   assert.ok(text.includes("metrics: none"))
   const full = parsePolicy(encodeUtf8(policyTemplate({ ...draft, machine, supersedes: named("old") })), "yaml").policy
   assert.deepEqual(
-    [full.supersedes, full.machines["server"]?.level, full.machines["server"]?.tpm.laboratoryRoots],
+    [full.supersedes, full.machines["server"]?.level, hostMachine(full, "server").tpm.laboratoryRoots],
     [named("old"), "administered", [named("lab")]],
   )
   assert.equal(full.jobs["train"]?.machine, "server")

@@ -2,8 +2,8 @@ import type { Digest } from "../bytes/digest.ts"
 import type { Tally } from "./approval.ts"
 import type { ReleaseTerms } from "./approval.ts"
 import { votingOwners } from "./approval.ts"
-import type { Job, Level, Metrics, Policy } from "./document.ts"
-import { inputOwners, own, policyDigest } from "./document.ts"
+import type { EnclaveMachine, HostLevel, Job, Level, Machine, Metrics, Policy } from "./document.ts"
+import { inputOwners, laboratoryRootsOfMachine, own, policyDigest } from "./document.ts"
 import { approvalText } from "./expression.ts"
 import { timeWords } from "./manager-time.ts"
 import { tableText } from "./table.ts"
@@ -81,7 +81,7 @@ export function explainPolicy(policy: Policy, tally?: Tally): Explanation {
     warnings: policyWarnings(policy),
     sights: policySights(policy),
     jobs: Object.entries(policy.jobs).map(([name, job]) => jobRow(policy, name, job)),
-    machines: Object.entries(policy.machines).map(([machine, { level }]) => ({ machine, level, ...levelWords[level] })),
+    machines: Object.entries(policy.machines).map(([name, machine]) => ({ machine: name, level: machine.level, ...machineWords(machine) })),
     waivers: policyWaivers(policy),
     approval: approvalText(policy.approval, Object.keys(policy.stakeholders)),
     ...(tally === undefined ? {} : { tally }),
@@ -90,8 +90,8 @@ export function explainPolicy(policy: Policy, tally?: Tally): Explanation {
 
 /** Lines that every screen shows as long as this policy is in use. */
 export function policyWarnings(policy: Policy): readonly string[] {
-  const laboratory = Object.entries(policy.machines).flatMap(([name, { tpm }]) =>
-    tpm.laboratoryRoots.length === 0
+  const laboratory = Object.entries(policy.machines).flatMap(([name, machine]) =>
+    laboratoryRootsOfMachine(machine).length === 0
       ? []
       : [
           `INSECURE LABORATORY: machine ${name} may chain to a laboratory root, whose holder can imitate it and read everything, and may take what such machines made; what comes of it is for trials only`,
@@ -151,7 +151,7 @@ function hostSights(policy: Policy, machineName: string, thing: string): readonl
   if (machine === undefined) return []
   const words = `can read it by imitating ${machineName}: INSECURE LABORATORY`
   const holder: Sight = { party: "holder of the laboratory root", thing, sight: "can-read", words }
-  return [administratorSight(machineName, machine.level, thing), ...(machine.tpm.laboratoryRoots.length === 0 ? [] : [holder])]
+  return [administratorSight(machineName, machine.level, thing), ...(laboratoryRootsOfMachine(machine).length === 0 ? [] : [holder])]
 }
 
 function administratorSight(machineName: string, level: Level, thing: string): Sight {
@@ -161,6 +161,8 @@ function administratorSight(machineName: string, level: Level, thing: string): S
       return { party, thing, sight: "can-read", words: administeredWords }
     case "sealed":
       return { party, thing, sight: "never", words: "never, unless they open the machine's case" }
+    case "enclave":
+      return { party, thing, sight: "never", words: "never: the processor keeps them out" }
   }
 }
 
@@ -317,7 +319,50 @@ const provedAtEveryLevel = [
 /** design.md section 2 asks for these words. */
 const administeredWords = "they can read everything while a job runs"
 
-const levelWords: Readonly<Record<Level, Omit<MachineRow, "machine" | "level">>> = {
+type MachineWords = Omit<MachineRow, "machine" | "level">
+
+function machineWords(machine: Machine): MachineWords {
+  return machine.level === "enclave" ? enclaveWords(machine) : levelWords[machine.level]
+}
+
+const teeNames = { tdx: "Intel TDX", sgx: "Intel SGX", snp: "AMD SEV-SNP" } as const
+
+/** Interposers on the memory bus: WireTap and TEE.fail (2025), Battering RAM (2025), BadRAM (2024). */
+const interposerWords =
+  "somebody with the machine in hand and a device between processor and memory, who has read and imitated SGX, TDX and SEV-SNP before (BadRAM, Battering RAM, WireTap, TEE.fail)"
+
+function enclaveWords({ accept, guest }: EnclaveMachine): MachineWords {
+  const kinds = [...new Set(accept.flatMap((alternative) => Object.keys(alternative) as (keyof typeof teeNames)[]))].map((kind) => teeNames[kind])
+  const isGuestProved = guest !== "none"
+  const { sealed } = levelWords
+  return {
+    trusts: `the processor's maker, and what was measured inside the TEE${isGuestProved ? ", and the builder of the guest's appliance image" : ""}`,
+    proved: [
+      `a TEE (${kinds.join(" or ")}) of a genuine processor, whose firmware is at a level that the policy accepts, without debug or migration`,
+      "what the TEE was started with: exactly the measurements that the policy lists",
+      ...(isGuestProved ? sealed.proved.map((line) => `inside, by a TPM that the TEE vouches for: ${line}`) : []),
+    ],
+    stated: isGuestProved ? sealed.stated : ["the measured program lets nobody in and nothing unmeasured run, does what it is for, and no more"],
+    covers: [
+      "the host's administrators, operating system and hypervisor",
+      "another machine that answers in this one's place",
+      "any other program than those measured",
+      "the job's code sending data out by network or by anything but the declared outputs",
+    ],
+    leaves: [
+      interposerWords,
+      "side channels, and faults of the processor that its maker has not published yet",
+      ...(isGuestProved
+        ? [
+            "a TPM that the host provides can be made to say wrong things about the guest by the host; what the TEE itself measured holds all the same",
+          ]
+        : ["administrators inside the guest, where the measured image lets any in"]),
+      "what the outputs and metrics themselves tell of the data",
+    ],
+  }
+}
+
+const levelWords: Readonly<Record<HostLevel, MachineWords>> = {
   administered: {
     trusts: "the host's system and firmware as measured, its TPM, and its administrators",
     proved: provedAtEveryLevel,

@@ -207,6 +207,16 @@ export const findingCodes = {
     meaning: "entries that had been logged but not yet certified are still not certified by the new quote",
     advice: "send a fresh quote with the whole new part of the list",
   },
+  "piece-missing": {
+    effect: "refusal",
+    meaning: "the machine shows no evidence of a piece that the policy demands",
+    advice: "run the job on a machine that has it, with an agent that shows it",
+  },
+  "piece-not-asked-for": {
+    effect: "refusal",
+    meaning: "the machine shows evidence that the policy has no demands on",
+    advice: "show only what the policy asks for",
+  },
   "boot-session-changed": {
     effect: "refusal",
     meaning: "the machine was reset, resumed or replaced since the last evidence; a lease does not outlive a boot",

@@ -9,7 +9,7 @@ import type { HostClaims } from "../evidence/host/claims.ts"
 import type { ImaEntry } from "../evidence/ima/claims.ts"
 import { sshPublicKeyText } from "../pki/ssh-key.ts"
 import type { Derivation } from "./derivation.ts"
-import type { Policy } from "./document.ts"
+import type { EnclaveMachine, HostMachine, Machine, Policy } from "./document.ts"
 import type { BootReference, ImaReference, References } from "./reference.ts"
 import { referenceDigest, referencesByDigest } from "./reference.ts"
 
@@ -246,4 +246,25 @@ export const tdxDemand: TdxRequirement = {
   rtmrs: { "0": "any", "1": "any", "2": "any", "3": "any" },
   ...{ mrConfigId: "any", mrOwner: "any", mrOwnerConfig: "any", mrSeam: "any", septVeDisable: true, migration: false, eventLog: "none" },
   ...{ debug: false, tcb: { status: ["UpToDate"], advisories: [], evaluationDataNumber: 0 }, platforms: "any", laboratoryRoots: [] },
+}
+
+/** A machine of a policy that is attested by its TPM. */
+export function hostMachine(of: Policy = policy, name = "gpu-host"): HostMachine {
+  const machine = of.machines[name]
+  if (machine === undefined || machine.level === "enclave") throw new TypeError(`${name} is no host`)
+  return machine
+}
+
+/** A TD alone, without a guest that proves itself. */
+export const enclaveMachine: EnclaveMachine = { level: "enclave", accept: [{ tdx: tdxDemand }], guest: "none" }
+
+/** The policy with another machine in the place of its host. */
+export function onMachine(machine: Machine): Policy {
+  return { ...policy, machines: { "gpu-host": machine } }
+}
+
+/** The policy's host as the guest inside a TD. */
+export function guestedMachine(accept: EnclaveMachine["accept"] = enclaveMachine.accept): EnclaveMachine {
+  const { level: _level, ...guest } = hostMachine()
+  return { level: "enclave", accept, guest }
 }

@@ -1,4 +1,4 @@
-import type { Level } from "./document.ts"
+import type { HostLevel } from "./document.ts"
 
 /** Why an IMA policy is not enough: a rule that takes something out of the list, or one that is not there. */
 export interface ImaRuleFault {
@@ -12,7 +12,7 @@ export interface ImaRuleFault {
  * systems may be left out; at level `sealed` also reading on a file system named by its UUID, for there dm-verity checks what is read. Rules that
  * appraise, audit or hash take nothing out of the list. Linux Documentation/ABI/testing/ima_policy; security/integrity/ima/ima_policy.c.
  */
-export function imaRuleFaults(text: string, level: Level): readonly ImaRuleFault[] {
+export function imaRuleFaults(text: string, level: HostLevel): readonly ImaRuleFault[] {
   const rules = text.split("\n").flatMap(parseRule)
   const harmful = rules.flatMap((rule): readonly ImaRuleFault[] => {
     const expected = harmOf(rule, level)
@@ -36,7 +36,7 @@ function parseRule(line: string): readonly ImaRule[] {
 }
 
 /** What should stand in place of a rule that hides something; undefined for a rule that hides nothing. */
-function harmOf({ action, conditions }: ImaRule, level: Level): string | undefined {
+function harmOf({ action, conditions }: ImaRule, level: HostLevel): string | undefined {
   switch (action) {
     case "measure":
       return conditions.some((condition) => condition.startsWith("pcr=")) ? "no pcr=" : undefined
@@ -47,7 +47,7 @@ function harmOf({ action, conditions }: ImaRule, level: Level): string | undefin
   }
 }
 
-function mayBeLeftOut(conditions: readonly string[], level: Level): boolean {
+function mayBeLeftOut(conditions: readonly string[], level: HostLevel): boolean {
   const [place, ...others] = conditions.filter((condition) => condition !== "func=FILE_CHECK")
   if (place === undefined || others.length > 0 || !conditions.includes("func=FILE_CHECK")) return false
   if (place.startsWith("fsuuid=")) return level === "sealed"

@@ -1,6 +1,7 @@
 import type { Digest } from "../bytes/digest.ts"
 import type { ArtifactKind, AttestedManager, Level, Role } from "./document.ts"
 import { placeholder as missing } from "./marks.ts"
+import type { TeeRequirement } from "./tee.ts"
 
 /** What is known when a draft is begun; the rest is left to be filled in, and `policy check` names each place. */
 export interface PolicyDraft {
@@ -20,6 +21,8 @@ export interface PolicyDraft {
   readonly machine?: {
     readonly name?: string
     readonly level?: Level
+    /** What the TEE of a machine of level `enclave` must prove. */
+    readonly accept?: readonly TeeRequirement[]
     readonly endorsementKeys?: readonly Digest[]
     readonly laboratoryRoots?: readonly Digest[]
     readonly bootReference?: Digest
@@ -59,14 +62,7 @@ export function policyTemplate(draft: PolicyDraft): string {
     ),
     "machines:",
     `  ${machine}:`,
-    `    level: ${draft.machine?.level ?? "sealed"} # sealed: an appliance that nobody can enter; administered: its administrators can read everything`,
-    "    tpm:",
-    `      endorsementKeys: ${list(draft.machine?.endorsementKeys ?? [missing])} # which physical machines, as perun host list shows`,
-    `      laboratoryRoots: ${list(draft.machine?.laboratoryRoots ?? [])} # INSECURE LABORATORY when not empty`,
-    "      startupLocality: any",
-    "      clock: safe # any: also after a loss of power",
-    `    boot: { reference: ${quoted(draft.machine?.bootReference ?? missing)} } # as perun reference build prints`,
-    `    ima: { reference: ${quoted(draft.machine?.imaReference ?? missing)}, violations: deny }`,
+    ...machineLines(draft.machine ?? {}),
     "jobs:",
     "  train:",
     `    machine: ${machine}`,
@@ -93,6 +89,57 @@ export function policyTemplate(draft: PolicyDraft): string {
     `supersedes: ${draft.supersedes === undefined ? "none" : quoted(draft.supersedes)}`,
   ]
   return `${lines.join("\n")}\n`
+}
+
+function machineLines(machine: NonNullable<PolicyDraft["machine"]>): readonly string[] {
+  const { level = "sealed" } = machine
+  const lines = [
+    `    level: ${level} # enclave: the processor keeps the machine's owner out; sealed: an appliance that nobody can enter; administered: its administrators can read everything`,
+  ]
+  if (level !== "enclave") return [...lines, ...hostLines(machine).map((line) => `    ${line}`)]
+  const hasGuest = [machine.endorsementKeys, machine.bootReference, machine.imaReference].some((known) => known !== undefined)
+  const guest = hasGuest
+    ? [
+        "    guest: # a TPM inside, with the boot and the programs that it measured, judged as a sealed host's",
+        ...hostLines(machine).map((line) => `      ${line}`),
+      ]
+    : ["    guest: none # what the TEE itself measured is all; or what a TPM inside it must show: { tpm: …, boot: …, ima: … }"]
+  return [...lines, ...acceptLines(machine), ...guest]
+}
+
+function hostLines({ endorsementKeys, laboratoryRoots, bootReference, imaReference }: NonNullable<PolicyDraft["machine"]>): readonly string[] {
+  return [
+    "tpm:",
+    `  endorsementKeys: ${list(endorsementKeys ?? [missing])} # which physical machines, as perun host list shows`,
+    `  laboratoryRoots: ${list(laboratoryRoots ?? [])} # INSECURE LABORATORY when not empty`,
+    "  startupLocality: any",
+    "  clock: safe # any: also after a loss of power",
+    `boot: { reference: ${quoted(bootReference ?? missing)} } # as perun reference build prints`,
+    `ima: { reference: ${quoted(imaReference ?? missing)}, violations: deny }`,
+  ]
+}
+
+function acceptLines({ accept, laboratoryRoots }: NonNullable<PolicyDraft["machine"]>): readonly string[] {
+  const comment = "    accept: # the machine must prove one of these; perun evidence verify shows what a machine's evidence says"
+  if (accept !== undefined) return [comment, ...accept.map((alternative) => `      - ${JSON.stringify(alternative)}`)]
+  const measured = `[${quoted(missing)}]`
+  return [
+    comment,
+    "      - tdx: # or sgx, snp: docs/policy.md has their fields",
+    `          mrTd: ${measured} # firmware`,
+    `          rtmrs: { "0": any, "1": ${measured}, "2": ${measured}, "3": any } # 1: boot loader, 2: kernel, command line, initial ram disk`,
+    "          mrConfigId: any",
+    "          mrOwner: any",
+    "          mrOwnerConfig: any",
+    "          mrSeam: any",
+    "          septVeDisable: true",
+    "          migration: false",
+    "          eventLog: none # or { quirks: [] }: the log must explain the registers",
+    "          debug: false",
+    `          tcb: { status: [UpToDate], advisories: [], evaluationDataNumber: 0 }`,
+    "          platforms: any # or the PPIDs of the physical machines that are meant",
+    `          laboratoryRoots: ${list(laboratoryRoots ?? [])} # INSECURE LABORATORY when not empty`,
+  ]
 }
 
 /** JSON is YAML too, and these values are long lists of digests that nobody types. */

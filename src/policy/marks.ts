@@ -36,7 +36,8 @@ interface Advice {
 function adviceFor(path: Path): Advice {
   const fitting = advice.find(([pattern]) => {
     const steps = pattern.split(".")
-    return steps.length === path.length && steps.every((step, index) => step === "*" || step === path[index])
+    const isBelow = steps.at(-1) === "**" && path.length >= steps.length
+    return (isBelow || steps.length === path.length) && steps.every((step, index) => step.startsWith("*") || step === path[index])
   })
   return fitting?.[1] ?? { what: "something that only the parties know", how: "agree on it and write it" }
 }
@@ -72,7 +73,17 @@ const advice: readonly (readonly [pattern: string, advice: Advice])[] = [
     "artifacts.*.manifest",
     { what: "the digest of the sealed artifact", how: "perun seal prints it (manifest); perun open FOLDER --verify-only prints it again" },
   ],
-  ["machines.*.level", { what: "the protection level", how: "write sealed or administered; perun policy explain says what each protects from" }],
+  [
+    "machines.*.level",
+    { what: "the protection level", how: "write sealed, administered or enclave; perun policy explain says what each protects from" },
+  ],
+  [
+    "machines.*.accept.**",
+    {
+      what: "what the machine's TEE must measure or say",
+      how: "perun evidence verify shows what a machine's evidence says; docs/manager-proof.md has the fields; a laboratory's device prints its demands",
+    },
+  ],
   [
     "machines.*.tpm.endorsementKeys.*",
     {
@@ -90,6 +101,25 @@ const advice: readonly (readonly [pattern: string, advice: Advice])[] = [
   ],
   [
     "machines.*.ima.reference",
+    { what: "the digest of the IMA reference", how: "perun reference build prints it (ima); perun reference show FILE prints it again" },
+  ],
+  [
+    "machines.*.guest.tpm.endorsementKeys.*",
+    {
+      what: "the digest of a machine's endorsement key",
+      how: "perun host show prints it on the machine, perun host list at the manager; for a laboratory machine perun lab tpm",
+    },
+  ],
+  [
+    "machines.*.guest.tpm.laboratoryRoots.*",
+    { what: "the digest of a laboratory's root certificate", how: "perun lab tpm prints it (laboratory root); for real machines write []" },
+  ],
+  [
+    "machines.*.guest.boot.reference",
+    { what: "the digest of the boot reference", how: "perun reference build prints it (boot); perun reference show FILE prints it again" },
+  ],
+  [
+    "machines.*.guest.ima.reference",
     { what: "the digest of the IMA reference", how: "perun reference build prints it (ima); perun reference show FILE prints it again" },
   ],
   [

@@ -6,7 +6,7 @@ import type { Derivations } from "./derivation.ts"
 import { derivationOfOutput, laboratoryRootsOfInputs, mergeDerivations, noDerivations, originsOfInputs, originsWithout } from "./derivation.ts"
 import type { Job, Policy } from "./document.ts"
 import { policyDigest } from "./document.ts"
-import { derivation, keyText, keys, named, policy } from "./fixtures.testing.ts"
+import { derivation, keyText, keys, hostMachine, named, policy } from "./fixtures.testing.ts"
 import type { Party } from "./fixtures.testing.ts"
 import { artifactProblems, judgeSuccession } from "./successors.ts"
 
@@ -114,8 +114,7 @@ const train = policy.jobs["train"] as Job
 test("artifactProblems() refuses what a laboratory made where a job that uses it does not accept the laboratory", () => {
   const derivations = new Map([[named("records-a"), derivation({ laboratoryRoots: [named("lab")] })]])
   assert.deepEqual(problemsOf(["clinic-a"], derivations), ["laboratory-not-accepted"])
-  const machine = successor.machines["gpu-host"]
-  assert.ok(machine !== undefined)
+  const machine = hostMachine(successor)
   const trials = { ...machine, tpm: { ...machine.tpm, laboratoryRoots: [named("lab")] } }
   const codesOf = (study: Policy): readonly string[] =>
     artifactProblems(study, "records-a", sign(study, ["clinic-a"]), derivations).map(({ code }) => code)

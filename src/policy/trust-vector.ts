@@ -1,5 +1,5 @@
 import { type TrustClaim, type TrustTier, type TrustVector, tierOf, trustTiers, worstOfVector, worstTier } from "./ar4si.ts"
-import type { Machine } from "./document.ts"
+import type { HostMachine } from "./document.ts"
 import { type Finding, type FindingCode, findingCodes } from "./findings.ts"
 import type { References } from "./reference.ts"
 import type { SgxRequirement, SnpRequirement, TdxRequirement, TeeRequirement } from "./tee.ts"
@@ -15,8 +15,8 @@ export type AppraisedPiece = TpmPiece | TeePiece
 /** A host by its TPM: endorsement, boot log and IMA list. */
 export interface TpmPiece {
   readonly kind: "tpm"
-  /** What the policy demands; undefined where the policy has no such machine. */
-  readonly machine: Pick<Machine, "level" | "boot" | "ima"> | undefined
+  /** What the policy demands, and the level at which it is judged; undefined where the policy has no such machine. */
+  readonly machine: Pick<HostMachine, "level" | "boot" | "ima"> | undefined
   readonly references: References
   /** Its endorsement chains to a laboratory root. */
   readonly laboratory: boolean
@@ -240,7 +240,9 @@ export const findingEffects: Readonly<Record<FindingCode, FindingEffect>> = {
   "ima-policy-weak": tpm(badBoot),
   "ima-policy-replaceable": tpm(badBoot),
   "ima-tail-not-certified": tpm({ executables: bad }),
-  "boot-session-changed": tpm({ "instance-identity": bad }),
+  "boot-session-changed": { of: "any", claims: { "instance-identity": bad } },
+  "piece-missing": { of: "any", claims: unjudged, refuses: true },
+  "piece-not-asked-for": { of: "any", claims: {}, refuses: true },
   "appliance-not-stated": tpm({ configuration: bad, "file-system": bad }),
   "command-line-not-measured": tpm({ configuration: bad }),
   "command-line-unreadable": tpm({ configuration: bad }),

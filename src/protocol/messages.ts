@@ -1,5 +1,6 @@
 import { z } from "zod"
-import { hostBundleSchema } from "../evidence/bundle.ts"
+import { machineBundleSchema } from "../evidence/bundle.ts"
+import { teeEvidenceSchema } from "../evidence/tee/format.ts"
 import { statementSignatureSchema } from "../pki/statement.ts"
 import { checkedTimeSchema } from "../policy/manager-time.ts"
 import {
@@ -245,7 +246,22 @@ export const tpmIdentitySchema = z.strictObject({
   description: z.string().max(500),
   attestationKeyName: z.string().regex(/^[0-9a-f]{4,260}$/),
 })
-export const hostViewSchema = z.strictObject({ host: nameSchema, identity: tpmIdentitySchema, enrolledAt: timeSchema, retired: z.boolean() })
+/** Kinds of TEE that a machine can enrol with. */
+export const teeKindSchema = z.enum(["sgx", "tdx", "snp"])
+export const teeIdentitySchema = z.strictObject({
+  tee: teeKindSchema,
+  /** PPID or CHIP_ID; null where it is masked. */
+  platform: z
+    .string()
+    .regex(/^(?:[0-9a-f]{32}|[0-9a-f]{128})$/)
+    .nullable(),
+  root: digestSchema,
+  rootKind: z.enum(["vendor", "laboratory"]),
+  description: z.string().max(500),
+})
+/** What a machine enrolled with: its TPM, or its TEE where it has none. */
+export const machineIdentitySchema = z.union([tpmIdentitySchema, teeIdentitySchema])
+export const hostViewSchema = z.strictObject({ host: nameSchema, identity: machineIdentitySchema, enrolledAt: timeSchema, retired: z.boolean() })
 export const hostListSchema = z.strictObject({ hosts: z.array(hostViewSchema).max(10_000) })
 
 /** Largest certificate, in bytes of DER; EK certificates are below 2 KiB. */
@@ -253,7 +269,7 @@ const maxCertificateBytes = 8192
 /** Largest TPM2B_PUBLIC; RSA-4096 needs less than 1 KiB. */
 const maxTpmPublicBytes = 2048
 
-export const enrolmentRequestSchema = z.strictObject({
+export const tpmEnrolmentRequestSchema = z.strictObject({
   host: nameSchema,
   /** EK certificate and its issuers, leaf first, DER; the root may be left out. */
   ekCertificates: z.array(base64Schema(maxCertificateBytes)).min(1).max(8),
@@ -262,14 +278,20 @@ export const enrolmentRequestSchema = z.strictObject({
   /** TPM2B_PUBLIC. */
   akPublic: base64Schema(maxTpmPublicBytes),
 })
-export const enrolmentChallengeSchema = z.strictObject({
+/** A machine without a TPM proves its TEE instead. */
+export const teeEnrolmentRequestSchema = z.strictObject({ host: nameSchema, piece: z.literal("tee") })
+export const enrolmentRequestSchema = z.union([tpmEnrolmentRequestSchema, teeEnrolmentRequestSchema])
+export const tpmEnrolmentChallengeSchema = z.strictObject({
   enrolment: idSchema,
   /** TPM2B_ID_OBJECT for TPM2_ActivateCredential. */
   credentialBlob: base64Schema(2048),
   /** TPM2B_ENCRYPTED_SECRET for TPM2_ActivateCredential. */
   secret: base64Schema(2048),
 })
-export const enrolmentAnswerSchema = z.strictObject({ secret: base64Schema(64) })
+/** The TEE's evidence must be over the session digest of purpose `enrol` with this nonce and the TLS key of the connection. */
+export const teeEnrolmentChallengeSchema = z.strictObject({ enrolment: idSchema, nonce: nonceSchema, manager: idSchema })
+export const enrolmentChallengeSchema = z.union([tpmEnrolmentChallengeSchema, teeEnrolmentChallengeSchema])
+export const enrolmentAnswerSchema = z.union([z.strictObject({ secret: base64Schema(64) }), z.strictObject({ evidence: teeEvidenceSchema })])
 
 export const challengeRequestSchema = z.discriminatedUnion("purpose", [
   z.strictObject({ purpose: z.literal("claim"), host: nameSchema }),
@@ -286,6 +308,8 @@ export const challengeSchema = z.strictObject({
   job: nameSchema,
   run: idSchema,
   lease: idSchema,
+  /** Pieces of evidence that the policy demands of the job's machine: these and no others. */
+  pieces: z.enum(["tpm", "tee", "tee-with-tpm"]),
   expiresAt: timeSchema,
   /**
    * Index of the first IMA entry that the manager wants to see: what it certified for this lease so far. 0 for a claim, and for the first renewal after
@@ -298,8 +322,8 @@ const evidenceSubmission = {
   challenge: idSchema,
   /** HPKE public key of the agent (X-Wing), fresh for this boot. */
   hpkeKey: base64Schema(1216),
-  /** TPM quote over the session digest, measured boot log, IMA list from an index on; see evidence/bundle.ts. */
-  bundle: hostBundleSchema,
+  /** TPM quote with measured boot log and IMA list from an index on, evidence of a TEE, or both, bound to the session; see evidence/bundle.ts. */
+  bundle: machineBundleSchema,
 } as const
 export const claimRequestSchema = z.strictObject(evidenceSubmission)
 export const claimGrantSchema = z.strictObject({
@@ -416,10 +440,13 @@ export type OutputView = z.output<typeof outputViewSchema>
 export type OutputPackage = z.output<typeof outputPackageSchema>
 export type HostView = z.output<typeof hostViewSchema>
 export type EnrolmentRequest = z.output<typeof enrolmentRequestSchema>
+export type TpmEnrolmentRequest = z.output<typeof tpmEnrolmentRequestSchema>
+export type TeeEnrolmentRequest = z.output<typeof teeEnrolmentRequestSchema>
+export type EnrolmentAnswer = z.output<typeof enrolmentAnswerSchema>
 export type EnrolmentChallenge = z.output<typeof enrolmentChallengeSchema>
 export type ChallengeRequest = z.output<typeof challengeRequestSchema>
 export type Challenge = z.output<typeof challengeSchema>
-export type WireBundle = z.output<typeof hostBundleSchema>
+export type WireBundle = z.output<typeof machineBundleSchema>
 export type ClaimRequest = z.output<typeof claimRequestSchema>
 export type ClaimGrant = z.output<typeof claimGrantSchema>
 export type ReleasedKeys = z.output<typeof releasedKeysSchema>

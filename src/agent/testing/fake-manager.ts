@@ -9,7 +9,9 @@ import { signManagerDescription } from "../../protocol/manager-description.ts"
 import type { Challenge, ClaimRequest, ManagerDescription } from "../../protocol/messages.ts"
 import { createTlsIdentity, peerTlsKey } from "../../protocol/tls.ts"
 import { indexFileName, shardFileName } from "../../sealing/blobs.ts"
+import { sessionDigest } from "../../evidence/bundle.ts"
 import { challengeSession } from "../claim.ts"
+import type { OpenSession } from "../evidence/attest.ts"
 import { makeChallenge, makeGrant, type Study } from "./study.ts"
 
 /** What the test manager does on a route instead of the honest thing; undefined goes on with that. */
@@ -29,6 +31,8 @@ export class FakeManager implements AsyncDisposable {
   misbehave: Misbehave = () => undefined
   enrolled = false
   handedOut = false
+  /** Changes a challenge before it is sent. */
+  changeChallenge: (challenge: Challenge) => Challenge = (challenge) => challenge
   /** Changes the grant before it is sent. */
   changeGrant: (grant: object) => object = (grant) => grant
   readonly #server: Server
@@ -106,13 +110,13 @@ export class FakeManager implements AsyncDisposable {
         if (!this.enrolled) return { status: 403, message: problem({ status: 403, code: "not-enrolled" }) }
         const { purpose } = body as { readonly purpose: Challenge["purpose"] }
         if (purpose === "claim" && this.handedOut) return { status: 204 }
-        return { status: 200, message: makeChallenge(this.study.policy, purpose) }
+        return { status: 200, message: this.changeChallenge(makeChallenge(this.study.policy, purpose)) }
       }
       case "POST /v1/claims": {
         const { hpkeKey } = body as ClaimRequest
         this.handedOut = true
         const challenge = makeChallenge(this.study.policy)
-        const session = challengeSession(challenge, { hpkeKey, tlsKey: tlsKey ?? challenge.policy, akName: testKeyName })
+        const session = tpmSession(challengeSession(challenge, { hpkeKey, tlsKey: tlsKey ?? challenge.policy }))
         return { status: 200, message: this.changeGrant(await makeGrant(this.study, challenge, session, parseBase64(hpkeKey))) }
       }
       case "POST /v1/leases/*/renew":
@@ -134,8 +138,10 @@ export class FakeManager implements AsyncDisposable {
   }
 }
 
-/** Name of the test machine's attestation key. */
-export const testKeyName = "000b" + "7".repeat(64)
+/** Session digest of the test machine, which shows a TPM alone. */
+export function tpmSession(session: OpenSession): Uint8Array {
+  return sessionDigest({ ...session, akName: "000b" + "7".repeat(64), deviceEvidence: [] })
+}
 
 function problem({ status, code = "internal" }: { readonly status: number; readonly code?: string }): object {
   return { type: "about:blank", title: code, status, code, detail: "test" }

@@ -128,6 +128,7 @@ export function makeChallenge(policy: Policy, purpose: "claim" | "renew" = "clai
     run: "4".repeat(32),
     lease: "5".repeat(32),
     expiresAt: "2100-01-01T00:00:00Z",
+    pieces: "tpm",
     imaFrom: 0,
   }
 }

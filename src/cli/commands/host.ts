@@ -1,11 +1,12 @@
 import type { Command } from "commander"
 import { loadConfigFile } from "../../agent/config.ts"
-import { enrol } from "../../agent/evidence/enrol.ts"
+import { openDevices } from "../../agent/devices.ts"
 import { HostTpm } from "../../evidence/tpm/client/host-tpm.ts"
 import type { TpmLocation } from "../../evidence/tpm/client/transport.ts"
 import { endorsementKeyDigest } from "../../evidence/tpm/endorsements.ts"
 import { publicKeyOf } from "../../evidence/tpm/keys.ts"
 import { parseSizedPublicArea } from "../../evidence/tpm/public-area.ts"
+import { isTeeIdentity, type MachineIdentity } from "../../policy/listing.ts"
 import { connectVerified, verifyManager } from "../../protocol/manager-connection.ts"
 import { createTlsIdentity } from "../../protocol/tls.ts"
 import type { HostView } from "../../protocol/messages.ts"
@@ -19,22 +20,21 @@ export function register(command: Command, output: Output): void {
     .command("enrol")
     .requiredOption("--config <file>", 'JSON: {"perun":1,"host":NAME,"manager":{"url":…,"key":…}}')
     .option("--tpm <where>", "device, unix:PATH or tcp:HOST:PORT (default: /dev/tpmrm0)", parseTpmLocation)
-    .description("on the machine itself: prove its TPM to the manager under its name (the agent does it by itself when it starts)")
+    .description("on the machine itself: prove its TPM or TEE to the manager under its name (the agent does it by itself when it starts)")
     .action(async (options: { config: string; tpm?: TpmLocation }) => {
       const config = await loadConfigFile(options.config)
       const tls = createTlsIdentity(config.host)
       const manager = await verifyManager(new URL(config.manager.url), config.manager, tls, { now: new Date() })
       using transport = connectVerified(manager, tls)
-      await using tpm = await HostTpm.open(options.tpm)
-      const view = await enrol(tpm, config.host, {
+      await using devices = await openDevices(config, options.tpm)
+      const as = { manager: manager.description.instance, tlsKey: tls.tlsKey }
+      const view = await devices.attester.enrol(config.host, as, {
         begin: (body) => transport.call(routes.beginEnrolment, { body }),
         answer: (enrolment, body) => transport.call(routes.answerEnrolment, { params: { enrolment }, body }),
       })
       output.result({ ok: true, ...view }, () => {
         output.line(`enrolled ${view.host}`, "good")
-        output.line(`endorsement key  ${view.identity.endorsementKey} (what policies list)`)
-        output.line(`TPM              ${printable(view.identity.description)}`)
-        output.line(`root             ${view.identity.root}${view.identity.rootKind === "laboratory" ? ` ${insecureLaboratory}` : ""}`)
+        for (const [name, value] of identityFacts(view.identity)) output.line(`${name.padEnd(15)}  ${value}`)
       })
     })
   command
@@ -51,10 +51,12 @@ export function register(command: Command, output: Output): void {
       })
     })
   withManagerOption(command.command("list"))
-    .description("machines that proved their TPM to the manager")
+    .description("machines that proved their TPM or TEE to the manager")
     .action(async (options: ManagerOption) => {
       const { hosts } = await withManager(options, output, (connection) => connection.call(routes.listHosts))
-      output.result({ ok: true, hosts }, () => output.table(["host", "endorsement key", "root", "TPM", "enrolled", "state"], hosts.map(rowOf)))
+      output.result({ ok: true, hosts }, () =>
+        output.table(["host", "endorsement key or platform", "root", "TPM or TEE", "enrolled", "state"], hosts.map(rowOf)),
+      )
     })
   withManagerOption(command.command("retire"))
     .argument("<host>", "name of the machine")
@@ -65,7 +67,27 @@ export function register(command: Command, output: Output): void {
     })
 }
 
+function identityFacts(identity: MachineIdentity): readonly (readonly [string, string])[] {
+  const root = `${identity.root}${identity.rootKind === "laboratory" ? ` ${insecureLaboratory}` : ""}`
+  const description = printable(identity.description)
+  if (isTeeIdentity(identity))
+    return [
+      ["platform", identity.platform === null ? "does not say which one it is" : `${identity.platform} (what policies list)`],
+      ["TEE", description],
+      ["root", root],
+    ]
+  return [
+    ["endorsement key", `${identity.endorsementKey} (what policies list)`],
+    ["TPM", description],
+    ["root", root],
+  ]
+}
+
+function nameOf(identity: MachineIdentity): string {
+  return isTeeIdentity(identity) ? (identity.platform ?? "masked") : identity.endorsementKey
+}
+
 function rowOf({ host, identity, enrolledAt, retired }: HostView): readonly Cell[] {
   const root: Cell = identity.rootKind === "laboratory" ? { text: insecureLaboratory, tone: "warn" } : "vendor"
-  return [host, identity.endorsementKey, root, identity.description, enrolledAt, retired ? { text: "retired", tone: "dim" } : "in use"]
+  return [host, nameOf(identity), root, identity.description, enrolledAt, retired ? { text: "retired", tone: "dim" } : "in use"]
 }

@@ -1,20 +1,22 @@
 import assert from "node:assert/strict"
 import { test } from "node:test"
-import { labTime, makeLabAuthority, makeLabKeys } from "../../lab/devices/dcap/authority.ts"
-import { makeTdxQuote } from "../../lab/devices/dcap/device.ts"
-import { digestOf } from "../bytes/digest.ts"
-import { encodeBase64, encodeHex, encodeUtf8 } from "../bytes/text.ts"
-import { certificateFingerprint } from "../pki/certificate.ts"
-import { bindPieces, innerNonce, maxEventLogBytes, maxImaListBytes, parseMachineBundle, sessionDigest, tpmPieceDigest } from "./bundle.ts"
-import type { DemandedPieces, HostBundle, MachineBundle, SessionFields } from "./bundle.ts"
-import { LabMachine } from "./host/machine.testing.ts"
-import { hostPcrs, verifyHost } from "./host/verify.ts"
-import { sessionReportData } from "./report-data.ts"
-import { encodeTeeEvidence, maxTeeEvidenceBytes } from "./tee/format.ts"
-import type { TeeEvidence } from "./tee/format.ts"
-import { teeRootsFor } from "./tee/roots.ts"
-import { verifyTee } from "./tee/verify.ts"
-import { tpmNameText } from "./tpm/keys.ts"
+import { labTime, makeLabAuthority, makeLabKeys } from "../../../lab/devices/dcap/authority.ts"
+import { makeTdxQuote } from "../../../lab/devices/dcap/device.ts"
+import { digestOf } from "../../bytes/digest.ts"
+import { encodeBase64, encodeHex, encodeUtf8 } from "../../bytes/text.ts"
+import { certificateFingerprint } from "../../pki/certificate.ts"
+import { bindPieces, innerNonce, maxEventLogBytes, maxImaListBytes, parseMachineBundle, sessionDigest, tpmPieceDigest } from "../bundle.ts"
+import type { DemandedPieces, HostBundle, MachineBundle, SessionFields } from "../bundle.ts"
+import { LabMachine } from "../host/machine.testing.ts"
+import { hostPcrs } from "../host/verify.ts"
+import { sessionReportData } from "../report-data.ts"
+import { encodeTeeEvidence, maxTeeEvidenceBytes } from "../tee/format.ts"
+import type { TeeEvidence } from "../tee/format.ts"
+import { teeRootsFor } from "../tee/roots.ts"
+import { tpmNameText } from "../tpm/keys.ts"
+import type { MachineClaims } from "./claims.ts"
+import { verifyMachine } from "./verify.ts"
+import type { MachineExpectation } from "./verify.ts"
 
 const authority = makeLabAuthority({ keys: makeLabKeys() })
 const root = certificateFingerprint(authority.root.certificate)
@@ -57,14 +59,11 @@ function bundleOf({ machine, session }: Guest): { readonly tpm: HostBundle; read
   return { tpm, tee: quoteTd({ ...session, deviceEvidence: [tpmPieceDigest(tpm)] }) }
 }
 
-/** Verifies every piece over what it must carry, the TEE first. */
-function verify(bundle: MachineBundle, session: SessionFields, demanded: DemandedPieces): void {
-  const bound = bindPieces(bundle, demanded, session)
-  if (bound.pieces !== "tpm") {
-    const { evidence, reportData } = bound.tee
-    verifyTee(evidence, { reportData, roots: teeRootsFor(evidence, [root]), time: labTime, ccelQuirks: [] })
-  }
-  if (bound.pieces === "tee") return
+function verify(bundle: MachineBundle, session: SessionFields, demanded: DemandedPieces): MachineClaims {
+  return verifyMachine(bundle, expectationOf(session, demanded)).claims
+}
+
+function expectationOf(session: SessionFields, demanded: DemandedPieces): MachineExpectation {
   const identity = {
     endorsementKey: digest,
     root: digest,
@@ -72,15 +71,25 @@ function verify(bundle: MachineBundle, session: SessionFields, demanded: Demande
     description: "",
     attestationKeyName: session.akName ?? "",
   } as const
-  verifyHost(bound.tpm.bundle, { extraData: bound.tpm.extraData, requiredPcrs: hostPcrs, quirks: [], identity, previous: "none" })
+  return {
+    demanded,
+    session,
+    host: { requiredPcrs: hostPcrs, quirks: [], identity, previous: "none" },
+    tee: (evidence) => ({ roots: teeRootsFor(evidence, [root]), time: labTime, ccelQuirks: [] }),
+  }
 }
 
 test("a TEE with its guest's TPM, a TEE alone and a host as before are taken", () => {
-  const one = guest()
-  verify(bundleOf(one), one.session, "tee-with-tpm")
+  const bundle = bundleOf(one)
+  const both = verify(bundle, one.session, "tee-with-tpm")
+  assert.equal(both.session, text(sessionDigest({ ...one.session, deviceEvidence: [tpmPieceDigest(bundle.tpm)] })))
+  assert.equal(both.tee?.kind, "tdx")
+  assert.equal(both.host?.identity?.attestationKeyName, one.session.akName)
   const { session } = guest({ akName: null })
-  verify({ tee: quoteTd(session) }, session, "tee")
-  verify({ tpm: one.machine.quote(sessionDigest(one.session)) }, one.session, "tpm")
+  const alone = verify({ tee: quoteTd(session) }, session, "tee")
+  assert.deepEqual([alone.session, alone.tee?.kind, alone.host], [text(sessionDigest(session)), "tdx", undefined])
+  const host = verify({ tpm: one.machine.quote(sessionDigest(one.session)) }, one.session, "tpm")
+  assert.deepEqual([host.session, host.tee, host.host?.boot.pcrs.size], [text(sessionDigest(one.session)), undefined, both.host?.boot.pcrs.size])
 })
 
 const one = guest()
@@ -230,4 +239,27 @@ test("parseMachineBundle() takes a TEE's piece beside a TPM's of the greatest si
   const text = JSON.stringify(large)
   assert.equal(parseMachineBundle(text).tpm?.ima.list.length, maxImaListBytes)
   assert.throws(() => parseMachineBundle(text + " ".repeat(maxTeeEvidenceBytes)), { code: "too-large" })
+})
+
+function text(bytes: Uint8Array): string {
+  return `sha256:${encodeHex(bytes)}`
+}
+
+test("verifyMachine() judges a piece that comes without its boot log by the one that is known, and believes the piece's own first", () => {
+  const [machine, stranger] = [guest(), guest()]
+  const { eventLog, ...piece } = machine.machine.quote(innerNonce(machine.session))
+  const bundle = { tpm: piece, tee: quoteTd({ ...machine.session, deviceEvidence: [tpmPieceDigest(piece)] }) }
+  const expectation = { ...expectationOf(machine.session, "tee-with-tpm"), ...(eventLog === undefined ? {} : { knownBootLog: eventLog }) }
+  assert.throws(() => verify(bundle, machine.session, "tee-with-tpm"), { code: "missing-piece", path: "eventLog" })
+  assert.ok(verifyMachine(bundle, expectation).claims.host)
+  const whole = bundleOf(machine)
+  assert.ok(verifyMachine(whole, { ...expectation, knownBootLog: Uint8Array.of(1) }).claims.host)
+  assert.throws(() => verifyMachine(bundleOf(stranger), expectation), { code: "wrong-nonce" })
+})
+
+test("verifyMachine() wants to be told how each demanded piece is judged", () => {
+  const { host: _host, ...withoutHost } = expectationOf(one.session, "tee-with-tpm")
+  assert.throws(() => verifyMachine(good, withoutHost), TypeError)
+  const { tee: _tee, ...withoutTee } = expectationOf(one.session, "tee-with-tpm")
+  assert.throws(() => verifyMachine(good, withoutTee), TypeError)
 })
