@@ -13,7 +13,7 @@ import { initManager, membersPath } from "../../manager/state.ts"
 import { hostTpmSealer } from "../../manager/tpm-sealer.ts"
 import { vaultWords } from "../../manager/vault.ts"
 import { evidenceKinds } from "../../evidence/kinds.ts"
-import { teeSourceForm, type TeeSource } from "../../evidence/tee/collectors/collect.ts"
+import type { TeeSource } from "../../evidence/tee/collectors/collect.ts"
 import { openOwnTee } from "../../manager/own-tee.ts"
 import { connectVerified, verifyManager, type ManagerTrust, type VerifiedManager } from "../../protocol/manager-connection.ts"
 import { routes } from "../../protocol/routes.ts"
@@ -27,6 +27,7 @@ import { UsageError } from "../exit.ts"
 import { interruptSignal } from "../interrupt.ts"
 import type { Output } from "../output.ts"
 import { parseTpmLocation } from "../tpm-location.ts"
+import { parseTeeSource } from "../tee-source.ts"
 
 export function register(command: Command, output: Output): void {
   command
@@ -34,7 +35,7 @@ export function register(command: Command, output: Output): void {
     .argument("<folder>", "folder of the manager; must not exist")
     .option(
       "--laboratory-root <file>",
-      "root certificate (PEM) of laboratory TPMs that may enrol: INSECURE LABORATORY; again for each",
+      "root certificate (PEM) of laboratory TPMs and TEEs that may enrol: INSECURE LABORATORY; again for each",
       (text, before: string[]) => [...before, text],
       [],
     )
@@ -113,7 +114,7 @@ export function register(command: Command, output: Output): void {
           const { evidence } = running.description
           if (evidence === null) output.line(`${unattestedManager}: this manager proves nothing about itself`, "warn")
           else output.line(`proof     ${evidenceKinds[evidence].name}, for whoever asks`, "good")
-          for (const root of running.laboratoryRoots) output.line(`INSECURE LABORATORY: TPMs under the root ${root} may enrol`, "warn")
+          for (const root of running.laboratoryRoots) output.line(`INSECURE LABORATORY: TPMs and TEEs under the root ${root} may enrol`, "warn")
         },
       )
       await new Promise<void>((resolve) => interrupt.signal.addEventListener("abort", () => resolve(), { once: true }))
@@ -224,11 +225,6 @@ async function vaultTpm(options: { readonly tpm?: TpmLocation; readonly keyFile?
   if (options.keyFile === true) return undefined
   if (options.tpm !== undefined) return HostTpm.open(options.tpm)
   return existsSync("/dev/tpmrm0") ? HostTpm.open() : undefined
-}
-
-function parseTeeSource(text: string): TeeSource {
-  if (!teeSourceForm.test(text)) throw new UsageError(`--tee knows tsm, gramine, http://HOST:PORT and unix:PATH, found ${text}`)
-  return text as TeeSource
 }
 
 const keyForms = "file of a public key or an identity.json, or the key itself as 'ssh-ed25519 AAAA…'"
