@@ -252,13 +252,23 @@ function parseArtifact(text: string): ArtifactArgument {
 
 async function loadAccept(path: string, level: Level | undefined): Promise<readonly TeeRequirement[]> {
   if (level !== "enclave") throw new UsageError("--accept goes with --level enclave")
-  const value = parseJson(await readFileBounded(path, maxAcceptBytes), { maxBytes: maxAcceptBytes })
+  const value = parseJsonOf(path, await readFileBounded(path, maxAcceptBytes))
   const result = z.union([teeRequirementSchema.transform((one) => [one]), z.array(teeRequirementSchema).min(1).max(64)]).safeParse(value)
   if (result.success) return result.data
   throw new MalformedError("malformed", 'no demands on a TEE: {"tdx": …}, {"sgx": …}, {"snp": …} or a list of such', { path, cause: result.error })
 }
 
 const maxAcceptBytes = 1_048_576
+
+/** The reader of JSON does not know of files. */
+function parseJsonOf(path: string, text: Uint8Array): unknown {
+  try {
+    return parseJson(text, { maxBytes: maxAcceptBytes })
+  } catch (cause) {
+    if (!(cause instanceof MalformedError)) throw cause
+    throw new MalformedError(cause.code, cause.message, { path, cause })
+  }
+}
 
 function parseLevel(text: string): Level {
   const level = levels.find((known) => known === text)
