@@ -1,5 +1,6 @@
 /**
- * The short laboratory run of CI: builds the small image, boots a machine that proves itself and trains, and one with a changed byte that must be refused.
+ * The short laboratory run of CI: builds the small image, boots a machine that proves itself and trains, and one with a changed byte that must be refused; then the same
+ * of machines that carry a TEE device.
  * Prints a line per step; exit 0 only when all went as it must.
  *
  *     node lab/scenarios/ci.ts
@@ -14,9 +15,12 @@ import { tamperImage } from "../image/tamper.ts"
 import { labCa } from "../machine/tpm.ts"
 import { imageReferences } from "../reference/image-references.ts"
 import { setUpLab } from "../setup.ts"
+import { TdxProcessor } from "../devices/tdx-processor.ts"
 import { prepareAttacks } from "./attacks.ts"
+import { tryEnclaves } from "./enclaves.ts"
 import { makeParties, sealAll, tamperedProgram } from "./demo-study.ts"
 import { startNewManager } from "./manager-process.ts"
+import type { TrialResult } from "./watch-machines.ts"
 
 const output = new Output({ json: false })
 const folder = await mkdtemp(join(tmpdir(), "perun-ci-"))
@@ -38,23 +42,27 @@ try {
   progress.end()
   output.line(`images and reference values: ${seconds()}`)
   const ca = await labCa()
-  await using manager = await startNewManager(join(folder, "manager"), [ca.rootDer])
+  const processor = new TdxProcessor()
+  await using manager = await startNewManager(join(folder, "manager"), [ca.rootDer, processor.authority.root.certificate.der])
   await mkdir(join(folder, "parties"))
   const parties = await makeParties(join(folder, "parties"), manager)
   const sealed = await sealAll(parties, folder, output)
-  const attacks = await prepareAttacks({
-    ...{ images, manager, clinic: parties.clinicA, vendor: parties.vendor, folder },
+  const setting = {
+    ...{ manager, clinic: parties.clinicA, vendor: parties.vendor, folder },
     expires: new Date(Date.now() + 86_400_000).toISOString().replace(/\.\d+Z$/, "Z"),
     manifests: { records: sealed.recordsA, trainer: sealed.smallTrainer },
     folders: { records: "records-a", trainer: "trainer-js" },
     laboratoryRoot: ca.fingerprint,
     signal: stop.signal,
-    only: ["modified-binary"],
-    onJudged: (result) => output.line(`${result.host}: ${result.outcome} after ${result.seconds.toFixed(0)} s`),
-  })
+    onJudged: (result: TrialResult) => output.line(`${result.host}: ${result.outcome} after ${result.seconds.toFixed(0)} s`),
+  }
+  const attacks = await prepareAttacks({ ...setting, images, only: ["modified-binary"] })
   for (const { attack, code, found, expected } of await attacks.boot()) output.line(`${attack}: ${code}: found ${found}, expected ${expected}`)
+  output.line(`hosts are done: ${seconds()}`)
+  const enclaves = await tryEnclaves({ ...setting, processor, images: { ...images, references: images.references.sealed } })
+  for (const { machine, codes } of enclaves.refused) output.line(`${machine}: refused, ${codes.join(", ")}`)
   for (const party of Object.values(parties)) party.leave()
-  output.line(`done: a machine proved itself and trained, a changed one was refused: ${seconds()}`, "good")
+  output.line(`done: machines by TPM, by TEE and by both proved themselves and trained, changed ones were refused: ${seconds()}`, "good")
 } catch (error) {
   const { message, lines } = messageOf(error)
   output.line(`failed: ${message}`, "bad")

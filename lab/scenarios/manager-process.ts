@@ -3,10 +3,14 @@ import { createInterface } from "node:readline"
 import { readFile } from "node:fs/promises"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
+import type { Digest } from "../../src/bytes/digest.ts"
+import { storeCollateral } from "../../src/evidence/collateral/cache.ts"
+import type { TeeEvidence } from "../../src/evidence/tee/format.ts"
+import { teeRootsFor } from "../../src/evidence/tee/roots.ts"
 import { parsePemCertificates } from "../../src/pki/certificate.ts"
 import { laboratoryDcapRoot } from "../../src/evidence/dcap/roots.ts"
 import { admitMembers, type Member } from "../../src/manager/members.ts"
-import { initManager, membersPath } from "../../src/manager/state.ts"
+import { initManager, managerCollateralFolder, membersPath } from "../../src/manager/state.ts"
 import type { AttestedManager } from "../../src/policy/document.ts"
 import { measureProgram } from "../devices/program.ts"
 import { labTdRequirement } from "../devices/td.ts"
@@ -24,6 +28,8 @@ export interface ManagerProcess extends AsyncDisposable {
   /** What the policies demand of it: computed from this checkout's own files, not asked from the device. */
   readonly requirement: AttestedManager
   readonly pid: number
+  /** Puts into its folder what vouches for this platform, as its operator does. */
+  keepCollateral(evidence: TeeEvidence, laboratoryRoot: Digest): Promise<void>
   /** Lets a key propose policies, as its operator does while it runs. */
   admit(member: Member): Promise<void>
 }
@@ -47,6 +53,10 @@ export async function startNewManager(folder: string, laboratoryRoots: readonly 
       urlForGuests: url.replace("127.0.0.1", "10.0.2.2"),
       requirement: { accept: [{ tdx: labTdRequirement(await measureProgram(), await rootOf(tdFolder)) }] },
       pid: manager.pid,
+      keepCollateral: async (evidence, laboratoryRoot) => {
+        const judge = { roots: (known: TeeEvidence) => teeRootsFor(known, [laboratoryRoot]), time: Date.now() }
+        await storeCollateral(managerCollateralFolder(folder), evidence, judge)
+      },
       admit: async (member) => {
         await admitMembers(membersPath(folder), [member])
       },

@@ -1,5 +1,5 @@
 import type { Digest } from "../../src/bytes/digest.ts"
-import type { HostLevel, Machine, Policy, Stakeholder } from "../../src/policy/document.ts"
+import type { HostLevel, HostMachine, Machine, Policy, Stakeholder } from "../../src/policy/document.ts"
 import { type BootReference, type ImaReference, referenceDigest } from "../../src/policy/reference.ts"
 import type { LabTpm } from "../machine/tpm.ts"
 import type { ManagerProcess } from "./manager-process.ts"
@@ -12,7 +12,7 @@ export interface ImageReferences {
 }
 
 /** Requirement for laboratory machines of one image, with these TPMs only. INSECURE LABORATORY by its root. */
-export function labMachine(level: HostLevel, references: ImageReferences, tpms: readonly LabTpm[], laboratoryRoot: Digest): Machine {
+export function labMachine(level: HostLevel, references: ImageReferences, tpms: readonly LabTpm[], laboratoryRoot: Digest): HostMachine {
   return {
     level,
     tpm: {

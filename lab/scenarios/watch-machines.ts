@@ -4,7 +4,9 @@ import { setTimeout as sleep } from "node:timers/promises"
 import type { RefusalView, RunView, WireFinding } from "../../src/protocol/messages.ts"
 import { LabError } from "../error.ts"
 import type { Image } from "../image/build.ts"
-import { bootMachine } from "../machine/boot.ts"
+import type { TdxProcessor } from "../devices/tdx-processor.ts"
+import { bootMachine, type Machine } from "../machine/boot.ts"
+import { startConfidentialMachine, teeUrlForGuests } from "../machine/confidential-machine.ts"
 import type { LabTpm } from "../machine/tpm.ts"
 import type { ManagerProcess } from "./manager-process.ts"
 import type { Party } from "./party.ts"
@@ -18,6 +20,14 @@ export interface MachineTrial {
   readonly maintenanceDisk?: string
   /** Default 2. */
   readonly processors?: number
+  /** A TEE device that the machine carries. */
+  readonly tee?: TrialTee
+}
+
+/** The device of a machine's own processor, or a socket behind which another machine's answers; with the machine's TPM, or alone. */
+export interface TrialTee {
+  readonly device: { readonly processor: TdxProcessor } | { readonly borrowedAt: string }
+  readonly showsTpm: boolean
 }
 
 /** What became of a trial: the run that the machine did, or the refusal. */
@@ -43,14 +53,8 @@ export async function tryMachine(trial: MachineTrial, runs: readonly string[], o
   const started = performance.now()
   const folder = join(options.folder, trial.host)
   await mkdir(folder, { recursive: true })
-  await using machine = await bootMachine({
-    image: trial.image,
-    tpm: trial.tpm,
-    folder,
-    configuration: agentConfiguration(trial.host, options.manager),
-    ...(trial.maintenanceDisk === undefined ? {} : { maintenanceDisk: trial.maintenanceDisk }),
-    ...(trial.processors === undefined ? {} : { processors: trial.processors }),
-  })
+  await using cleanUp = new AsyncDisposableStack()
+  const machine = await bootTrial(trial, folder, options.manager, cleanUp)
   const deadline = started + options.timeoutSeconds * 1000
   for (;;) {
     options.signal.throwIfAborted()
@@ -76,10 +80,23 @@ export async function tryMachine(trial: MachineTrial, runs: readonly string[], o
   }
 }
 
+async function bootTrial(trial: MachineTrial, folder: string, manager: ManagerProcess, cleanUp: AsyncDisposableStack): Promise<Machine> {
+  const { host, image, tpm, maintenanceDisk, processors, tee } = trial
+  const options = {
+    ...{ image, tpm, folder, configuration: agentConfiguration(host, manager, tee) },
+    ...(maintenanceDisk === undefined ? {} : { maintenanceDisk }),
+    ...(processors === undefined ? {} : { processors }),
+  }
+  if (tee === undefined) return cleanUp.use(await bootMachine(options))
+  if ("borrowedAt" in tee.device) return cleanUp.use(await bootMachine({ ...options, channelSocket: tee.device.borrowedAt }))
+  return cleanUp.use(await startConfidentialMachine({ ...options, processor: tee.device.processor })).machine
+}
+
 /** Configuration disk of a machine whose agent claims once. */
-export function agentConfiguration(host: string, manager: ManagerProcess): string {
+export function agentConfiguration(host: string, manager: ManagerProcess, tee?: Pick<TrialTee, "showsTpm">): string {
   const { urlForGuests: url, key, requirement } = manager
-  return JSON.stringify({ perun: 1, host, manager: { url, key, accept: requirement.accept }, once: true })
+  const shown = tee === undefined ? {} : { tee: teeUrlForGuests, tpm: tee.showsTpm }
+  return JSON.stringify({ perun: 1, host, manager: { url, key, accept: requirement.accept }, once: true, ...shown })
 }
 
 /** The first finding that refuses, which names the reason. */

@@ -81,7 +81,7 @@ const advice: readonly (readonly [pattern: string, advice: Advice])[] = [
     "machines.*.accept.**",
     {
       what: "what the machine's TEE must measure or say",
-      how: "perun evidence verify shows what a machine's evidence says; docs/manager-proof.md has the fields; a laboratory's device prints its demands",
+      how: "on the machine: perun host show --tee … --out FILE, then perun evidence verify FILE shows it; docs/manager-proof.md has the fields",
     },
   ],
   [

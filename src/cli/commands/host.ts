@@ -1,3 +1,4 @@
+import { randomBytes } from "node:crypto"
 import type { Command } from "commander"
 import { loadConfigFile } from "../../agent/config.ts"
 import { openDevices } from "../../agent/devices.ts"
@@ -11,6 +12,13 @@ import { connectVerified, verifyManager } from "../../protocol/manager-connectio
 import { createTlsIdentity } from "../../protocol/tls.ts"
 import type { HostView } from "../../protocol/messages.ts"
 import { routes } from "../../protocol/routes.ts"
+import { createFileDurably } from "../../bytes/durable.ts"
+import { encodeHex } from "../../bytes/text.ts"
+import { evidenceKinds } from "../../evidence/kinds.ts"
+import { collectTee, type TeeSource } from "../../evidence/tee/collectors/collect.ts"
+import { encodeTeeEvidence } from "../../evidence/tee/format.ts"
+import { UsageError } from "../exit.ts"
+import { parseTeeSource } from "../tee-source.ts"
 import { insecureLaboratory, withManager, withManagerOption, type ManagerOption } from "../connect.ts"
 import { printable, type Cell, type Output } from "../output.ts"
 import { parseTpmLocation } from "../tpm-location.ts"
@@ -40,8 +48,11 @@ export function register(command: Command, output: Output): void {
   command
     .command("show")
     .option("--tpm <where>", "device, unix:PATH or tcp:HOST:PORT (default: /dev/tpmrm0)", parseTpmLocation)
-    .description("on the machine itself: show the endorsement key that policies list")
-    .action(async (options: { tpm?: TpmLocation }) => {
+    .option("--tee <where>", "show the TEE instead: tsm, gramine, http://HOST:PORT or unix:PATH", parseTeeSource)
+    .option("--out <file>", "with --tee: write its evidence to this file, which must not exist")
+    .description("on the machine itself: show the endorsement key that policies list, or take evidence of its TEE")
+    .action(async (options: { tpm?: TpmLocation; tee?: TeeSource; out?: string }) => {
+      if (options.tee !== undefined || options.out !== undefined) return showTee(options, output)
       await using tpm = await HostTpm.open(options.tpm)
       const { ekCertificates, ekPublic } = await tpm.collectEndorsement()
       const endorsementKey = endorsementKeyDigest(publicKeyOf(parseSizedPublicArea(ekPublic)))
@@ -65,6 +76,20 @@ export function register(command: Command, output: Output): void {
       const view = await withManager(options, output, (connection) => connection.call(routes.retireHost, { params: { host }, body: {} }))
       output.result({ ok: true, ...view }, () => output.line(`retired ${host}`, "good"))
     })
+}
+
+/** Evidence over a nonce of this moment, for `perun evidence verify` and `perun collateral fetch`: what it proves is theirs to say. */
+async function showTee({ tpm, tee, out }: { tpm?: TpmLocation; tee?: TeeSource; out?: string }, output: Output): Promise<void> {
+  if (tee === undefined || out === undefined || tpm !== undefined) throw new UsageError("--tee and --out go together, and without --tpm")
+  const nonce = new Uint8Array(randomBytes(64))
+  const evidence = await collectTee(tee, nonce)
+  await createFileDurably(out, `${JSON.stringify(encodeTeeEvidence(evidence))}\n`)
+  const nonceText = encodeHex(nonce)
+  output.result({ ok: true, file: out, kind: evidence.kind, nonce: nonceText }, () => {
+    output.line(`wrote ${out}, evidence of ${evidenceKinds[evidence.kind].name}`, "good")
+    output.line(`what it says         perun evidence verify ${out} --nonce ${nonceText}`)
+    output.line(`what vouches for it  perun collateral fetch ${out} --folder MANAGER/collateral`)
+  })
 }
 
 function identityFacts(identity: MachineIdentity): readonly (readonly [string, string])[] {

@@ -15,7 +15,7 @@ import type { TimeSource } from "../../manager/time-check.ts"
 import { openTimeSource } from "../../manager/time-source.ts"
 import { vaultWords } from "../../manager/vault.ts"
 import { evidenceKinds } from "../../evidence/kinds.ts"
-import { teeSourceForm, type TeeSource } from "../../evidence/tee/collectors/collect.ts"
+import type { TeeSource } from "../../evidence/tee/collectors/collect.ts"
 import { openOwnTee } from "../../manager/own-tee.ts"
 import { parsePemCertificates } from "../../pki/certificate.ts"
 import { timeWords } from "../../policy/manager-time.ts"
@@ -32,6 +32,7 @@ import { UsageError } from "../exit.ts"
 import { interruptSignal } from "../interrupt.ts"
 import type { Output } from "../output.ts"
 import { parseTpmLocation } from "../tpm-location.ts"
+import { parseTeeSource } from "../tee-source.ts"
 
 export function register(command: Command, output: Output): void {
   command
@@ -39,7 +40,7 @@ export function register(command: Command, output: Output): void {
     .argument("<folder>", "folder of the manager; must not exist")
     .option(
       "--laboratory-root <file>",
-      "root certificate (PEM) of laboratory TPMs that may enrol: INSECURE LABORATORY; again for each",
+      "root certificate (PEM) of laboratory TPMs and TEEs that may enrol: INSECURE LABORATORY; again for each",
       (text, before: string[]) => [...before, text],
       [],
     )
@@ -129,7 +130,7 @@ export function register(command: Command, output: Output): void {
           else output.line(`proof     ${evidenceKinds[evidence].name}, for whoever asks`, "good")
           output.line(`time      ${timeWords(running.description.time)}`)
           if (running.timeProblem !== undefined) output.line(`no machine gets a key: ${running.timeProblem}`, "warn")
-          for (const root of running.laboratoryRoots) output.line(`INSECURE LABORATORY: TPMs under the root ${root} may enrol`, "warn")
+          for (const root of running.laboratoryRoots) output.line(`INSECURE LABORATORY: TPMs and TEEs under the root ${root} may enrol`, "warn")
         },
       )
       await new Promise<void>((resolve) => interrupt.signal.addEventListener("abort", () => resolve(), { once: true }))
@@ -265,11 +266,6 @@ async function vaultTpm(options: { readonly tpm?: TpmLocation; readonly keyFile?
   if (options.keyFile === true) return undefined
   if (options.tpm !== undefined) return HostTpm.open(options.tpm)
   return existsSync("/dev/tpmrm0") ? HostTpm.open() : undefined
-}
-
-function parseTeeSource(text: string): TeeSource {
-  if (!teeSourceForm.test(text)) throw new UsageError(`--tee knows tsm, gramine, http://HOST:PORT and unix:PATH, found ${text}`)
-  return text as TeeSource
 }
 
 const keyForms = "file of a public key or an identity.json, or the key itself as 'ssh-ed25519 AAAA…'"

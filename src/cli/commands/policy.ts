@@ -1,4 +1,5 @@
 import { InvalidArgumentError, type Command } from "commander"
+import * as z from "zod"
 import { createFileDurably, readFileBounded } from "../../bytes/durable.ts"
 import { isDigest, type Digest } from "../../bytes/digest.ts"
 import { MalformedError } from "../../bytes/error.ts"
@@ -13,12 +14,13 @@ import { parsePolicy } from "../../policy/parse.ts"
 import { explainPolicy, explanationText } from "../../policy/explain.ts"
 import { policyTemplate } from "../../policy/init.ts"
 import { referenceDigest } from "../../policy/reference.ts"
+import { type TeeRequirement, teeRequirementSchema } from "../../policy/tee.ts"
 import type { PolicyStatus } from "../../protocol/messages.ts"
 import { routes } from "../../protocol/routes.ts"
 import { manifestDigest } from "../../sealing/manifest.ts"
 import { demandConsent } from "../confirm.ts"
 import { withManager, withManagerOption, type ManagerOption } from "../connect.ts"
-import { RefusedError } from "../exit.ts"
+import { RefusedError, UsageError } from "../exit.ts"
 import { loadManagerPins } from "../home.ts"
 import type { Cell, Output } from "../output.ts"
 import { demandGoodPolicy, loadPolicyFile, loadReferenceFiles, policyNamed, showStatus } from "../policy-file.ts"
@@ -38,6 +40,7 @@ interface InitOptions {
   readonly artifact: readonly ArtifactArgument[]
   readonly managerKey?: string
   readonly level?: Level
+  readonly accept?: string
   readonly endorsementKey: readonly Digest[]
   readonly laboratoryRoot: readonly Digest[]
   readonly boot?: string
@@ -65,6 +68,7 @@ function registerInit(command: Command, output: Output): void {
     )
     .option("--manager-key <key>", "the manager's key (default: of the one pinned last)")
     .option("--level <level>", `protection level of the machine: ${levels.join(", ")}`, parseLevel)
+    .option("--accept <file>", "what the TEE of an enclave machine must prove: JSON with one alternative of accept, or a list of them")
     .option("--endorsement-key <digest>", "endorsement key of a machine that may run it; again for each", collect(parseDigestArgument), [])
     .option("--laboratory-root <digest>", "laboratory root that is accepted (INSECURE LABORATORY); again for each", collect(parseDigestArgument), [])
     .option("--boot <file>", "boot reference of the machine")
@@ -96,6 +100,7 @@ function registerInit(command: Command, output: Output): void {
         artifacts,
         machine: {
           ...(options.level === undefined ? {} : { level: options.level }),
+          ...(options.accept === undefined ? {} : { accept: await loadAccept(options.accept, options.level) }),
           ...(options.endorsementKey.length === 0 ? {} : { endorsementKeys: options.endorsementKey }),
           laboratoryRoots: options.laboratoryRoot,
           ...(bootReference === undefined ? {} : { bootReference: referenceDigest(bootReference) }),
@@ -243,6 +248,26 @@ function parseArtifact(text: string): ArtifactArgument {
   if (name === undefined || owner === undefined || kind === undefined)
     throw new InvalidArgumentError(`expected NAME=KIND:OWNER[:FOLDER] with a kind of ${artifactKinds.join(", ")}`)
   return { name, kind, owner, ...(folder === undefined ? {} : { folder }) }
+}
+
+async function loadAccept(path: string, level: Level | undefined): Promise<readonly TeeRequirement[]> {
+  if (level !== "enclave") throw new UsageError("--accept goes with --level enclave")
+  const value = parseJsonOf(path, await readFileBounded(path, maxAcceptBytes))
+  const result = z.union([teeRequirementSchema.transform((one) => [one]), z.array(teeRequirementSchema).min(1).max(64)]).safeParse(value)
+  if (result.success) return result.data
+  throw new MalformedError("malformed", 'no demands on a TEE: {"tdx": …}, {"sgx": …}, {"snp": …} or a list of such', { path, cause: result.error })
+}
+
+const maxAcceptBytes = 1_048_576
+
+/** The reader of JSON does not know of files. */
+function parseJsonOf(path: string, text: Uint8Array): unknown {
+  try {
+    return parseJson(text, { maxBytes: maxAcceptBytes })
+  } catch (cause) {
+    if (!(cause instanceof MalformedError)) throw cause
+    throw new MalformedError(cause.code, cause.message, { path, cause })
+  }
 }
 
 function parseLevel(text: string): Level {
