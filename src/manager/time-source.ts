@@ -1,5 +1,5 @@
-import { concatBytes } from "../bytes/compare.ts"
 import { MalformedError, UnavailableError } from "../bytes/error.ts"
+import { readBodyBounded } from "../bytes/http-body.ts"
 import { certificateFingerprint, type Certificate } from "../pki/certificate.ts"
 import { maxTimestampBytes } from "../pki/timestamp-format.ts"
 import type { TimeSource } from "./time-check.ts"
@@ -57,20 +57,9 @@ const overNetwork: PostTransport = async (url, body, mediaType, maxBytes) => {
       signal: AbortSignal.timeout(timeoutMilliseconds),
     })
     const type = response.headers.get("content-type") ?? ""
-    return { status: response.status, mediaType: (type.split(";")[0] ?? "").trim().toLowerCase(), body: await boundedBody(response, maxBytes) }
+    return { status: response.status, mediaType: (type.split(";")[0] ?? "").trim().toLowerCase(), body: await readBodyBounded(response, maxBytes) }
   } catch (cause) {
     if (cause instanceof UnavailableError) throw cause
     throw new UnavailableError("unavailable", `${host} cannot be reached`, { cause })
   }
-}
-
-async function boundedBody(response: Response, maxBytes: number): Promise<Uint8Array> {
-  const parts: Uint8Array[] = []
-  let size = 0
-  for await (const part of response.body ?? []) {
-    size += part.length
-    if (size > maxBytes) throw new UnavailableError("unavailable", `the answer is larger than ${maxBytes} bytes`)
-    parts.push(part)
-  }
-  return concatBytes(...parts)
 }

@@ -78,6 +78,7 @@ for (const [what, change] of wrongClaims)
 const malformed: readonly (readonly [string, Record<string, unknown>])[] = [
   ["a list of audiences", { aud: [audience] }],
   ["a time with a fraction", { exp: now / 1000 + 59.5 }],
+  ["an end that no calendar has", { exp: 8_640_000_000_001 }],
   ["a tier that is none", { ear_status: "trusted" }],
   ["a value out of its range", { submods: { tpm: { ...submod, ear_trustworthiness_vector: { hardware: 128 } } } }],
   ["no submodule", { submods: {} }],

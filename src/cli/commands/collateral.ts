@@ -3,6 +3,7 @@ import { join } from "node:path"
 import { readFileBounded, writeFileDurably } from "../../bytes/durable.ts"
 import type { Digest } from "../../bytes/digest.ts"
 import { MalformedError, UnavailableError } from "../../bytes/error.ts"
+import { readBodyBounded } from "../../bytes/http-body.ts"
 import { judgeCollateral, storeCollateral, type CollateralJudge, type JudgedEntry } from "../../evidence/collateral/cache.ts"
 import { fetchDcapCollateral, type Transport } from "../../evidence/dcap/endorsements.ts"
 import { evidenceKinds } from "../../evidence/kinds.ts"
@@ -101,9 +102,10 @@ async function readFor(evidence: TeeEvidence, path: string): Promise<TeeEvidence
 const overNetwork: Transport = async (url) => {
   try {
     const response = await fetch(url, { redirect: "error", signal: AbortSignal.timeout(timeoutMilliseconds) })
-    const body = new Uint8Array(await response.arrayBuffer())
+    const body = await readBodyBounded(response, maxBytes)
     return { status: response.status, header: (name) => response.headers.get(name), body }
   } catch (cause) {
+    if (cause instanceof UnavailableError) throw cause
     throw new UnavailableError("unavailable", `${new URL(url).host} cannot be reached; on a site without a way out use --from`, { cause })
   }
 }
