@@ -29,7 +29,7 @@ const rooms: Readonly<Record<string, { readonly codes: object; readonly exceptio
   },
   policy: { codes: policyCodes, exceptions: { "invalid-reference": 30 } },
   succession: { codes: successionCodes, exceptions: {} },
-  protocol: { codes: protocolCodes, exceptions: { "already-exists": 2, "too-many-requests": 40, internal: 40 } },
+  protocol: { codes: protocolCodes, exceptions: { "already-exists": 2, "time-unchecked": 40, "too-many-requests": 40, internal: 40 } },
   sealing: {
     codes: sealingCodes,
     exceptions: {
