@@ -3,7 +3,8 @@ import { readFileBounded } from "../bytes/durable.ts"
 import { collectTee, type TeeSource } from "../evidence/tee/collectors/collect.ts"
 import type { DeviceFiles } from "../evidence/tee/collectors/device-files.ts"
 import type { TeeEvidence, TeeKind } from "../evidence/tee/format.ts"
-import { encodeTeeEvidence, maxTeeEvidenceBytes } from "../evidence/tee/format.ts"
+import { encodeTeeEvidence, hardwareOf } from "../evidence/tee/format.ts"
+import { maxTeeEvidenceBytes } from "../evidence/tee/hardware.ts"
 import { parseVouchers, supplementedBy } from "../evidence/tee/vouchers.ts"
 import type { ManagerRequirement } from "../policy/document.ts"
 import { ProtocolError } from "../protocol/errors.ts"
@@ -29,7 +30,7 @@ export async function openOwnTee(source: TeeSource, collateralFile: string | und
   const collect = async (reportData: Uint8Array): Promise<TeeEvidence> => {
     const evidence = await collectTee(source, reportData, files)
     if (collateralFile === undefined) return evidence
-    return supplementedBy(evidence, parseVouchers(evidence.kind, await readFileBounded(collateralFile, maxTeeEvidenceBytes)))
+    return supplementedBy(evidence, parseVouchers(hardwareOf(evidence).kind, await readFileBounded(collateralFile, maxTeeEvidenceBytes)))
   }
   const { kind } = await collect(new Uint8Array(64))
   return { kind, collect }

@@ -2,7 +2,7 @@ import type { Digest } from "../bytes/digest.ts"
 import type { Genuine } from "../evidence/genuine.ts"
 import type { HostClaims } from "../evidence/host/claims.ts"
 import type { MachineClaims } from "../evidence/machine/claims.ts"
-import { teeIdentity } from "../evidence/tee/identity.ts"
+import { hardwareClaims, teeIdentity } from "../evidence/tee/identity.ts"
 import type { GenuineTee } from "../evidence/tee/verify.ts"
 import type { ClockInfo } from "../evidence/tpm/claims.ts"
 import { bootFindings, localityFindings } from "./appraise-boot.ts"
@@ -182,6 +182,7 @@ function judgeTee(evidence: GenuineTee | undefined, machine: Machine, { previous
   const requirement = machine.level === "enclave" ? machine.accept : undefined
   if (requirement === undefined || evidence === undefined) return { findings: pieceFindings("TEE", requirement, evidence) }
   const session = teeSession(evidence)
+  const hardware = hardwareClaims(evidence)
   const appraisal = appraiseTee(evidence, requirement)
   const met = appraisal instanceof AcceptedTee ? requirement[appraisal.alternative] : undefined
   return {
@@ -191,7 +192,7 @@ function judgeTee(evidence: GenuineTee | undefined, machine: Machine, { previous
       kind: evidence.kind,
       ...laboratoryRootOf(teeIdentity(evidence)),
       ...(met === undefined ? {} : { requirement: met }),
-      upToDate: evidence.kind === "snp" ? met !== undefined : evidence.tee.claims.dcap.tcb.status === "UpToDate",
+      upToDate: hardware.kind === "snp" ? met !== undefined : hardware.dcap.tcb.status === "UpToDate",
     },
   }
 }

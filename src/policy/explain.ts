@@ -325,7 +325,7 @@ function machineWords(machine: Machine): MachineWords {
   return machine.level === "enclave" ? enclaveWords(machine) : levelWords[machine.level]
 }
 
-const teeNames = { tdx: "Intel TDX", sgx: "Intel SGX", snp: "AMD SEV-SNP" } as const
+const teeNames = { tdx: "Intel TDX", sgx: "Intel SGX", snp: "AMD SEV-SNP", azure: "Azure confidential VM" } as const
 
 /** Interposers on the memory bus: WireTap and TEE.fail (2025), Battering RAM (2025), BadRAM (2024). */
 const interposerWords =

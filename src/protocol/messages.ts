@@ -1,6 +1,6 @@
 import { z } from "zod"
 import { machineBundleSchema } from "../evidence/bundle.ts"
-import { teeEvidenceSchema } from "../evidence/tee/format.ts"
+import { teeEvidenceSchema, teeKinds } from "../evidence/tee/format.ts"
 import { statementSignatureSchema } from "../pki/statement.ts"
 import { checkedTimeSchema } from "../policy/manager-time.ts"
 import {
@@ -41,7 +41,7 @@ export const managerDescriptionSchema = z.strictObject({
   /** How the vault key is kept: `tpm` is sealed to a TPM, `key-file` lies in a file that the operator can read. */
   vault: z.enum(["tpm", "key-file"]),
   /** Kind of TEE that proves this description at `/v1/attestation`; null for an UNATTESTED MANAGER. */
-  evidence: z.enum(["sgx", "tdx", "snp"]).nullable(),
+  evidence: z.enum(teeKinds).nullable(),
   /** Who checks the manager's time; null where it comes from the manager's host alone. */
   time: checkedTimeSchema.nullable(),
 })
@@ -247,7 +247,7 @@ export const tpmIdentitySchema = z.strictObject({
   attestationKeyName: z.string().regex(/^[0-9a-f]{4,260}$/),
 })
 /** Kinds of TEE that a machine can enrol with. */
-export const teeKindSchema = z.enum(["sgx", "tdx", "snp"])
+export const teeKindSchema = z.enum(teeKinds)
 export const teeIdentitySchema = z.strictObject({
   tee: teeKindSchema,
   /** PPID or CHIP_ID; null where it is masked. */

@@ -2,7 +2,7 @@ import { z } from "zod"
 import { managerAttestationSchema } from "./manager-attestation.ts"
 import * as m from "./messages.ts"
 import { digestSchema, documentSchema, idSchema, maxBundleBytes, maxMessageBytes, maxPolicySubmissionBytes, nameSchema, nonceSchema } from "./wire.ts"
-import { maxTeeEvidenceBytes } from "../evidence/tee/format.ts"
+import { maxTeeEvidenceBytes } from "../evidence/tee/hardware.ts"
 
 /**
  * HTTP API v1 as one table: manager, agent, client and the OpenAPI document all read it. Blobs and the event stream have routes of their own kind

@@ -11,8 +11,10 @@ export interface AzureClaims {
   readonly hardware: SnpClaims | TdxClaims
   /** The hardware lets the host debug the VM. */
   readonly debug: boolean
-  /** The virtual TPM's quote. */
+  /** The virtual TPM's quote. `keyName` is there where the attestation key's public area came along: then the key signs quotes only. */
   readonly quote: QuoteClaims
+  /** The quote's extraData are those that the verifier expected; false where it took whatever was signed, so that nothing says how fresh it is, nor for whom. */
+  readonly isNonceChecked: boolean
   /** SHA-256 of the SubjectPublicKeyInfo of the virtual TPM's attestation key. */
   readonly attestationKey: Digest
   /** The same of its endorsement key; undefined in older reports. */
