@@ -1,5 +1,6 @@
 import { createPublicKey } from "node:crypto"
 import { quotedReportData } from "../../src/evidence/report-data.ts"
+import { azurePcrs } from "../../src/evidence/azure/claims.ts"
 import type { AzureVmEvidence } from "../../src/evidence/azure/document.ts"
 import { encodeHclReport } from "../../src/evidence/azure/format.ts"
 import type { HardwareEvidence } from "../../src/evidence/tee/hardware.ts"
@@ -8,7 +9,7 @@ import { endorsementKeyDigest } from "../../src/evidence/tpm/endorsements.ts"
 import { encodeSizedPublicArea } from "../../src/evidence/tpm/public-area.ts"
 import { makeQuote, makeRsaKey, type QuoteOptions } from "../../src/evidence/tpm/software-tpm.testing.ts"
 import { certificateFingerprint } from "../../src/pki/certificate.ts"
-import { azurePcrs, type AzurePcr, type AzureRequirement, type TdxRequirement } from "../../src/policy/tee.ts"
+import type { AzurePcr, AzureRequirement, TdxRequirement } from "../../src/policy/tee.ts"
 import type { ReportFields, SnpDevice } from "./amd-snp.ts"
 import { makeRuntimeData, makeTdReport, reportDataFor, type RuntimeDataOptions } from "./azure-hcl.ts"
 import { labPlatform, type LabAuthority } from "./dcap/authority.ts"
@@ -32,7 +33,7 @@ export interface AzureKnobs {
 /** What a machine says of itself that the laboratory's paravisor does not say unasked: no console takes input, the TPM's state stays. */
 const settings = { "secure-boot": true, "console-enabled": false, "interactive-console-enabled": false, "tpm-persisted": true }
 /** Each register holds its own index, repeated. */
-const values = Object.fromEntries(azurePcrs.map((pcr) => [pcr, Number(pcr).toString(16).padStart(2, "0").repeat(32)])) as Record<AzurePcr, string>
+const values = Object.fromEntries(azurePcrs.map((pcr) => [pcr, pcr.toString(16).padStart(2, "0").repeat(32)])) as unknown as Record<AzurePcr, string>
 
 /** A confidential VM of a laboratory's Azure: a paravisor on a laboratory's processor, and a virtual TPM whose key the test holds. INSECURE LABORATORY. */
 export class AzureVm {

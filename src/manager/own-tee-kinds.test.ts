@@ -50,7 +50,7 @@ interface Start {
 
 /** Starts the manager, lets a client trust it by a policy's demands, and asks it something over the verified connection. */
 async function trust({ source = "tsm", files, accept, now = time }: Start): Promise<{ readonly tee: string | undefined; readonly members: number }> {
-  const ownTee = await openOwnTee(source, file, files)
+  const ownTee = await openOwnTee(source, file, { files })
   await using running = await serveManager({ folder, host: "127.0.0.1", port: 0, ownTee })
   const tls = createTlsIdentity("perun client")
   const verified = await verifyManager(new URL(running.url), { accept }, tls, { now: new Date(now) })
@@ -72,7 +72,7 @@ test("the host's table counts for the key, the operator's file for the revocatio
   const table = snpCertTable(chip.endorsements("vcek", {}, []), authority.ark)
   assert.equal((await trust({ files: snpGuestFiles(chip, table), accept: [{ snp: requirement }] })).tee, "snp")
   // Without the file nobody has looked whether the key is revoked, which no policy takes.
-  const alone = await openOwnTee("tsm", undefined, snpGuestFiles(chip, table))
+  const alone = await openOwnTee("tsm", undefined, { files: snpGuestFiles(chip, table) })
   await using running = await serveManager({ folder, host: "127.0.0.1", port: 0, ownTee: alone })
   const pending = verifyManager(new URL(running.url), { accept: [{ snp: requirement }] }, createTlsIdentity("client"), { now: new Date(time) })
   await assert.rejects(pending, { code: "wrong-manager", message: /tee-collateral-missing/ })
@@ -115,7 +115,7 @@ test("what the cache keeps of a chip is what a manager serves", async () => {
 
 test("openOwnTee() says at once that the collateral is of another maker", async () => {
   await writeFile(file, encodeVouchers(collateralOf(chip)))
-  await assert.rejects(openOwnTee("gramine", file, gramineFiles(makeLabAuthority({ keys: makeLabKeys() }))), { name: "MalformedError" })
+  await assert.rejects(openOwnTee("gramine", file, { files: gramineFiles(makeLabAuthority({ keys: makeLabKeys() })) }), { name: "MalformedError" })
 })
 
 test("a client trusts a manager in an SGX enclave under Gramine, and refuses another enclave, a revoked platform and old collateral", async () => {

@@ -8,7 +8,7 @@ import { SnpDevice } from "../../lab/devices/amd-snp.ts"
 import { AzureVm, type AzureKnobs } from "../../lab/devices/azure-vm.testing.ts"
 import { labTime, makeLabAuthority, makeLabKeys } from "../../lab/devices/dcap/authority.ts"
 import { parseHex } from "../bytes/text.ts"
-import type { AzureClaims } from "../evidence/azure/claims.ts"
+import { azurePcrs, type AzureClaims } from "../evidence/azure/claims.ts"
 import { parsePcrValues } from "../evidence/azure/document.ts"
 import { parseHclReport } from "../evidence/azure/format.ts"
 import { verifyAzureVtpm, type AzureHardware } from "../evidence/azure/verify.ts"
@@ -19,7 +19,7 @@ import { teeRootsFor, vendorTeeRoots } from "../evidence/tee/roots.ts"
 import { verifyTee, type GenuineTee } from "../evidence/tee/verify.ts"
 import { parseCertificate, parsePemCertificates } from "../pki/certificate.ts"
 import { AcceptedTee, appraiseTee } from "./appraise-tee.ts"
-import { azurePcrs, laboratoryRootsOf, teeRequirementSchema, type AzureRequirement, type TeeRequirement } from "./tee.ts"
+import { laboratoryRootsOf, teeRequirementSchema, type AzureRequirement, type TeeRequirement } from "./tee.ts"
 import { teeSession, teeSessionFindings } from "./tee-session.ts"
 
 const reportData = sessionReportData(new Uint8Array(32).fill(0x5e))
@@ -227,7 +227,7 @@ function demandsOf({ quote, attestationKey, vmConfiguration, hardware }: AzureCl
   const tee = hardware.kind === "snp" ? snpDemands(hardware) : tdxDemands(hardware)
   return {
     tee,
-    pcrs: Object.fromEntries(azurePcrs.map((pcr) => [pcr, [registers?.get(Number(pcr)) ?? ""]])) as unknown as AzureRequirement["pcrs"],
+    pcrs: Object.fromEntries(azurePcrs.map((pcr) => [pcr, [registers?.get(pcr) ?? ""]])) as unknown as AzureRequirement["pcrs"],
     attestationKeys: [attestationKey],
     attestationKeyRestricted: "any",
     vmUniqueId: [vmUniqueId],

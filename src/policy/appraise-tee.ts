@@ -1,4 +1,4 @@
-import type { AzureClaims } from "../evidence/azure/claims.ts"
+import { azurePcrs, type AzureClaims } from "../evidence/azure/claims.ts"
 import type { CcelClaims } from "../evidence/ccel/claims.ts"
 import type { DcapClaims } from "../evidence/dcap/claims.ts"
 import type { SgxClaims } from "../evidence/sgx/claims.ts"
@@ -9,7 +9,7 @@ import { hardwareClaims, rootOf } from "../evidence/tee/identity.ts"
 import type { GenuineTee } from "../evidence/tee/verify.ts"
 import type { Finding, FindingCode } from "./findings.ts"
 import { finding, printable } from "./findings.ts"
-import { azurePcrs, teeKindOf } from "./tee.ts"
+import { teeKindOf } from "./tee.ts"
 import type { Accepted, AzureRequirement, PlatformRequirement, SgxRequirement, SnpRequirement, TdxRequirement, TeeRequirement } from "./tee.ts"
 
 export type TeeAppraisal = AcceptedTee | RefusedTee
@@ -100,7 +100,7 @@ function azureFindings(claims: AzureClaims, requirement: AzureRequirement): read
   return [
     ...hardware,
     ...demand(isNonceChecked, "tee-not-bound", "extraData of the virtual TPM's quote", "compared with nothing", "the session's"),
-    ...azurePcrs.flatMap((pcr) => measured(`PCR${pcr}`, registers?.get(Number(pcr)) ?? "not quoted", requirement.pcrs[pcr])),
+    ...azurePcrs.flatMap((pcr) => measured(`PCR${pcr}`, registers?.get(pcr) ?? "not quoted", requirement.pcrs[`${pcr}`])),
     ...listed("HCLAkPub", attestationKey, requirement.attestationKeys),
     ...demand(
       requirement.attestationKeyRestricted === "any" || quote.keyName !== undefined,

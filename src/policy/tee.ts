@@ -1,6 +1,7 @@
 import { z } from "zod"
 import { isDigest } from "../bytes/digest.ts"
 import type { Digest } from "../bytes/digest.ts"
+import { azurePcrs } from "../evidence/azure/claims.ts"
 import type { TcbStatus } from "../evidence/dcap/tcb-status.ts"
 import { tcbStatuses } from "../evidence/dcap/tcb-status.ts"
 import type { CcelQuirk } from "../evidence/ccel/verify.ts"
@@ -119,9 +120,8 @@ export interface AzureRequirement {
   }
 }
 
-/** Registers of the static root of trust and of the system: TCG PC Client Platform Firmware Profile 0 to 7, UAPI Group's Linux TPM PCR Registry 8 to 15. */
-export const azurePcrs = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] as const
-export type AzurePcr = (typeof azurePcrs)[number]
+/** A register as a policy writes it. */
+export type AzurePcr = `${(typeof azurePcrs)[number]}`
 
 const maxMembers = 256
 const digest = z.custom<Digest>(isDigest, { error: 'expected "sha256:" and 64 lower-case hexadecimal digits' })
@@ -215,7 +215,7 @@ const azureTee: z.ZodType<AzureRequirement["tee"]> = z.union([
 
 const azure: z.ZodType<AzureRequirement> = z.strictObject({
   tee: azureTee,
-  pcrs: z.strictObject(Object.fromEntries(azurePcrs.map((pcr) => [pcr, accepted(32)])) as Record<AzurePcr, z.ZodType<Accepted>>),
+  pcrs: z.strictObject(Object.fromEntries(azurePcrs.map((pcr) => [String(pcr), accepted(32)])) as Record<AzurePcr, z.ZodType<Accepted>>),
   attestationKeys: z.union([any, z.array(digest).min(1).max(maxMembers)]),
   attestationKeyRestricted: z.union([z.literal(true), any]),
   vmUniqueId: z.union([any, z.array(z.uuid()).min(1).max(maxMembers)]),

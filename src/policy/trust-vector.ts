@@ -3,8 +3,8 @@ import type { TeeKind } from "../evidence/tee/format.ts"
 import type { HostMachine } from "./document.ts"
 import { type Finding, type FindingCode, findingCodes } from "./findings.ts"
 import type { References } from "./reference.ts"
-import { azurePcrs, teeKindOf } from "./tee.ts"
-import type { AzureRequirement, SgxRequirement, SnpRequirement, TdxRequirement, TeeRequirement } from "./tee.ts"
+import { teeKindOf } from "./tee.ts"
+import type { AzurePcr, AzureRequirement, SgxRequirement, SnpRequirement, TdxRequirement, TeeRequirement } from "./tee.ts"
 
 /**
  * What an appraisal says, in the words of AR4SI. Each value comes from what was judged: where nothing was judged the claim is 0, and no finding makes a value
@@ -149,7 +149,7 @@ function judgedRequirement(kind: TeePiece["kind"], requirement: TeeRequirement):
 
 function judgedAzure({ tee, pcrs, attestationKeys, vmConfiguration }: AzureRequirement): JudgedRequirement {
   const paravisor = "snp" in tee ? judgedSnp(tee.snp) : { ...judgedTdx(tee.tdx), measured: tee.tdx.mrTd !== "any" }
-  const isPinned = (registers: readonly (typeof azurePcrs)[number][]): boolean => registers.every((pcr) => pcrs[pcr] !== "any")
+  const isPinned = (registers: readonly AzurePcr[]): boolean => registers.every((pcr) => pcrs[pcr] !== "any")
   const { secureBoot, interactiveConsoleEnabled, unknownSettings } = vmConfiguration
   return {
     measured: paravisor.measured && isPinned(codeRegisters),

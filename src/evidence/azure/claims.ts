@@ -4,6 +4,12 @@ import type { TdxClaims } from "../tdx/claims.ts"
 import type { QuoteClaims } from "../tpm/claims.ts"
 import type { VmConfiguration } from "./runtime-data.ts"
 
+/**
+ * Registers that a boot and its system write, which this program's own collector has quoted and a policy states: TCG PC Client Platform Firmware Profile 0 to 7, UAPI Group's
+ * Linux TPM PCR Registry 8 to 15. Those after them can be reset by the guest, or are for a dynamic root of trust that Azure has none of.
+ */
+export const azurePcrs = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15] as const
+
 /** What a confidential VM of Azure proves: hardware → paravisor (HCL) → its virtual TPM → registers. Byte strings are lower-case hexadecimal. */
 export interface AzureClaims {
   readonly kind: "azure-vtpm"
