@@ -136,7 +136,8 @@ export function appraise(evidence: Genuine<MachineClaims>, request: AppraisalReq
 
   const host = judgeHost(evidence.claims.host, machine, request)
   const tee = judgeTee(evidence.claims.tee, machine, request)
-  const findings = [...expiryFindings(policy, request.time), ...host.findings, ...tee.findings]
+  const together = paravisorTpmFindings(evidence.claims.host, evidence.claims.tee)
+  const findings = [...expiryFindings(policy, request.time), ...host.findings, ...tee.findings, ...together]
   const pieces = [host.piece, tee.piece].filter((piece) => piece !== undefined)
   if (findings.some(({ effect }) => effect === "refusal")) return { ...about, outcome: "refused", findings, pieces }
   return new GrantedDecision(proof, {
@@ -195,6 +196,14 @@ function judgeTee(evidence: GenuineTee | undefined, machine: Machine, { previous
       upToDate: hardware.kind === "snp" ? met !== undefined : hardware.dcap.tcb.status === "UpToDate",
     },
   }
+}
+
+/** The guest's TPM must be the paravisor's own: another that answers for it is outside of what the processor measured. */
+function paravisorTpmFindings(host: HostClaims | undefined, tee: GenuineTee | undefined): readonly Finding[] {
+  if (tee?.kind !== "azure-vtpm" || host?.identity === undefined) return []
+  const { endorsementKey } = host.identity
+  const own = tee.tee.claims.endorsementKey
+  return own === endorsementKey ? [] : [finding("endorsement-key-not-listed", "HCLEkPub", own ?? "not stated", endorsementKey)]
 }
 
 function laboratoryRootOf({ root, rootKind }: { readonly root: Digest; readonly rootKind: "vendor" | "laboratory" }): { laboratoryRoot?: Digest } {
