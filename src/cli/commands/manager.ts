@@ -181,7 +181,7 @@ export function register(command: Command, output: Output): void {
       await trustManager({ url, key, resultKey, ...(trust.accept === undefined ? {} : { accept: trust.accept }) }, options.replace === true)
       output.result({ ok: true, url, key, instance, evidence, attested: attestedFacts(manager) }, () => {
         output.line(`pinned ${url}`, "good")
-        if (trust.accept !== undefined) output.line(`key     ${key}`)
+        if (trust.accept !== undefined) output.line(`key            ${key}`)
         sayProof(manager, output)
       })
     })
