@@ -135,7 +135,7 @@ function artifactSight(policy: Policy, party: string, artifact: string): Sight {
 function managerSights({ manager }: Policy, thing: string): readonly Sight[] {
   const party = "manager's operator"
   if ("insecureUnattested" in manager) return [{ party, thing, sight: "can-read", words: "can read it: UNATTESTED MANAGER" }]
-  const operator: Sight = { party, thing, sight: "never", words: "never: the manager proves itself before it gets a key" }
+  const operator: Sight = { party, thing, sight: "never", words: "never, unless they can read its disk, where its vault key lies" }
   if (laboratoryRootsOf(manager.accept).length === 0) return [operator]
   const words = "can read it by imitating the manager: INSECURE LABORATORY"
   return [operator, { party: "holder of the manager's laboratory root", thing, sight: "can-read", words }]
@@ -162,7 +162,7 @@ function administratorSight(machineName: string, level: Level, thing: string): S
     case "sealed":
       return { party, thing, sight: "never", words: "never, unless they open the machine's case" }
     case "enclave":
-      return { party, thing, sight: "never", words: "never: the processor keeps them out" }
+      return { party, thing, sight: "never", words: "never, as far as the measured guest lets nobody in" }
   }
 }
 
