@@ -1,9 +1,11 @@
 import type { Command } from "commander"
 import { ManagerConnection } from "../client/connection.ts"
 import type { Identity } from "../client/identity.ts"
+import { followOwnLog } from "./checkpoints.ts"
 import { chosenManager, demandPinnedResultKey, homeIdentity } from "./home.ts"
 import { UsageError } from "./exit.ts"
 import type { Output } from "./output.ts"
+import { ProblemError } from "../protocol/problem.ts"
 
 export interface ManagerOption {
   readonly manager?: string
@@ -39,6 +41,10 @@ export async function withManager<T>(
     output.warn(`${unattestedManager}: ${pin.url} proves nothing about itself; its operator could read what is deposited there`)
   else if (accepted.insecureLaboratory)
     output.warn(`${insecureLaboratory}: ${pin.url} proved itself by a TEE that chains to a laboratory root, whose holder can imitate it`)
+  await followOwnLog(connection).catch((error: unknown) => {
+    // Whom the manager does not know sees no log; the command itself says so.
+    if (!(error instanceof ProblemError)) throw error
+  })
   return await use(connection, identity)
 }
 
