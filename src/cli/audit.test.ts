@@ -5,7 +5,7 @@ import { join } from "node:path"
 import { after, before, describe, test } from "node:test"
 import { parseCheckpoint } from "../log/checkpoint.ts"
 import { captureReferences, LaboratoryAuthority, LaboratoryMachine } from "../manager/machine.testing.ts"
-import { demandStatus, lastEvent } from "./process.testing.ts"
+import { demandStatus, lastEvent, runCommand } from "./process.testing.ts"
 import { RealStudy } from "./study.testing.ts"
 
 describe("audit", () => {
@@ -128,6 +128,20 @@ describe("audit", () => {
     assert.match((await demandStatus(["audit", "compare", kept], 10, study.vendor.environment)).stderr, /kept-later/)
     await writeFile(kept, "nothing")
     await demandStatus(["audit", "compare", kept], 30, study.vendor.environment)
+  })
+
+  test("nothing holds up a withdrawal, not even a log that was set back; it is said", async () => {
+    const early = await keepCopy("before-withdrawal")
+    await study.deposit(study.vendor, "trainer")
+    await list(0)
+    const late = await keepCopy("after-deposit")
+    await putBack(early)
+    await refused(["audit", "list"], "older-tree", /was cut or set back/)
+    const { status, stderr } = await runCommand(["policy", "withdraw", study.policyFile, "--yes"], study.clinic.environment)
+    assert.equal(status, 0, stderr)
+    assert.match(stderr, /the log has \d+ entries, \d+ were seen before/)
+    await putBack(late)
+    await list(0)
   })
 
   test("refuses another instance under the same key, a remembered checkpoint that was changed, and a file that is none", async () => {
