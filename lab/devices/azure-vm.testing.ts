@@ -31,7 +31,7 @@ export interface AzureKnobs {
 }
 
 /** What a machine says of itself that the laboratory's paravisor does not say unasked: no console takes input, the TPM's state stays. */
-const settings = { "secure-boot": true, "console-enabled": false, "interactive-console-enabled": false, "tpm-persisted": true }
+export const azureSettings = { "secure-boot": true, "console-enabled": false, "interactive-console-enabled": false, "tpm-persisted": true }
 /** Each register holds its own index, repeated. */
 const values = Object.fromEntries(azurePcrs.map((pcr) => [pcr, pcr.toString(16).padStart(2, "0").repeat(32)])) as unknown as Record<AzurePcr, string>
 
@@ -70,7 +70,7 @@ export class AzureVm {
 
   runtimeData({ runtime }: AzureKnobs = {}): Uint8Array {
     const attestationKey = createPublicKey(this.ak.privateKey)
-    return makeRuntimeData({ attestationKey, ...runtime, vmConfiguration: { ...settings, ...runtime?.vmConfiguration } })
+    return makeRuntimeData({ attestationKey, ...runtime, vmConfiguration: { ...azureSettings, ...runtime?.vmConfiguration } })
   }
 
   /** Demands that this machine meets, and that state everything. */

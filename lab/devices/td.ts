@@ -1,5 +1,6 @@
 import { createServer, type Server } from "node:http"
 import type { AddressInfo } from "node:net"
+import { listenOn } from "../../src/bytes/listen.ts"
 import { encodeHex, parseHex } from "../../src/bytes/text.ts"
 import { parseCcel } from "../../src/evidence/ccel/format.ts"
 import { encodeDcapCollateral } from "../../src/evidence/dcap/endorsements.ts"
@@ -69,10 +70,13 @@ export function tdRequirement(state: TdState, root: LabAuthority["root"], ppid: 
   }
 }
 
-export async function startLabTd(program: ProgramMeasurement, options: { readonly port?: number; readonly host?: string } = {}): Promise<LabTd> {
-  const authority = makeLabAuthority({ time: Date.now() })
+/** @throws {UnavailableError} `port-in-use`, `permission-denied` */
+export async function startLabTd(
+  program: ProgramMeasurement,
+  { port = 0, authority = makeLabAuthority({ time: Date.now() }) }: { readonly port?: number; readonly authority?: LabAuthority } = {},
+): Promise<LabTd> {
   const server = serveTd(authority, tdOfProgram(program))
-  await listen(server, { host: options.host ?? "127.0.0.1", port: options.port ?? 0 })
+  await listenOn(server, { host: "127.0.0.1", port })
   return {
     url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
     authority,
@@ -84,7 +88,10 @@ export async function startLabTd(program: ProgramMeasurement, options: { readonl
 /** The same for any TD, on a Unix socket: whoever reaches the socket has the device. */
 export async function startTdOnSocket(authority: LabAuthority, state: TdState, socket: string): Promise<AsyncDisposable> {
   const server = serveTd(authority, state)
-  await listen(server, { path: socket })
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", reject)
+    server.listen(socket, () => resolve())
+  })
   return { [Symbol.asyncDispose]: async () => close(server) }
 }
 
@@ -109,13 +116,6 @@ function dstackLogOf(ccel: Uint8Array): string {
     event_payload: encodeHex(data),
   }))
   return JSON.stringify(events)
-}
-
-async function listen(server: Server, where: { readonly host: string; readonly port: number } | { readonly path: string }): Promise<void> {
-  await new Promise<void>((resolve, reject) => {
-    server.once("error", reject)
-    server.listen(where, () => resolve())
-  })
 }
 
 async function close(server: Server): Promise<void> {

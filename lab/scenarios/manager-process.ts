@@ -14,6 +14,7 @@ import { initManager, managerCollateralFolder, membersPath } from "../../src/man
 import type { AttestedManager } from "../../src/policy/document.ts"
 import { measureProgram } from "../devices/program.ts"
 import { labTdRequirement } from "../devices/td.ts"
+import { tdFiles } from "../devices/td-folder.ts"
 import { LabError } from "../error.ts"
 import { dyingWithUs } from "../process.ts"
 
@@ -38,12 +39,12 @@ export interface ManagerProcess extends AsyncDisposable {
 export async function startNewManager(folder: string, laboratoryRoots: readonly Uint8Array[]): Promise<ManagerProcess> {
   await initManager({ folder, laboratoryRoots })
   const tdFolder = `${folder}-td`
-  const td = await startProgram("../devices/td-process.ts", [tdFolder])
+  const td = await startProgram(["lab", "td", tdFolder, "--port", "0"])
   try {
     const { url: teeUrl = "" } = td.event
-    const manager = await startProgram("../../src/cli/main.ts", [
-      ...["manager", "serve", folder, "--json", "--listen", "127.0.0.1:0"],
-      ...["--tee", teeUrl, "--collateral", join(tdFolder, "collateral.json")],
+    const manager = await startProgram([
+      ...["manager", "serve", folder, "--listen", "127.0.0.1:0"],
+      ...["--tee", teeUrl, "--collateral", join(tdFolder, tdFiles.collateral)],
     ])
     const { url, key } = manager.event
     if (url === undefined || key === undefined) throw new LabError("program-failed", "the manager did not say where it listens")
@@ -72,7 +73,7 @@ export async function startNewManager(folder: string, laboratoryRoots: readonly 
 }
 
 async function rootOf(tdFolder: string): Promise<ReturnType<typeof laboratoryDcapRoot>> {
-  const [certificate] = parsePemCertificates(await readFile(join(tdFolder, "root.pem"), "utf8"))
+  const [certificate] = parsePemCertificates(await readFile(join(tdFolder, tdFiles.root), "utf8"))
   if (certificate === undefined) throw new LabError("program-failed", "the device wrote no root")
   return laboratoryDcapRoot(certificate)
 }
@@ -83,10 +84,10 @@ interface RunningProgram {
   end(): Promise<void>
 }
 
-/** Starts one of our programs and waits for its event `listening`. @throws {LabError} `program-failed` with its last words */
-async function startProgram(path: string, words: readonly string[]): Promise<RunningProgram> {
-  const main = fileURLToPath(new URL(path, import.meta.url))
-  const [command, all] = dyingWithUs(process.execPath, ["--disable-warning=ExperimentalWarning", main, ...words])
+/** Starts a command of ours and waits for its event `listening`. @throws {LabError} `program-failed` with its last words */
+async function startProgram(words: readonly string[]): Promise<RunningProgram> {
+  const main = fileURLToPath(new URL("../../src/cli/main.ts", import.meta.url))
+  const [command, all] = dyingWithUs(process.execPath, ["--disable-warning=ExperimentalWarning", main, ...words, "--json"])
   const child = spawn(command, all, { stdio: ["ignore", "pipe", "pipe"], detached: true })
   let lastWords = ""
   child.stderr.setEncoding("utf8").on("data", (text: string) => (lastWords = (lastWords + text).slice(-2000)))
@@ -97,7 +98,7 @@ async function startProgram(path: string, words: readonly string[]): Promise<Run
     if (event.event === "listening") resolve(event)
     else if (event.message !== undefined) lastWords = event.message
   })
-  void ended.then(() => reject(new LabError("program-failed", `${path} ended: ${lastWords.trim()}`)))
+  void ended.then(() => reject(new LabError("program-failed", `perun ${words.slice(0, 2).join(" ")} ended: ${lastWords.trim()}`)))
   return {
     event: await promise,
     pid: child.pid ?? 0,

@@ -19,13 +19,13 @@ import { createTlsIdentity } from "../protocol/tls.ts"
 import { indexFileName, shardFileName } from "../sealing/blobs.ts"
 import { manifestSigner } from "../sealing/manifest.ts"
 import { sealArtifact } from "../sealing/seal-artifact.ts"
-import { demandStatus, filesBelow, lastEvent } from "./process.testing.ts"
+import { demandStatus, eventsOf, filesBelow, lastEvent } from "./process.testing.ts"
 import { pin, RealStudy, type TestParty } from "./study.testing.ts"
 
 const base = await mkdtemp(join(tmpdir(), "perun-by-key-"))
 const program = { runtime: "a".repeat(96), source: "b".repeat(96), packages: "c".repeat(96) }
 const td = await startLabTd(program)
-const accept = [{ tdx: labTdRequirement(program, td.authority.root) }]
+const accept = [{ tdx: labTdRequirement(program, td.authority.root) }] as const
 const authority = new LaboratoryAuthority()
 const machine = new LaboratoryMachine(authority)
 const references = captureReferences(machine)
@@ -102,6 +102,24 @@ test("output vote signs nothing on the word of such a manager", async () => {
       [[]],
     )
   })
+})
+
+test("policy sign warns where a policy trusts its manager for something else than this party pinned it for", async () => {
+  const { clinic, policy, policyFile } = study
+  const byKey = join(base, "by-key.json")
+  await writeFile(byKey, JSON.stringify({ ...policy, manager: { insecureUnattested: { key: study.pin.key } } }))
+  const warningOf = async (file: string): Promise<unknown> => {
+    const words = ["policy", "sign", file, "--offline", "--yes", "--json", "--out", join(base, "signature.json")]
+    const { stdout } = await demandStatus(words, 0, clinic.environment)
+    return eventsOf(stdout).find(({ event }) => event === "to-sign")?.["managerWarning"]
+  }
+  await pin(clinic, { ...study.pin, accept: [{ tdx: { ...accept[0].tdx, mrTd: ["d".repeat(96)] } }] })
+  assert.match(String(await warningOf(policyFile)), /demands on its manager are not those that are pinned here/)
+  assert.match(String(await warningOf(byKey)), /takes its manager on its key alone/)
+  await pin(clinic, { ...study.pin, accept })
+  assert.equal(await warningOf(policyFile), undefined)
+  await pin(clinic, study.pin)
+  assert.equal(await warningOf(byKey), undefined)
 })
 
 /** A machine of the laboratory claims the run and reports a sealed model, over the wire. */

@@ -1,10 +1,11 @@
 import { constants, createPrivateKey } from "node:crypto"
-import { createServer, type Server } from "node:https"
+import { createServer } from "node:https"
 import type { AddressInfo } from "node:net"
 import { TLSSocket, type SecureContextOptions } from "node:tls"
 import { getRequestListener } from "@hono/node-server"
 import type { Digest } from "../bytes/digest.ts"
 import { UnavailableError } from "../bytes/error.ts"
+import { listenOn } from "../bytes/listen.ts"
 import type { ManagerDescription } from "../protocol/messages.ts"
 import { certificatePem, peerTlsKey } from "../protocol/tls.ts"
 import { CertificateKeeper } from "./certificate-keeper.ts"
@@ -88,7 +89,7 @@ async function listen(opened: OpenedManager, options: ServeOptions): Promise<Run
       return manager.app.fetch(request, { peerTlsKey: socket instanceof TLSSocket ? keyOf(socket) : undefined, peerAddress: socket.remoteAddress })
     }),
   )
-  await bind(server, options)
+  await listenOn(server, options)
   const timer = setInterval(() => {
     tick(opened)
     void manager.checkTime()
@@ -136,23 +137,4 @@ function keyOf(socket: TLSSocket): Digest | undefined {
   const key = peerTlsKey(socket)
   keysBySocket.set(socket, { key })
   return key
-}
-
-async function bind(server: Server, { host, port }: ServeOptions): Promise<void> {
-  await new Promise<void>((resolve, reject) => {
-    server.once("error", (cause) => reject(bindError(cause, `${host}:${port}`)))
-    server.listen(port, host, () => resolve())
-  })
-}
-
-function bindError(cause: Error, address: string): Error {
-  const code = "code" in cause ? cause.code : undefined
-  switch (code) {
-    case "EADDRINUSE":
-      return new UnavailableError("port-in-use", `another program listens on ${address}`, { cause })
-    case "EACCES":
-      return new UnavailableError("permission-denied", `not allowed to listen on ${address}`, { cause })
-    default:
-      return new UnavailableError("unavailable", `cannot listen on ${address} (${String(code)})`, { cause })
-  }
 }

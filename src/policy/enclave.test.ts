@@ -119,7 +119,7 @@ test("explainPolicy() says of a TEE what is trusted, proved and left open, with 
     assert.equal(/administrators inside the guest/.test(row.leaves.join("\n")), machine.guest === "none")
   }
   const administrator = policySights(onMachine(enclaveMachine)).find(({ party }) => party === "administrators of gpu-host")
-  assert.deepEqual([administrator?.sight, administrator?.words], ["never", "never: the processor keeps them out"])
+  assert.deepEqual([administrator?.sight, administrator?.words], ["never", "never, as far as the measured guest lets nobody in"])
 })
 
 test("policyWarnings() cries out a laboratory's TEE as it does a laboratory's TPM", () => {

@@ -439,7 +439,7 @@ test("a policy whose manager must prove itself shows no UNATTESTED MANAGER, and 
   const operator = (of: Policy): readonly string[] =>
     policySights(of).flatMap(({ party, thing, words }) => (party.includes("manager") && thing.startsWith("artifact") ? [`${party}: ${words}`] : []))
   assert.ok(!policyWarnings(attested).some((line) => /manager/i.test(line)))
-  assert.deepEqual([...new Set(operator(attested))], ["manager's operator: never: the manager proves itself before it gets a key"])
+  assert.deepEqual([...new Set(operator(attested))], ["manager's operator: never, unless they can read its disk, where its vault key lies"])
   const laboratory = { ...policy, manager: { accept: [{ tdx: { ...tdxDemand, laboratoryRoots: [named("lab")] } }] } }
   assert.match(policyWarnings(laboratory)[0] ?? "", /^INSECURE LABORATORY: the manager/)
   assert.deepEqual([...new Set(operator(laboratory))].slice(1), [

@@ -135,7 +135,7 @@ function artifactSight(policy: Policy, party: string, artifact: string): Sight {
 function managerSights({ manager }: Policy, thing: string): readonly Sight[] {
   const party = "manager's operator"
   if ("insecureUnattested" in manager) return [{ party, thing, sight: "can-read", words: "can read it: UNATTESTED MANAGER" }]
-  const operator: Sight = { party, thing, sight: "never", words: "never: the manager proves itself before it gets a key" }
+  const operator: Sight = { party, thing, sight: "never", words: "never, unless they can read its disk, where its vault key lies" }
   const maker: Sight = { party: "Microsoft", thing, sight: "can-read", words: `could read it on the manager ${paravisorSight}` }
   const near = hasParavisor(manager.accept) ? [operator, maker] : [operator]
   if (laboratoryRootsOf(manager.accept).length === 0) return near
@@ -169,7 +169,7 @@ function administratorSight(machineName: string, level: Level, thing: string): S
     case "sealed":
       return { party, thing, sight: "never", words: "never, unless they open the machine's case" }
     case "enclave":
-      return { party, thing, sight: "never", words: "never: the processor keeps them out" }
+      return { party, thing, sight: "never", words: "never, as far as the measured guest lets nobody in" }
   }
 }
 

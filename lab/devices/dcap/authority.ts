@@ -58,6 +58,8 @@ export interface AuthorityKnobs {
   readonly authorityKind?: "processor" | "platform"
   readonly platform?: Partial<LabPlatform>
   readonly root?: (good: LabCertificate) => LabCertificate
+  /** The root's certificate from before, over the same key: what policies have pinned. DER. */
+  readonly rootDer?: Uint8Array
   readonly authority?: (good: LabCertificate) => LabCertificate
   readonly tcbSigning?: (good: LabCertificate) => LabCertificate
   readonly pck?: (good: LabCertificate) => LabCertificate
@@ -155,7 +157,7 @@ export function makeLabAuthority(knobs: AuthorityKnobs = {}): LabAuthority {
     extensions: [...signer, sgxExtension(sgxRows(platform, kind))],
     signature,
   })
-  const rootDer = encodeLabCertificate(root)
+  const rootDer = knobs.rootDer ?? encodeLabCertificate(root)
   const signingChain = encodeUtf8(encodeChain([encodeLabCertificate(tcbSigning), rootDer]))
   const listDates = { thisUpdate: time - 10 * dayMs, nextUpdate: time + 20 * dayMs }
   const lists = {

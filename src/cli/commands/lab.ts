@@ -1,13 +1,17 @@
-import type { Command } from "commander"
+import { type Command, InvalidArgumentError } from "commander"
 import { X509Certificate } from "node:crypto"
 import { stat } from "node:fs/promises"
 import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import { digestOf } from "../../bytes/digest.ts"
-import { readFileBounded, writeFileDurably } from "../../bytes/durable.ts"
-import { UnavailableError } from "../../bytes/error.ts"
+import { createFileDurably, readFileBounded, writeFileDurably } from "../../bytes/durable.ts"
+import { MalformedError, UnavailableError } from "../../bytes/error.ts"
+import { parseUtf8 } from "../../bytes/text.ts"
 import { agentConfigSchema } from "../../agent/config.ts"
+import { laboratoryDcapRoot } from "../../evidence/dcap/roots.ts"
+import { certificateFingerprint, parsePemCertificates } from "../../pki/certificate.ts"
 import { parseSshPublicKey } from "../../pki/ssh-key.ts"
+import { loadAccept } from "../accept-file.ts"
 import { confirm } from "../confirm.ts"
 import { insecureLaboratory } from "../connect.ts"
 import { UsageError } from "../exit.ts"
@@ -17,6 +21,7 @@ import { buildReferences, imageArgument, type ImageKindName, type ImageLevelName
 
 export function register(command: Command, output: Output): void {
   registerMaking(command, output)
+  registerTd(command, output)
   registerBoot(command, output)
   registerRunning(command, output)
 }
@@ -92,12 +97,81 @@ function registerMaking(command: Command, output: Output): void {
     })
 }
 
+function registerTd(command: Command, output: Output): void {
+  command
+    .command("td")
+    .argument("<folder>", "folder of the device; made if it is not there, and the same device ever after")
+    .option("--port <port>", "port on 127.0.0.1; 0 takes a free one", parsePort, 7444)
+    .description(
+      "run a laboratory's TDX device for a manager of this checkout (perun manager serve --tee http://127.0.0.1:7444) until Ctrl-C or SIGTERM",
+    )
+    .action(async (folder: string, { port }: { port: number }) => {
+      const { startLabTd } = await import("../../../lab/devices/td.ts")
+      const { openTdFolder, tdFiles } = await import("../../../lab/devices/td-folder.ts")
+      const { measureProgram } = await import("../../../lab/devices/program.ts")
+      using interrupt = interruptSignal()
+      const authority = await openTdFolder(folder)
+      await using td = await startLabTd(await measureProgram(), { port, authority })
+      const laboratoryRoot = certificateFingerprint(authority.root.certificate)
+      const [rootFile, collateralFile] = [join(folder, tdFiles.root), join(folder, tdFiles.collateral)]
+      output.result({ event: "listening", url: td.url, laboratoryRoot, rootFile, collateralFile, laboratory: insecureLaboratory }, () => {
+        output.line(`a TD of the laboratory answers at ${td.url}`, "good")
+        output.line(`laboratory root  ${laboratoryRoot} (${rootFile})`)
+        output.line(`collateral       ${collateralFile}`)
+        output.line(`${insecureLaboratory}: whoever has the folder, or reaches the address, can have anything said in the device's name`, "warn")
+      })
+      await new Promise<void>((resolve) => {
+        if (interrupt.signal.aborted) resolve()
+        else interrupt.signal.addEventListener("abort", () => resolve(), { once: true })
+      })
+    })
+  command
+    .command("measure")
+    .requiredOption("--root <file>", "root certificate (PEM) of the laboratory's device, as perun lab td writes it")
+    .requiredOption("--out <file>", "JSON file for perun manager trust --accept; must not exist")
+    .description("compute from the files of this checkout what its manager must prove on a laboratory's TDX device; the device is not asked")
+    .action(async ({ root: rootFile, out }: { root: string; out: string }) => {
+      const { labTdRequirement } = await import("../../../lab/devices/td.ts")
+      const { measureProgram } = await import("../../../lab/devices/program.ts")
+      const certificates = parsePemCertificates(parseUtf8(await readFileBounded(rootFile, 65_536), rootFile))
+      const [certificate, ...more] = certificates
+      if (certificate === undefined || more.length > 0)
+        throw new MalformedError("malformed", `holds ${certificates.length} certificates, one is expected`, { path: rootFile })
+      const requirement = labTdRequirement(await measureProgram(), laboratoryDcapRoot(certificate))
+      await createFileDurably(out, `${JSON.stringify([{ tdx: requirement }], null, 1)}\n`)
+      const { mrTd, rtmrs, laboratoryRoots } = requirement
+      output.result({ ok: true, file: out, mrTd, rtmrs, laboratoryRoots, laboratory: insecureLaboratory }, () => {
+        output.line(`wrote ${out}`, "good")
+        output.table(
+          ["register", "measures", "value"],
+          [
+            ["MRTD", "this Node's binary", cellOf(mrTd)],
+            ["RTMR1", "the program's files (src/)", cellOf(rtmrs[1])],
+            ["RTMR2", "the lock file of its packages", cellOf(rtmrs[2])],
+            ["root", "the laboratory's", laboratoryRoots.join(" ")],
+          ],
+        )
+        output.line(`${insecureLaboratory}: nothing keeps that manager's memory from whoever runs it`, "warn")
+      })
+    })
+}
+
+function cellOf(accepted: "any" | readonly string[]): string {
+  return accepted === "any" ? accepted : accepted.join(" ")
+}
+
+function parsePort(text: string): number {
+  if (!/^[0-9]{1,5}$/.test(text) || Number(text) > 65_535) throw new InvalidArgumentError("expected a port from 0 to 65535")
+  return Number(text)
+}
+
 interface BootOptions {
   readonly level: ImageLevelName
   readonly folder: string
   readonly host: string
   readonly manager: string
   readonly key: string
+  readonly accept?: string
   readonly once?: true
   readonly foreground?: true
 }
@@ -111,6 +185,10 @@ function registerBoot(command: Command, output: Output): void {
     .requiredOption("--host <name>", "name under which the machine enrols")
     .requiredOption("--manager <url>", "address of the manager; 127.0.0.1 and localhost mean this host, which the machine sees as 10.0.2.2")
     .requiredOption("--key <key>", "the manager's key, ssh-ed25519 …")
+    .option(
+      "--accept <file>",
+      "what the manager's TEE must prove, as for perun manager trust; without it only a policy of an unattested manager is served",
+    )
     .option("--once", "the machine turns itself off after its first run or refusal")
     .option("--foreground", "show the console here; Ctrl-C pulls the machine's plug")
     .description("boot a machine whose only service is Perun's agent; it goes on by itself unless --foreground")
@@ -119,7 +197,11 @@ function registerBoot(command: Command, output: Output): void {
 
 async function boot(kind: ImageKindName, options: BootOptions, output: Output): Promise<void> {
   const { folder } = options
-  const manager = { url: urlForGuest(options.manager), key: parseSshPublicKey(options.key).text }
+  const manager = {
+    url: urlForGuest(options.manager),
+    key: parseSshPublicKey(options.key).text,
+    ...(options.accept === undefined ? {} : { accept: await loadAccept(options.accept) }),
+  }
   const configuration = agentConfigSchema.safeParse({ perun: 1, host: options.host, manager, ...(options.once === true ? { once: true } : {}) })
   if (!configuration.success) {
     const [issue] = configuration.error.issues

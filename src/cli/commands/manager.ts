@@ -25,6 +25,7 @@ import { routes } from "../../protocol/routes.ts"
 import { createTlsIdentity } from "../../protocol/tls.ts"
 import { parseSshPublicKey } from "../../pki/ssh-key.ts"
 import { registerVerify } from "./manager-verify.ts"
+import { loadAccept } from "../accept-file.ts"
 import { insecureLaboratory, parseManagerUrl, unattestedManager, withManagerOption, type ManagerOption } from "../connect.ts"
 import { loadPolicyFile } from "../policy-file.ts"
 import { chosenManager, demandPinnedResultKey, trustManager } from "../home.ts"
@@ -171,17 +172,18 @@ export function register(command: Command, output: Output): void {
     .argument("<url>", "address, e.g. https://manager.example:7443")
     .argument("[key]", "the manager's key, ssh-ed25519 …, as its operator and the other parties know it")
     .option("--policy <file>", "policy whose demands on its manager are pinned: it must prove itself, and its key is learnt from the proof")
+    .option("--accept <file>", "the same demands as JSON, one alternative of a policy's manager.accept or a list, before there is a policy")
     .option("--replace", "put this manager in the place of another one that is pinned for the address")
     .description("pin a manager on this machine and make it the default; from then on another one at this address is refused")
-    .action(async (url: string, text: string | undefined, options: { policy?: string; replace?: true }) => {
-      const trust = await trustOf(text, options.policy)
+    .action(async (url: string, text: string | undefined, options: TrustWords) => {
+      const trust = await trustOf(text, options)
       const manager = await verifyManager(parseManagerUrl(url), trust, createTlsIdentity("perun client"), { now: new Date() })
       await demandPolicyTime(options.policy, manager)
       const { key, instance, evidence, resultKey } = manager.description
       await trustManager({ url, key, resultKey, ...(trust.accept === undefined ? {} : { accept: trust.accept }) }, options.replace === true)
       output.result({ ok: true, url, key, instance, evidence, attested: attestedFacts(manager) }, () => {
         output.line(`pinned ${url}`, "good")
-        if (trust.accept !== undefined) output.line(`key     ${key}`)
+        if (trust.accept !== undefined) output.line(`key            ${key}`)
         sayProof(manager, output)
       })
     })
@@ -212,11 +214,19 @@ export function register(command: Command, output: Output): void {
     })
 }
 
-/** What a manager is known by: its key, a policy's demands, or both. */
-async function trustOf(keyText: string | undefined, policyFile: string | undefined): Promise<ManagerTrust> {
+interface TrustWords {
+  readonly policy?: string
+  readonly accept?: string
+  readonly replace?: true
+}
+
+/** What a manager is known by: its key, the demands on its proof, or both. */
+async function trustOf(keyText: string | undefined, { policy: policyFile, accept: acceptFile }: TrustWords): Promise<ManagerTrust> {
   const key = keyText === undefined ? undefined : parseSshPublicKey(keyText).text
+  if (policyFile !== undefined && acceptFile !== undefined) throw new UsageError("--policy brings the demands itself: take --accept away")
+  if (acceptFile !== undefined) return { accept: await loadAccept(acceptFile), ...(key === undefined ? {} : { key }) }
   if (policyFile === undefined) {
-    if (key === undefined) throw new UsageError("say what the manager is known by: its KEY, or --policy FILE with the demands on it")
+    if (key === undefined) throw new UsageError("say what the manager is known by: its KEY, or --policy FILE or --accept FILE with the demands on it")
     return { key }
   }
   const { manager } = (await loadPolicyFile(policyFile)).policy

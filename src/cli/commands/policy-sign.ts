@@ -1,5 +1,6 @@
 import type { Command } from "commander"
 import { readFileBounded, writeFileDurably } from "../../bytes/durable.ts"
+import { canonicalJson } from "../../bytes/json.ts"
 import { parseUtf8 } from "../../bytes/text.ts"
 import { signStatement, statementSignatureOfSshSignature, type StatementSignature, verifyStatement } from "../../pki/statement.ts"
 import { stakeholderOfKey } from "../../policy/approval.ts"
@@ -12,7 +13,7 @@ import { routes } from "../../protocol/routes.ts"
 import { demandConsent } from "../confirm.ts"
 import { withManager, withManagerOption, type ManagerOption } from "../connect.ts"
 import { RefusedError } from "../exit.ts"
-import { homeIdentity } from "../home.ts"
+import { homeIdentity, loadManagerPins } from "../home.ts"
 import type { Output } from "../output.ts"
 import { demandGoodPolicy, showStatus } from "../policy-file.ts"
 import { refuseOtherManager } from "../../client/deposit.ts"
@@ -55,7 +56,7 @@ With an SSH key (or a FIDO key) instead of this home's identity:
       const { policy, digest } = parsed
       const hand = await signingHand(options, parsed)
       const predecessor = options.offline === true ? undefined : await predecessorOf(policy, options, output)
-      showPolicy(parsed, hand, predecessor, output)
+      showPolicy(parsed, hand, predecessor, await pinDifference(policy, options.manager), output)
       await demandConsent(options.yes, "Sign this policy?")
       const signature = hand.sign()
       const path = options.out ?? `${file}.${hand.signer}.approval.json`
@@ -108,7 +109,23 @@ async function predecessorOf({ supersedes }: Policy, options: ManagerOption, out
   })
 }
 
-function showPolicy({ policy, digest }: ParsedPolicy, { signer, key }: SigningHand, predecessor: Policy | undefined, output: Output): void {
+/** What the policy trusts its manager for, where this party trusts the one it pinned for something else; undefined where it is the same, or nothing is pinned. */
+async function pinDifference({ manager }: Policy, url: string | undefined): Promise<string | undefined> {
+  const pins = await loadManagerPins()
+  const pin = url === undefined ? pins[0] : pins.find((other) => other.url === url)
+  if (pin?.accept === undefined) return undefined
+  if (!("accept" in manager)) return `this policy takes its manager on its key alone; ${pin.url} is pinned here by what it must prove`
+  if (canonicalJson(manager.accept) === canonicalJson(pin.accept)) return undefined
+  return `this policy's demands on its manager are not those that are pinned here for ${pin.url}: know why before you sign`
+}
+
+function showPolicy(
+  { policy, digest }: ParsedPolicy,
+  { signer, key }: SigningHand,
+  predecessor: Policy | undefined,
+  managerWarning: string | undefined,
+  output: Output,
+): void {
   const { study, purpose, expires, supersedes, manager, stakeholders } = policy
   const changes = predecessor === undefined ? undefined : diffPolicies(predecessor, policy)
   const parties = Object.entries(stakeholders).map(([name, { keys, roles }]) => ({ name, roles, keys }))
@@ -123,6 +140,7 @@ function showPolicy({ policy, digest }: ParsedPolicy, { signer, key }: SigningHa
     manager,
     parties,
     supersedes,
+    ...(managerWarning === undefined ? {} : { managerWarning }),
     ...(changes === undefined ? {} : { changes }),
   })
   if (output.json) return
@@ -134,7 +152,7 @@ function showPolicy({ policy, digest }: ParsedPolicy, { signer, key }: SigningHa
   output.line(`your key    ${key}`)
   output.line(`manager     ${managerText(manager)}`)
   output.line(`supersedes  ${supersedes}`)
-  for (const warning of policyWarnings(policy)) output.line(warning, "warn")
+  for (const warning of [...policyWarnings(policy), ...(managerWarning === undefined ? [] : [managerWarning])]) output.line(warning, "warn")
   output.line()
   output.table(
     ["party", "roles", "keys that sign and vote for it"],

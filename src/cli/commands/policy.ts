@@ -1,5 +1,4 @@
 import { InvalidArgumentError, type Command } from "commander"
-import * as z from "zod"
 import { createFileDurably, readFileBounded } from "../../bytes/durable.ts"
 import { isDigest, type Digest } from "../../bytes/digest.ts"
 import { MalformedError } from "../../bytes/error.ts"
@@ -14,10 +13,10 @@ import { parsePolicy } from "../../policy/parse.ts"
 import { explainPolicy, explanationText } from "../../policy/explain.ts"
 import { policyTemplate } from "../../policy/init.ts"
 import { referenceDigest } from "../../policy/reference.ts"
-import { type TeeRequirement, teeRequirementSchema } from "../../policy/tee.ts"
 import type { PolicyStatus } from "../../protocol/messages.ts"
 import { routes } from "../../protocol/routes.ts"
 import { manifestDigest } from "../../sealing/manifest.ts"
+import { loadAccept } from "../accept-file.ts"
 import { demandConsent } from "../confirm.ts"
 import { withManager, withManagerOption, type ManagerOption } from "../connect.ts"
 import { RefusedError, UsageError } from "../exit.ts"
@@ -77,6 +76,7 @@ function registerInit(command: Command, output: Output): void {
     .requiredOption("--out <file>", "policy file to write; must not exist")
     .description("write a draft with a comment at each choice; what is not known stands as FILL-IN")
     .action(async (options: InitOptions) => {
+      if (options.accept !== undefined && options.level !== "enclave") throw new UsageError("--accept goes with --level enclave")
       const stakeholders = []
       for (const { card, roles: held } of options.party) {
         const { name, key, recipient } = parseIdentityCard(await readFileBounded(card, 65_536))
@@ -100,7 +100,7 @@ function registerInit(command: Command, output: Output): void {
         artifacts,
         machine: {
           ...(options.level === undefined ? {} : { level: options.level }),
-          ...(options.accept === undefined ? {} : { accept: await loadAccept(options.accept, options.level) }),
+          ...(options.accept === undefined ? {} : { accept: await loadAccept(options.accept) }),
           ...(options.endorsementKey.length === 0 ? {} : { endorsementKeys: options.endorsementKey }),
           laboratoryRoots: options.laboratoryRoot,
           ...(bootReference === undefined ? {} : { bootReference: referenceDigest(bootReference) }),
@@ -205,8 +205,12 @@ function registerManagerSteps(command: Command, output: Output): void {
       const digest = await policyNamed(named)
       output.warn(`a withdrawal is for good: nothing can be released under ${digest} again`)
       await demandConsent(options.yes, "Withdraw?")
-      const status = await withManager(options, output, (connection, identity) =>
-        connection.call(routes.withdrawPolicy, { params: { digest }, body: { signature: signStatement("withdraw", digest, identity.privateKey) } }),
+      const status = await withManager(
+        options,
+        output,
+        (connection, identity) =>
+          connection.call(routes.withdrawPolicy, { params: { digest }, body: { signature: signStatement("withdraw", digest, identity.privateKey) } }),
+        { hold: "warn" },
       )
       output.result({ ok: true, ...status }, () => showStatus(status, output))
     })
@@ -248,26 +252,6 @@ function parseArtifact(text: string): ArtifactArgument {
   if (name === undefined || owner === undefined || kind === undefined)
     throw new InvalidArgumentError(`expected NAME=KIND:OWNER[:FOLDER] with a kind of ${artifactKinds.join(", ")}`)
   return { name, kind, owner, ...(folder === undefined ? {} : { folder }) }
-}
-
-async function loadAccept(path: string, level: Level | undefined): Promise<readonly TeeRequirement[]> {
-  if (level !== "enclave") throw new UsageError("--accept goes with --level enclave")
-  const value = parseJsonOf(path, await readFileBounded(path, maxAcceptBytes))
-  const result = z.union([teeRequirementSchema.transform((one) => [one]), z.array(teeRequirementSchema).min(1).max(64)]).safeParse(value)
-  if (result.success) return result.data
-  throw new MalformedError("malformed", 'no demands on a TEE: {"tdx": …}, {"sgx": …}, {"snp": …} or a list of such', { path, cause: result.error })
-}
-
-const maxAcceptBytes = 1_048_576
-
-/** The reader of JSON does not know of files. */
-function parseJsonOf(path: string, text: Uint8Array): unknown {
-  try {
-    return parseJson(text, { maxBytes: maxAcceptBytes })
-  } catch (cause) {
-    if (!(cause instanceof MalformedError)) throw cause
-    throw new MalformedError(cause.code, cause.message, { path, cause })
-  }
 }
 
 function parseLevel(text: string): Level {
