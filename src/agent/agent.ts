@@ -9,7 +9,7 @@ import { ProblemError } from "../protocol/problem.ts"
 import { routes } from "../protocol/routes.ts"
 import { createTlsIdentity, type TlsIdentity } from "../protocol/tls.ts"
 import { manifestSigner, type ManifestSigner } from "../sealing/manifest.ts"
-import { challengeSession, demandPieces, openReleasedKeys, verifyGrant, type SessionKeys, type VerifiedGrant } from "./claim.ts"
+import { challengeSession, demandPieces, openReleasedKeys, verifyGrant, type ReleasedToJob, type SessionKeys, type VerifiedGrant } from "./claim.ts"
 import type { AgentConfig } from "./config.ts"
 import { AgentError } from "./error.ts"
 import type { Attester } from "./evidence/attest.ts"
@@ -135,16 +135,16 @@ export class HostAgent {
     // The same claim again gives the same answer, so one that was lost on its way costs no run.
     const answer = await this.#persist(() => transport.call(routes.claimRun, { body, signal: this.#stop }), this.#stop, claimAttempts)
     const grant = verifyGrant(answer, challenge, { session, manager })
-    const identities = await openReleasedKeys(grant, hpke.privateKey)
+    const released = await openReleasedKeys(grant, hpke.privateKey)
     log("claim-granted", { run: grant.run, job: grant.jobName, policy: grant.policyDigest, leaseSeconds: grant.lease.seconds })
-    return this.#runUnderLease(transport, manager, grant, identities, keys, startedAt)
+    return this.#runUnderLease(transport, manager, grant, released, keys, startedAt)
   }
 
   async #runUnderLease(
     transport: Transport,
     manager: VerifiedManager,
     grant: VerifiedGrant,
-    identities: ReadonlyMap<string, string>,
+    released: ReleasedToJob,
     keys: SessionKeys,
     startedAt: number,
   ): Promise<Outcome> {
@@ -170,7 +170,7 @@ export class HostAgent {
     try {
       const exchange = this.#exchange(transport, grant)
       const { scratch: scratchBase = defaultScratch } = this.#config
-      const report = await executeRun(grant, identities, { exchange, log, scratchBase, signer: this.#signer, now: () => clock.now() }, end)
+      const report = await executeRun(grant, released, { exchange, log, scratchBase, signer: this.#signer, now: () => clock.now() }, end)
       await this.#persist(() => transport.call(routes.finishRun, { params: { run: grant.run }, body: report, signal: end }), end)
       log("run-finished", { run: grant.run, status: report.status, ...(report.status === "failed" ? { reason: report.reason } : {}) })
       return report.status

@@ -3,7 +3,9 @@ import { mkdtemp, rm } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { after, before, describe, test } from "node:test"
-import { encodeBase64 } from "../bytes/text.ts"
+import { encodeBase64, encodeUtf8 } from "../bytes/text.ts"
+import type { Job, Policy } from "../policy/document.ts"
+import { secretCommitment } from "../policy/secrets.ts"
 import { generateHpkeKeyPair, sealMessage, type HpkeKeyPair } from "../protocol/hpke.ts"
 import type { Challenge, ClaimGrant } from "../protocol/messages.ts"
 import { documentSchema, parseShape } from "../protocol/wire.ts"
@@ -124,9 +126,42 @@ describe("a claim", () => {
   })
 
   test("openReleasedKeys() gives one identity for each input", async () => {
-    const identities = await openReleasedKeys(verify(), hpke.privateKey)
+    const { identities, secrets } = await openReleasedKeys(verify(), hpke.privateKey)
     assert.equal(identities.get("records"), study.inputs["records"]?.identity)
-    assert.equal(identities.size, 2)
+    assert.deepEqual([identities.size, secrets.size], [2, 0])
+  })
+
+  test("openReleasedKeys() gives the job's secrets, what a party brought only as its commitment says, and none besides", async () => {
+    const salted = { salt: "5".repeat(64), value: encodeUtf8("t0ken") }
+    const policy: Policy = {
+      ...verify().policy,
+      secrets: { token: { owner: "clinic", commitment: secretCommitment(salted) }, seed: { made: { bytes: 16, as: "hex", per: "run" } } },
+    }
+    const job: Job = { ...verify().job, secrets: { token: { environment: "API_TOKEN" }, seed: { file: "/opt/ml/seed" } } }
+    const verified = { ...verify(), policy, job }
+    const context = { purpose: "release", session: verified.session, policy: verified.policyDigest, run: verified.run } as const
+    const open = async (secrets: object): Promise<ReadonlyMap<string, Uint8Array>> => {
+      const plaintext = encodeUtf8(JSON.stringify({ identities: { records: "x", trainer: "y" }, secrets }))
+      return (await openReleasedKeys({ ...verified, sealedKeys: await sealMessage(hpke.publicKey, context, plaintext) }, hpke.privateKey)).secrets
+    }
+    const token = { salt: salted.salt, value: encodeBase64(salted.value) }
+    const seed = { value: encodeBase64(encodeUtf8("ab".repeat(16))) }
+    assert.deepEqual(
+      await open({ token, seed }),
+      new Map([
+        ["token", salted.value],
+        ["seed", encodeUtf8("ab".repeat(16))],
+      ]),
+    )
+    for (const secrets of [
+      {},
+      { token },
+      { token, seed, more: seed },
+      { token: { ...token, value: encodeBase64(encodeUtf8("other")) }, seed },
+      { token: { ...token, salt: "6".repeat(64) }, seed },
+      { token: { value: token.value }, seed },
+    ])
+      await assert.rejects(open(secrets), { code: "wrong-grant" })
   })
 
   test("openReleasedKeys() refuses keys for another run, session or machine, and a wrong set of them", async () => {
@@ -136,7 +171,7 @@ describe("a claim", () => {
     await assert.rejects(openReleasedKeys(verified, (await generateHpkeKeyPair()).privateKey), { code: "wrong-message" })
     const context = { purpose: "release", session: verified.session, policy: verified.policyDigest, run: verified.run } as const
     for (const identities of [{ records: "x" }, { records: "x", trainer: "y", more: "z" }, { records: "x", other: "y" }]) {
-      const sealedKeys = await sealMessage(hpke.publicKey, context, new TextEncoder().encode(JSON.stringify({ identities })))
+      const sealedKeys = await sealMessage(hpke.publicKey, context, new TextEncoder().encode(JSON.stringify({ identities, secrets: {} })))
       await assert.rejects(openReleasedKeys({ ...verified, sealedKeys }, hpke.privateKey), { code: "wrong-grant" })
     }
   })

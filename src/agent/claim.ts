@@ -1,8 +1,9 @@
 import type { Digest } from "../bytes/digest.ts"
 import { PerunError } from "../bytes/error.ts"
-import { encodeHex } from "../bytes/text.ts"
+import { encodeHex, parseBase64 } from "../bytes/text.ts"
 import { tallyApprovals } from "../policy/approval.ts"
 import { demandedPieces, own, parsePolicyValue, policyDigest, type Job, type Policy } from "../policy/document.ts"
+import { demandFits, secretCommitment } from "../policy/secrets.ts"
 import { openMessage } from "../protocol/hpke.ts"
 import { demandManagerOf, type KnownManager } from "../protocol/manager-attestation.ts"
 import { releasedKeysSchema, type Challenge, type ClaimGrant } from "../protocol/messages.ts"
@@ -82,17 +83,35 @@ export function verifyGrant(
   }
 }
 
+/** What a grant opens to. */
+export interface ReleasedToJob {
+  /** age identities by name of the input. */
+  readonly identities: ReadonlyMap<string, string>
+  /** Values by name of the secret. */
+  readonly secrets: ReadonlyMap<string, Uint8Array>
+}
+
 /**
- * Opens the keys of a grant: age identities by name of the input, exactly one for each.
+ * Opens the keys and secrets of a grant: exactly one for each input and each secret of the job; what a party brought is what its commitment in the policy says.
  * @throws {AgentError} `wrong-grant`; {ProtocolError} `wrong-message`; {MalformedError}
  */
-export async function openReleasedKeys(grant: VerifiedGrant, hpkePrivateKey: Uint8Array): Promise<ReadonlyMap<string, string>> {
+export async function openReleasedKeys(grant: VerifiedGrant, hpkePrivateKey: Uint8Array): Promise<ReleasedToJob> {
   const context = { purpose: "release", session: grant.session, policy: grant.policyDigest, run: grant.run } as const
   const plaintext = await openMessage(hpkePrivateKey, context, grant.sealedKeys)
   try {
-    const { identities } = parseMessage(releasedKeysSchema, plaintext)
+    const { identities, secrets } = parseMessage(releasedKeysSchema, plaintext)
     sameNames(Object.keys(identities), [...grant.inputs.keys()], "identities")
-    return new Map(Object.entries(identities))
+    sameNames(Object.keys(secrets), Object.keys(grant.job.secrets ?? {}), "secrets")
+    const values = Object.entries(secrets).map(([name, { salt, value: text }]) => {
+      const value = parseBase64(text, name)
+      const [declared, use] = [own(grant.policy.secrets ?? {}, name), own(grant.job.secrets ?? {}, name)]
+      if (declared === undefined || use === undefined) throw new AgentError("wrong-policy", "the policy has no such secret", { path: name })
+      if ("owner" in declared && (salt === undefined || secretCommitment({ salt, value }) !== declared.commitment))
+        throw new AgentError("wrong-grant", "not the value that the policy's commitment was made of", { path: name })
+      demandFits(name, value, [use])
+      return [name, value] as const
+    })
+    return { identities: new Map(Object.entries(identities)), secrets: new Map(values) }
   } finally {
     plaintext.fill(0)
   }

@@ -1,11 +1,12 @@
 import assert from "node:assert/strict"
 import { noSandbox } from "./testing/sandbox-possible.testing.ts"
+import { readdirSync, readFileSync } from "node:fs"
 import { chmod, copyFile, mkdir, mkdtemp, readFile, readdir, rm, stat, writeFile } from "node:fs/promises"
 import { performance } from "node:perf_hooks"
 import { join } from "node:path"
 import { after, before, describe, test } from "node:test"
 import type { Digest } from "../bytes/digest.ts"
-import { encodeBase64 } from "../bytes/text.ts"
+import { encodeBase64, encodeUtf8 } from "../bytes/text.ts"
 import type { Job } from "../policy/document.ts"
 import { generateHpkeKeyPair } from "../protocol/hpke.ts"
 import type { MetricValues, OutputRequest, RunReport } from "../protocol/messages.ts"
@@ -50,21 +51,25 @@ describe("executeRun()", { skip: noSandbox, concurrency: 1 }, () => {
   interface Scene {
     readonly program: string
     readonly job?: Partial<Job>
+    /** Values that the manager draws, by name. */
+    readonly secrets?: Readonly<Record<string, string>>
     readonly exchange?: (exchange: RunExchange) => RunExchange
     /** Called with what ends the lease once the job runs. */
     readonly during?: (loseLease: () => void) => void
   }
 
-  async function run(name: string, { program, job, exchange: change, during }: Scene): Promise<Ran> {
+  async function run(name: string, { program, job, exchange: change, during, secrets = {} }: Scene): Promise<Ran> {
     const place = join(folder, name)
     const blobs = join(place, "blobs")
     const scratch = join(place, "scratch")
     await mkdir(blobs, { recursive: true })
-    const study = await makeStudy(place, program, job)
+    const made = Object.fromEntries(Object.keys(secrets).map((secret) => [secret, { made: { bytes: 16, as: "hex", per: "run" } } as const]))
+    const study = await makeStudy(place, program, job, made)
     const hpke = await generateHpkeKeyPair()
     const challenge = makeChallenge(study.policy)
     const session = tpmSession(challengeSession(challenge, { hpkeKey: encodeBase64(hpke.publicKey), tlsKey: challenge.policy }))
-    const answer = await makeGrant(study, challenge, session, hpke.publicKey)
+    const values = Object.fromEntries(Object.entries(secrets).map(([secret, text]) => [secret, { value: encodeBase64(encodeUtf8(text)) }]))
+    const answer = await makeGrant(study, challenge, session, hpke.publicKey, values)
     const grant = verifyGrant(answer, challenge, { session, manager: { description: { key: study.manager.key, time: null } } })
     const outputs: OutputRequest[] = []
     const metrics: MetricValues[] = []
@@ -111,6 +116,46 @@ describe("executeRun()", { skip: noSandbox, concurrency: 1 }, () => {
     const number = manifest.shards.findIndex((shard) => shard.digest === digest)
     return join(artifact, number < 0 ? "index.json.age" : `shard-${String(number).padStart(4, "0")}.tar.age`)
   }
+
+  test("gives secrets to a program that knows nothing of them, in environment, file and argument, and to nobody who reads command lines", async () => {
+    const program = `${saveModel}
+import os, sys, time, glob
+assert os.environ["API_TOKEN"] == "s3cret-t0ken", "environment"
+assert open("/run/secrets/key").read() == "s3cret-key", "file"
+assert sys.argv[1:] == ["--password", "s3cret-w0rd", "PASSWORD-"], "argument"
+try:
+    open("/run/secrets/key", "w")
+    raise SystemExit("the file can be written")
+except OSError:
+    pass
+lines = [open(path).read() for path in glob.glob("/proc/[0-9]*/cmdline")]
+assert not any("t0ken" in line or "s3cret-key" in line for line in lines), "command lines inside"
+time.sleep(1)
+save(os.environ["SM_MODEL_DIR"] + "/model.safetensors", 1)
+`
+    const job: Partial<Job> = {
+      run: ["python3", "train.py", "--password", "PASSWORD", "PASSWORD-"],
+      secrets: { token: { environment: "API_TOKEN" }, key: { file: "/run/secrets/key" }, word: { argument: "PASSWORD" } },
+    }
+    const lines: string[] = []
+    const during = (): void => {
+      for (const pid of readdirSync("/proc").filter((name) => /^[0-9]+$/.test(name)))
+        try {
+          lines.push(readFileSync(`/proc/${pid}/cmdline`, "latin1"))
+        } catch {
+          // It ended meanwhile.
+        }
+    }
+    const secrets = { token: "s3cret-t0ken", key: "s3cret-key", word: "s3cret-w0rd" }
+    const { report, events, facts } = await run("secrets", { program, job, secrets, during: () => setTimeout(during, 500) })
+    assert.equal(report?.status, "succeeded", JSON.stringify(report))
+    assert.ok(
+      lines.some((line) => line.includes("bwrap")),
+      "the sandbox was seen",
+    )
+    assert.ok(!lines.some((line) => line.includes("s3cret-t0ken") || line.includes("s3cret-key")))
+    assert.doesNotMatch(JSON.stringify(events.map((event) => facts(event))), /s3cret/)
+  })
 
   test("opens inputs, runs the program, passes metrics on and seals the output to the vault's key", async () => {
     const program = `${saveModel}

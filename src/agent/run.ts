@@ -3,14 +3,14 @@ import { dirname, join } from "node:path"
 import type { Digest } from "../bytes/digest.ts"
 import { PerunError } from "../bytes/error.ts"
 import { viewOf } from "../bytes/view.ts"
-import { own, type Output } from "../policy/document.ts"
+import { own, type Job, type Output } from "../policy/document.ts"
 import { type MetricValues, type OutputRequest, type RunReason, type RunReport, runReasons, wallSecondsGrain } from "../protocol/messages.ts"
 import { documentSchema, parseShape } from "../protocol/wire.ts"
 import { blobFileName, blobFolder, indexFileName, shardFileName } from "../sealing/blobs.ts"
 import type { ArtifactKind, ManifestSigner, SignedManifest } from "../sealing/manifest.ts"
 import { openArtifact } from "../sealing/open-artifact.ts"
 import { sealArtifact } from "../sealing/seal-artifact.ts"
-import type { VerifiedGrant } from "./claim.ts"
+import type { ReleasedToJob, VerifiedGrant } from "./claim.ts"
 import { AgentError } from "./error.ts"
 import type { AgentLog } from "./log.ts"
 import { MetricsFilter, MetricsFollower } from "./metrics.ts"
@@ -45,15 +45,10 @@ export interface RunWorld {
  * Runs a granted job: opens the inputs into memory, starts the program in the sandbox, passes its metrics on, checks and seals its outputs. Scratch is wiped in
  * every case. What is at fault with the job, its inputs or outputs is told in the report; a lease that ends (`lease` aborts) stops everything and throws its reason.
  */
-export async function executeRun(
-  grant: VerifiedGrant,
-  identities: ReadonlyMap<string, string>,
-  world: RunWorld,
-  lease: AbortSignal,
-): Promise<RunReport> {
+export async function executeRun(grant: VerifiedGrant, released: ReleasedToJob, world: RunWorld, lease: AbortSignal): Promise<RunReport> {
   const run = new Run(grant, world, lease)
   try {
-    return await run.execute(identities)
+    return await run.execute(released)
   } catch (error) {
     lease.throwIfAborted()
     // Only our own words leave: messages of other rooms and of the system may name files of an input.
@@ -84,13 +79,13 @@ class Run {
     return this.#job !== undefined
   }
 
-  async execute(identities: ReadonlyMap<string, string>): Promise<RunReport> {
+  async execute({ identities, secrets }: ReleasedToJob): Promise<RunReport> {
     const scratch = await Scratch.create(this.#world.scratchBase, scratchBytes(this.#grant))
     this.#scratch = scratch
     const inputs = await this.#openInputs(scratch, identities)
     const rowsPerInput = await this.#countRows(inputs)
     const outputs = await this.#outputAreas(scratch)
-    const end = await this.#runJob(scratch, inputs, outputs)
+    const end = await this.#runJob(scratch, inputs, outputs, secrets)
     // What the program can choose is told in a few words and large steps: reports and the console are read by those who may not see its data.
     const wallSeconds = Math.ceil(end.wallSeconds / wallSecondsGrain) * wallSecondsGrain
     this.#world.log("job-ended", { reason: end.reason, seconds: wallSeconds })
@@ -152,7 +147,12 @@ class Run {
     return areas
   }
 
-  async #runJob(scratch: Scratch, inputs: Readonly<Record<string, string>>, outputs: Readonly<Record<string, string>>): Promise<JobEnd> {
+  async #runJob(
+    scratch: Scratch,
+    inputs: Readonly<Record<string, string>>,
+    outputs: Readonly<Record<string, string>>,
+    secrets: ReadonlyMap<string, Uint8Array>,
+  ): Promise<JobEnd> {
     const { policy, job } = this.#grant
     const loose = await scratch.area("loose", looseBytes, jobUser)
     const temporary = await scratch.area("tmp", temporaryBytes, jobUser)
@@ -160,7 +160,8 @@ class Run {
     const conventions = await writeConventions(scratch)
     const filter = join(scratch.path, "filter")
     await writeFile(filter, seccompFilter(architecture()), { mode: 0o600 })
-    const plan = planWorkload(policy, job, { inputs, outputs, loose, temporary, sharedMemory, conventions })
+    const secretFiles = await writeSecrets(scratch, job, secrets)
+    const plan = planWorkload(policy, job, { inputs, outputs, loose, temporary, sharedMemory, conventions, secretFiles }, secrets)
     const { memoryBytes, wallSeconds } = job.resources
     const captureBytes = job.logs === "none" ? 0 : Math.floor(job.logs.maxBytes / 2)
 
@@ -276,6 +277,21 @@ async function writeConventions(scratch: Scratch): Promise<string> {
   for (const [name, text] of Object.entries(conventionFiles())) await writeFile(join(folder, name), text)
   await scratch.giveForReading(folder, jobUser)
   return folder
+}
+
+/** Files of those secrets that the job finds as files, by name: in memory like all scratch, readable by the job alone. */
+async function writeSecrets(scratch: Scratch, job: Job, secrets: ReadonlyMap<string, Uint8Array>): Promise<Readonly<Record<string, string>>> {
+  const files: Record<string, string> = {}
+  const folder = await scratch.folder("secrets")
+  for (const [name, use] of Object.entries(job.secrets ?? {})) {
+    const value = secrets.get(name)
+    if (value === undefined) throw new TypeError(`internal: no value for ${name}`)
+    if (!("file" in use)) continue
+    files[name] = join(folder, name)
+    await writeFile(files[name], value, { mode: 0o600 })
+  }
+  await scratch.giveForReading(folder, jobUser)
+  return files
 }
 
 /** Bubblewrap's own line, where nothing but that was written: a program's words never reach the console. */

@@ -7,7 +7,7 @@ import { createServer } from "node:net"
 import { join } from "node:path"
 import { after, before, describe, test } from "node:test"
 import { setTimeout as sleep } from "node:timers/promises"
-import { bubblewrapArguments, startSandbox, type JobEnd, type SandboxLimits, type SandboxPlan } from "./sandbox.ts"
+import { bubblewrapOptions, startSandbox, type JobEnd, type SandboxLimits, type SandboxPlan } from "./sandbox.ts"
 import { Scratch } from "./scratch.ts"
 import { seccompFilter } from "./seccomp.ts"
 
@@ -21,17 +21,17 @@ const plan: SandboxPlan = {
   outputs: [{ source: "/run/perun/scratch/out", target: "/opt/ml" }],
 }
 
-test("bubblewrapArguments() takes every namespace, every capability and the environment away", () => {
-  const args = bubblewrapArguments(plan, { seccomp: 3, status: 4 })
+test("bubblewrapOptions() takes every namespace, every capability and the environment away", () => {
+  const args = bubblewrapOptions(plan, { seccomp: 3, status: 4 })
   for (const flag of ["--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"])
     assert.ok(args.includes(flag), flag)
   for (const flag of ["--die-with-parent", "--new-session", "--clearenv"]) assert.ok(args.includes(flag), flag)
   assert.equal(args[args.indexOf("--cap-drop") + 1], "ALL")
-  assert.deepEqual(args.slice(args.indexOf("--")), ["--", "python3", "train.py"])
+  assert.ok(!args.includes("python3"), "the command is no option")
 })
 
-test("bubblewrapArguments() mounts from the outside in, inputs read-only", () => {
-  const args = bubblewrapArguments(plan, { seccomp: 3, status: 4 })
+test("bubblewrapOptions() mounts from the outside in, inputs read-only", () => {
+  const args = bubblewrapOptions(plan, { seccomp: 3, status: 4 })
   const output = args.indexOf("/opt/ml")
   const input = args.indexOf("/opt/ml/input/data/a")
   assert.ok(output < input)

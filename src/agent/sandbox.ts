@@ -1,5 +1,6 @@
 import { spawn, type ChildProcess } from "node:child_process"
 import { existsSync } from "node:fs"
+import type { Writable } from "node:stream"
 import { open } from "node:fs/promises"
 import { performance } from "node:perf_hooks"
 import { concatBytes } from "../bytes/compare.ts"
@@ -69,10 +70,10 @@ export interface RunningJob {
 }
 
 /**
- * Arguments for bubblewrap (version 0.6 or later). Pure.
+ * Options for bubblewrap (version 0.6 or later), without the command. Pure.
  * Order matters: later mounts lie over earlier ones, so that targets are sorted from the outside in.
  */
-export function bubblewrapArguments(plan: SandboxPlan, fds: { readonly seccomp: number; readonly status: number }): string[] {
+export function bubblewrapOptions(plan: SandboxPlan, fds: { readonly seccomp: number; readonly status: number }): string[] {
   const binds = [
     ...plan.inputs.map(({ source, target }) => ({ flag: "--ro-bind", source, target })),
     ...plan.outputs.map(({ source, target }) => ({ flag: "--bind", source, target })),
@@ -87,8 +88,7 @@ export function bubblewrapArguments(plan: SandboxPlan, fds: { readonly seccomp: 
     ...binds.flatMap(({ flag, source, target }) => [flag, source, target]),
     ...["--remount-ro", "/dev", "--remount-ro", "/"],
     ...Object.entries(plan.environment).flatMap(([name, value]) => ["--setenv", name, value]),
-    ...["--chdir", plan.workingDirectory, "--seccomp", String(fds.seccomp), "--json-status-fd", String(fds.status), "--"],
-    ...plan.command,
+    ...["--chdir", plan.workingDirectory, "--seccomp", String(fds.seccomp), "--json-status-fd", String(fds.status)],
   ]
 }
 
@@ -105,14 +105,24 @@ export async function startSandbox(plan: SandboxPlan, limits: SandboxLimits, sec
   try {
     // The shell waits for a line before it becomes bubblewrap, so that the control group holds every process from the first.
     const script = `ulimit -c 0 && ulimit -n 4096 && ulimit -p ${limits.maxProcesses} && echo 1000 >/proc/self/oom_score_adj && IFS= read -r go && exec "$@" </dev/null`
-    child = spawn("/bin/sh", ["-c", script, "sh", bubblewrap, ...bubblewrapArguments(plan, { seccomp: 3, status: 4 })], {
+    // The options hold the environment, and with it secrets: they go through a pipe, for every user of a machine reads command lines.
+    child = spawn("/bin/sh", ["-c", script, "sh", bubblewrap, "--args", "5", "--", ...plan.command], {
       cwd: "/",
       env: { PATH: "/usr/bin:/bin" },
       uid: plan.user.uid,
       gid: plan.user.gid,
       detached: true,
-      stdio: ["pipe", "pipe", "pipe", filter.fd, "pipe"],
+      stdio: ["pipe", "pipe", "pipe", filter.fd, "pipe", "pipe"],
     })
+    const options = (child.stdio as readonly unknown[])[5] as Writable
+    options.on("error", () => {
+      // Bubblewrap ended before it read them; "close" reports how.
+    })
+    options.end(
+      bubblewrapOptions(plan, { seccomp: 3, status: 4 })
+        .map((option) => `${option}\0`)
+        .join(""),
+    )
   } finally {
     await filter.close()
   }

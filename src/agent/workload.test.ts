@@ -1,5 +1,6 @@
 import assert from "node:assert/strict"
 import { test } from "node:test"
+import { encodeUtf8 } from "../bytes/text.ts"
 import type { Job, Policy } from "../policy/document.ts"
 import { AgentError, type AgentCode } from "./error.ts"
 import { conventionFiles, jobUser, planWorkload, type WorkloadFolders } from "./workload.ts"
@@ -41,11 +42,12 @@ const folders: WorkloadFolders = {
   temporary: "/s/tmp",
   sharedMemory: "/s/shm",
   conventions: "/s/etc",
+  secretFiles: { key: "/s/secrets/key" },
 }
 
-function refuses(code: AgentCode, changes: Partial<Job>): void {
+function refuses(code: AgentCode, changes: Partial<Job>, given?: ReadonlyMap<string, Uint8Array>): void {
   assert.throws(
-    () => planWorkload(policy, { ...job, ...changes }, folders),
+    () => planWorkload(policy, { ...job, ...changes }, folders, given),
     (error) => error instanceof AgentError && error.code === code,
   )
 }
@@ -70,6 +72,28 @@ test("planWorkload() gives the environment that training programs look for, and 
   assert.equal(environment["SM_CHANNELS"], '["records-a"]')
   assert.equal(environment["PERUN_METRICS"], "/opt/ml/output/metrics.jsonl")
   assert.equal(environment["OMP_NUM_THREADS"], "1")
+})
+
+const secrets = new Map(["token", "key", "password"].map((name) => [name, encodeUtf8(`value of ${name}`)]))
+const withSecrets: Job = {
+  ...job,
+  run: ["python3", "train.py", "--password", "PASSWORD-HERE", "PASSWORD-HERE-TOO"],
+  secrets: { token: { environment: "API_TOKEN" }, key: { file: "/run/secrets/key" }, password: { argument: "PASSWORD-HERE" } },
+}
+
+test("planWorkload() gives secrets in the environment, as a file and in the place of an argument that is exactly the text", () => {
+  const plan = planWorkload(policy, withSecrets, folders, secrets)
+  assert.equal(plan.environment["API_TOKEN"], "value of token")
+  assert.ok(plan.inputs.some(({ source, target }) => source === "/s/secrets/key" && target === "/run/secrets/key"))
+  assert.deepEqual(plan.command, ["python3", "train.py", "--password", "value of password", "PASSWORD-HERE-TOO"])
+  for (const text of ["value of token", "value of key"]) assert.ok(!JSON.stringify(plan.command).includes(text))
+})
+
+test("planWorkload() gives no secret under a name that loads code, over other files, or that it has no value for", () => {
+  refuses("wrong-policy", { secrets: { token: { environment: "LD_PRELOAD" } } }, secrets)
+  refuses("sandbox-paths", { secrets: { key: { file: "/etc/ld.so.preload" } } }, secrets)
+  refuses("sandbox-paths", { secrets: { key: { file: "/opt/ml/code/train.py" } } }, secrets)
+  refuses("wrong-grant", { secrets: { missing: { environment: "API_TOKEN" } } }, secrets)
 })
 
 test("planWorkload() starts without one code artifact in /tmp", () => {

@@ -1,4 +1,6 @@
+import { parseUtf8 } from "../bytes/text.ts"
 import { own, type Job, type Policy } from "../policy/document.ts"
+import { isDangerousVariable } from "../policy/environment.ts"
 import { isWithin, pathFault } from "../policy/paths.ts"
 import { AgentError } from "./error.ts"
 import type { Bind, JobUser, SandboxPlan } from "./sandbox.ts"
@@ -13,6 +15,8 @@ export interface WorkloadFolders {
   readonly loose: string
   readonly temporary: string
   readonly sharedMemory: string
+  /** Files of secrets, by name. */
+  readonly secretFiles: Readonly<Record<string, string>>
   /** Files made by `conventionFiles`, by their names there. */
   readonly conventions: string
 }
@@ -28,7 +32,7 @@ export const jobUser: JobUser = { uid: 60700, gid: 60700 }
  * and folders of SageMaker's training toolkit).
  * @throws {AgentError} `wrong-policy` for an input that the policy lacks, `sandbox-paths` for paths that are not the job's to name
  */
-export function planWorkload(policy: Policy, job: Job, folders: WorkloadFolders): SandboxPlan {
+export function planWorkload(policy: Policy, job: Job, folders: WorkloadFolders, secrets: ReadonlyMap<string, Uint8Array> = new Map()): SandboxPlan {
   if (job.resources.gpus > 0) throw new AgentError("sandbox-unavailable", "the job asks for GPUs, which this sandbox does not hand out")
   const inputs = Object.entries(job.inputs).map(([name, target]) => ({ source: folderOf(folders.inputs, name), target: checkTarget(target, name) }))
   const outputs = Object.entries(job.outputs).map(([name, { path }]) => ({
@@ -46,13 +50,25 @@ export function planWorkload(policy: Policy, job: Job, folders: WorkloadFolders)
     { source: folders.temporary, target: "/tmp" },
     { source: folders.sharedMemory, target: "/dev/shm" },
   ]
-  refuseNesting([...inputs, ...outputs, ...given, ...writable])
+  const uses = Object.entries(job.secrets ?? {})
+  const files = uses.flatMap(([name, use]): Bind[] =>
+    "file" in use ? [{ source: folderOf(folders.secretFiles, name), target: checkTarget(use.file, name) }] : [],
+  )
+  refuseNesting([...inputs, ...outputs, ...given, ...writable, ...files])
+  const textOf = (name: string): string => {
+    const value = secrets.get(name)
+    if (value === undefined) throw new AgentError("wrong-grant", "nothing was given for it", { path: name })
+    return parseUtf8(value, name)
+  }
+  const variables = uses.flatMap(([name, use]) => ("environment" in use ? [[checkVariable(use.environment, name), textOf(name)] as const] : []))
+  const stands = new Map(uses.flatMap(([name, use]) => ("argument" in use ? [[use.argument, textOf(name)] as const] : [])))
+  const [program = "", ...programArguments] = job.run
   return {
-    command: job.run,
+    command: [program, ...programArguments.map((argument) => stands.get(argument) ?? argument)],
     workingDirectory: workingDirectoryOf(policy, job),
-    environment: environmentOf(policy, job),
+    environment: { ...environmentOf(policy, job), ...Object.fromEntries(variables) },
     user: jobUser,
-    inputs: [...inputs, ...given],
+    inputs: [...inputs, ...given, ...files],
     outputs: [...outputs, ...writable],
   }
 }
@@ -120,6 +136,12 @@ function checkTarget(target: string, name: string): string {
   const fault = pathFault(target)
   if (fault !== undefined) throw new AgentError("sandbox-paths", `${target}: ${fault}`, { path: name })
   return target
+}
+
+/** The policy was checked before anybody signed it; this machine does not take that on trust. */
+function checkVariable(variable: string, name: string): string {
+  if (isDangerousVariable(variable)) throw new AgentError("wrong-policy", `${variable} can make programs load other code`, { path: name })
+  return variable
 }
 
 /** No mount lies over or inside another: what a job reads must not depend on their order. */

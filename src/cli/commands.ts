@@ -31,6 +31,11 @@ export const groups: readonly Group[] = [
   },
   { name: "artifact", summary: "deposit the keys of artifacts under a policy", load: async () => (await import("./commands/artifact.ts")).register },
   {
+    name: "secret",
+    summary: "bring values that jobs are given: tokens, passwords",
+    load: async () => (await import("./commands/secret.ts")).register,
+  },
+  {
     name: "evidence",
     summary: "verify evidence of machines, and recorded evidence of real ones",
     load: async () => (await import("./commands/evidence.ts")).register,

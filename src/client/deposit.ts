@@ -3,7 +3,7 @@ import { readFileBounded } from "../bytes/durable.ts"
 import type { Digest } from "../bytes/digest.ts"
 import type { JsonValue } from "../bytes/json.ts"
 import { encodeUtf8, parseBase64, parseUtf8 } from "../bytes/text.ts"
-import { ownerHasSigned, stakeholderOfKey } from "../policy/approval.ts"
+import { stakeholderOfKey, tallyApprovals } from "../policy/approval.ts"
 import { type Artifact, own, type Policy, policyDigest } from "../policy/document.ts"
 import { ProtocolError } from "../protocol/errors.ts"
 import { demandManagerOf } from "../protocol/manager-attestation.ts"
@@ -50,7 +50,7 @@ export async function depositArtifact(connection: ManagerConnection, options: De
   const identity = parseUtf8(await readFileBounded(identityPath(folder), 65_536))
   if ((await recipientOf(identity.trim())) !== manifest.recipient)
     throw new SealingError("wrong-key", "the key is not that of this artifact", { path: identityPath(folder) })
-  await demandOwnSignature(connection, policy, artifact)
+  await demandOwnSignature(connection, policy, named.owner)
   await checkBlobs(signed, options)
   await uploadArtifact(connection, signed, folder, options)
   const { instance, depositKey } = connection.description
@@ -66,8 +66,11 @@ function refuseOtherOwner(connection: ManagerConnection, policy: Policy, artifac
   if (caller !== owner) throw new ProtocolError("not-permitted", `${artifact} belongs to ${owner}, who alone deposits its key; you are ${caller}`)
 }
 
-/** The manager must have the owner's own signature over exactly this policy, one that verifies, and the policy must still be open. */
-async function demandOwnSignature(connection: ManagerConnection, policy: Policy, artifact: string): Promise<void> {
+/**
+ * The manager must have the owner's own signature over exactly this policy, one that verifies, and the policy must still be open.
+ * @throws {ProtocolError} `not-found`, `policy-withdrawn`, `policy-expired`, `policy-inactive`; {RefusedError} `owner-not-signed`
+ */
+export async function demandOwnSignature(connection: ManagerConnection, policy: Policy, owner: string): Promise<void> {
   const digest = policyDigest(policy)
   const view = await connection.call(routes.getPolicy, { params: { digest } }).catch((cause: unknown) => {
     if (!(cause instanceof ProblemError) || cause.code !== "not-found") throw cause
@@ -78,7 +81,7 @@ async function demandOwnSignature(connection: ManagerConnection, policy: Policy,
   if (view.state === "superseded") throw new ProtocolError("policy-inactive", "a successor took the policy's place")
   const signatures = view.approvals.map(({ signature }) => signature)
   const withdrawn = new Set(view.withdrawals.map(({ stakeholder }) => stakeholder))
-  if (!ownerHasSigned(policy, artifact, signatures, { withdrawn }))
+  if (!tallyApprovals(policy, signatures, { withdrawn }).signed.includes(owner))
     throw new RefusedError("owner-not-signed", `you have not signed ${digest} yet; do it with: perun policy sign`, [])
 }
 

@@ -34,6 +34,7 @@ import { listOutputs, packageOutput, reportOutput, voteOutput } from "./outputs.
 import { attestManager, demandOwnTee } from "./own-tee.ts"
 import { approvePolicy, listPolicies, submitPolicy, viewPolicy, withdrawPolicy } from "./policies.ts"
 import { listReceipts, proveReceipt, readLog } from "./receipts.ts"
+import { depositSecret } from "./secrets.ts"
 import { cancelRun, demandRun, finishRun, listRuns, queueRun, reportMetrics, viewRun } from "./runs.ts"
 import { demandStakeholder } from "./standing.ts"
 
@@ -88,6 +89,7 @@ const handlers: { readonly [Name in JsonRouteName]: Handler<Routes[Name]> } = {
   approvePolicy: (context, { caller, params, body }) => approvePolicy(context, caller, digestOf(params.digest), body.signature),
   withdrawPolicy: (context, { caller, params, body }) => withdrawPolicy(context, caller, digestOf(params.digest), body.signature),
   depositArtifact: (context, { caller, params, body }) => depositArtifact(context, caller, digestOf(params.digest), body),
+  depositSecret: (context, { caller, params, body }) => depositSecret(context, caller, digestOf(params.digest), body),
   listArtifacts: (context, { caller }) => listArtifacts(context, caller),
 
   queueRun: (context, { caller, params }) => queueRun(context, caller, digestOf(params.digest), params.job),
@@ -143,13 +145,14 @@ const handlers: { readonly [Name in JsonRouteName]: Handler<Routes[Name]> } = {
 const gates: { readonly [Name in JsonRouteName]?: (context: ManagerContext, caller: CallerOf<Routes[Name]["access"]>) => void } = {
   submitPolicy: (context, caller) => demandKnown(context, context.store, caller),
   depositArtifact: (context, caller) => demandKnown(context, context.store, caller),
+  depositSecret: (context, caller) => demandKnown(context, context.store, caller),
   claimRun: (context, caller) => context.challenges.demandAsked(caller.tlsKey),
   renewLease: (context, caller) => demandHolder(context, caller),
   reportOutput: (context, caller) => demandHolder(context, caller),
 }
 
 /** Gates that let only those through whom the operator or a policy names. */
-const gatesOfParties: ReadonlySet<JsonRouteName> = new Set(["submitPolicy", "depositArtifact"])
+const gatesOfParties: ReadonlySet<JsonRouteName> = new Set(["submitPolicy", "depositArtifact", "depositSecret"])
 
 /**
  * What the manager grants by its clock: keys, leases, outputs, identities, its word for others. All else (withdrawing, voting, depositing, looking) goes on while nobody bears the clock out.

@@ -35,6 +35,7 @@ import { demandConsent, demandLease, isBusy } from "./leases.ts"
 import { appendReceipt } from "./receipts.ts"
 import type { HostRecord, LeaseRecord, RunRecord } from "./records.ts"
 import { endRun } from "./run-end.ts"
+import { releasedSecrets } from "./secrets.ts"
 import { derivationsOf, readStanding } from "./standing.ts"
 import type { Transaction } from "./store.ts"
 
@@ -149,7 +150,7 @@ async function judgeClaim(
     // Judging took time in which consent may have ended, the host may have been retired or another one have been faster.
     demandHost(tx, issued.host)
     const run = demandClaimable(context, tx, issued)
-    return grant(context, tx, { issued, host, run, decision, evidence, output, caller, artifacts: released.artifacts, bundle: request.bundle })
+    return grant(context, tx, { issued, host, run, decision, evidence, output, caller, released, bundle: request.bundle })
   })
   context.leases.extend(lease.lease, context.time.monotonicMilliseconds() + lease.seconds * 1000, judged)
   return {
@@ -345,6 +346,7 @@ async function makeOutputKey(): Promise<OutputKey> {
 
 interface ReleasedInputs {
   readonly artifacts: string[]
+  readonly secrets: string[]
   readonly inputs: ClaimGrant["inputs"]
   readonly sealed: SealedMessage
 }
@@ -360,8 +362,10 @@ async function releaseKeys(context: ManagerContext, decision: GrantedDecision, s
     if (deposit === undefined) throw new ProtocolError("wrong-state", `the key of ${artifact} is not deposited`)
     return deposit
   })
-  const keys: ReleasedKeys = { identities: Object.fromEntries(deposits.map(({ artifact, identity }) => [artifact, identity])) }
+  const secrets = releasedSecrets(context, decision.policy, policy, job)
+  const keys: ReleasedKeys = { identities: Object.fromEntries(deposits.map(({ artifact, identity }) => [artifact, identity])), secrets }
   return {
+    secrets: Object.keys(secrets),
     artifacts: deposits.map(({ artifact }) => artifact),
     inputs: deposits.map(({ artifact, manifest }) => ({ artifact, manifest })),
     sealed: await sealMessage(
@@ -380,12 +384,12 @@ interface GrantFacts {
   readonly evidence: Digest
   readonly output: OutputKey
   readonly caller: HostCaller
-  readonly artifacts: string[]
+  readonly released: Pick<ReleasedInputs, "artifacts" | "secrets">
   readonly bundle: WireBundle
 }
 
 function grant(context: ManagerContext, tx: Transaction, facts: GrantFacts): LeaseRecord {
-  const { issued, host, run, decision, evidence, output, caller, artifacts, bundle } = facts
+  const { issued, host, run, decision, evidence, output, caller, released, bundle } = facts
   if (isBusy(context, host.host)) throw new ProtocolError("wrong-state", `host ${host.host} works on another run`)
   const policy = context.documents.policy(tx, issued.policy)
   const job = own(policy.jobs, issued.job)
@@ -424,7 +428,8 @@ function grant(context: ManagerContext, tx: Transaction, facts: GrantFacts): Lea
     run: run.run,
     host: host.host,
     evidence,
-    artifacts,
+    artifacts: released.artifacts,
+    ...(released.secrets.length === 0 ? {} : { secrets: released.secrets }),
     ...(decision.findings.length === 0 ? {} : { findings: wireFindings(decision.findings) }),
     ...(laboratory ? { laboratory: true } : {}),
   })

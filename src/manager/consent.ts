@@ -3,6 +3,7 @@ import { artifactProblems, type SuccessionProblem } from "../policy/successors.t
 import { ProtocolError } from "../protocol/errors.ts"
 import { RefusedError } from "../protocol/problem.ts"
 import { type ManagerContext, pairKey, type Reader } from "./context.ts"
+import { missingSecrets } from "./secrets.ts"
 import { derivationsOf, type Standing, withdrawnKeysBehind } from "./standing.ts"
 
 /** Why an artifact may not be used under a policy now; empty when it may. */
@@ -10,6 +11,12 @@ export function problemsOfArtifact(context: ManagerContext, reader: Reader, stan
   const manifest = own(standing.policy.artifacts, artifact)?.manifest
   const withdrawnKeys = manifest === undefined ? new Set<string>() : withdrawnKeysBehind(context, reader, manifest)
   return artifactProblems(standing.policy, artifact, standing.signatures, derivationsOf(reader), { withdrawn: standing.withdrawn, withdrawnKeys })
+}
+
+/** A party's own signature over this very policy. @throws {RefusedError} `owner-not-signed` */
+export function ownerHasSigned({ approvals, withdrawn }: Standing, party: string): void {
+  if (!approvals.some(({ stakeholder }) => stakeholder === party) || withdrawn.has(party))
+    throw new RefusedError("owner-not-signed", `owner-not-signed: ${party}`, [])
 }
 
 /** @throws {RefusedError} with the first problem's code */
@@ -23,4 +30,6 @@ export function demandInputs(context: ManagerContext, reader: Reader, standing: 
   for (const artifact of Object.keys(job.inputs)) demandUsable(problemsOfArtifact(context, reader, standing, artifact))
   const missing = Object.keys(job.inputs).filter((artifact) => reader.get("deposits", pairKey(standing.record.digest, artifact)) === undefined)
   if (missing.length > 0) throw new ProtocolError("wrong-state", `keys are not deposited: ${missing.join(", ")}`)
+  const secrets = missingSecrets(reader, standing.record.digest, standing.policy, job)
+  if (secrets.length > 0) throw new ProtocolError("wrong-state", `secrets were not brought: ${secrets.join(", ")}`)
 }

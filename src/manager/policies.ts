@@ -11,6 +11,7 @@ import type { PolicyStatus, PolicyView, SubmitPolicyRequest } from "../protocol/
 import { demandProposer } from "./admission.ts"
 import { type ManagerContext, pairKey, type Reader, type StakeholderCaller, transact } from "./context.ts"
 import { appendReceipt } from "./receipts.ts"
+import { makePolicySecrets, removeSecrets } from "./secrets.ts"
 import { endRunsWithoutConsent } from "./run-end.ts"
 import { demandStakeholder, derivationsOf, readStanding, signerOf, statusOf } from "./standing.ts"
 import type { PolicyRecord } from "./records.ts"
@@ -138,6 +139,7 @@ function activateIfComplete(context: ManagerContext, tx: Transaction, digest: Di
     appendReceipt(context, tx, { kind: "policy-superseded", policy: predecessor.digest })
   }
   tx.put("policies", digest, { ...record, state: "active", activatedAt: context.time.nowText() })
+  makePolicySecrets(context, tx, digest, policy)
   appendReceipt(context, tx, { kind: "policy-activated", policy: digest })
   endRunsWithoutConsent(context, tx)
 }
@@ -158,6 +160,7 @@ export function withdrawPolicy(context: ManagerContext, caller: StakeholderCalle
       // The keys can never be used under this policy again, so the vault does not keep them.
       for (const [artifact, { owner }] of Object.entries(policy.artifacts))
         if (owner === stakeholder) tx.remove("deposits", pairKey(digest, artifact))
+      removeSecrets(tx, digest, policy, stakeholder, readStanding(context, tx, digest).state === "withdrawn")
       endRunsWithoutConsent(context, tx)
     }
     return statusOf(readStanding(context, tx, digest))
@@ -182,5 +185,6 @@ export function viewPolicy(context: ManagerContext, caller: StakeholderCaller, d
     approvals: [...standing.approvals],
     withdrawals: [...standing.withdrawals],
     deposits: store.list("deposits").flatMap((deposit) => (deposit.policy === digest ? [deposit.artifact] : [])),
+    secrets: store.list("secrets").flatMap(({ policy, secret, salt }) => (policy === digest && salt !== undefined ? [secret] : [])),
   }
 }

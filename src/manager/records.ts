@@ -61,6 +61,15 @@ const depositRecord = z.strictObject({
   at: timeSchema,
 })
 
+const secretRecord = z.strictObject({
+  policy: digestSchema,
+  secret: nameSchema,
+  /** Of a party's; a value that the manager drew has none. */
+  salt: z.string().optional(),
+  value: base64,
+  at: timeSchema,
+})
+
 const enrolled = { host: nameSchema, enrolledAt: timeSchema, retired: z.boolean() } as const
 
 const hostRecord = z.union([
@@ -193,6 +202,7 @@ export const recordSchemas = {
   approvals: approvalRecord,
   withdrawals: approvalRecord,
   deposits: depositRecord,
+  secrets: secretRecord,
   hosts: hostRecord,
   runs: runRecord,
   runKeys: runKeyRecord,

@@ -11,7 +11,7 @@ import { signStatement } from "../pki/statement.ts"
 import { hostRequirementOf, type Policy } from "../policy/document.ts"
 import { type BootReference, type ImaReference, referenceDigest } from "../policy/reference.ts"
 import { generateHpkeKeyPair, openMessage, sealMessage, type HpkeKeyPair } from "../protocol/hpke.ts"
-import { type Challenge, type ClaimGrant, type Receipt, releasedKeysSchema } from "../protocol/messages.ts"
+import { type Challenge, type ClaimGrant, type Receipt, type ReleasedKeys, releasedKeysSchema } from "../protocol/messages.ts"
 import type { LogConnection } from "../protocol/follow-log.ts"
 import { problemSchema, ProblemError } from "../protocol/problem.ts"
 import { type PathValues, type RequestBody, type RequestQuery, type ResponseBody, type Route, routes } from "../protocol/routes.ts"
@@ -434,9 +434,13 @@ export class TestStudy {
   }
 
   async openGrant(agent: AgentKeys, grant: ClaimGrant): Promise<Readonly<Record<string, string>>> {
+    return (await this.openReleased(agent, grant)).identities
+  }
+
+  async openReleased(agent: AgentKeys, grant: ClaimGrant): Promise<ReleasedKeys> {
     const context = { purpose: "release", session: grant.session, policy: grant.policy, run: grant.run } as const
     const plaintext = await openMessage(agent.hpke.privateKey, context, grant.sealedKeys)
-    return parseMessage(releasedKeysSchema, parseUtf8(plaintext)).identities
+    return parseMessage(releasedKeysSchema, parseUtf8(plaintext))
   }
 
   /** From nothing to a running job. */

@@ -55,6 +55,7 @@ class PolicyCheck {
   run(): readonly Problem[] {
     this.#stakeholders()
     this.#artifacts()
+    this.#secrets()
     this.#machines()
     this.#jobs()
     this.#approval(["approval"], this.#policy.approval)
@@ -161,6 +162,46 @@ class PolicyCheck {
     }
   }
 
+  #secrets(): void {
+    const used = new Set(Object.values(this.#policy.jobs).flatMap(({ secrets }) => Object.keys(secrets ?? {})))
+    const commitments = new Map<Digest, string>()
+    for (const [name, secret] of Object.entries(this.#policy.secrets ?? {})) {
+      const path = ["secrets", name]
+      if (!used.has(name)) this.#problem("wrong-value", path, "no job is given it", "remove it, or name it in a job's secrets")
+      if (!("owner" in secret)) continue
+      if (own(this.#policy.stakeholders, secret.owner) === undefined) this.#unknown([...path, "owner"], "stakeholder", secret.owner)
+      const other = commitments.get(secret.commitment)
+      if (other !== undefined)
+        this.#problem("wrong-value", [...path, "commitment"], `${other} has the same commitment`, "make a commitment of its own: perun secret make")
+      commitments.set(secret.commitment, name)
+    }
+  }
+
+  /** Names that load code are refused here as for `environment`: the value is one party's alone, and the others cannot see what it does. */
+  #secretUses(path: Path, job: Job): void {
+    const variables = new Set(Object.keys(job.environment ?? {}))
+    for (const [name, use] of Object.entries(job.secrets ?? {})) {
+      const at = [...path, "secrets", name]
+      if (own(this.#policy.secrets ?? {}, name) === undefined) this.#unknown(at, "secret", name)
+      if ("environment" in use) {
+        if (isDangerousVariable(use.environment) || use.environment.startsWith("SM_"))
+          this.#problem(
+            "dangerous-environment",
+            [...at, "environment"],
+            `${use.environment} can make programs load other code, or read elsewhere`,
+            "choose another name, or pass it as a file",
+          )
+        if (variables.has(use.environment))
+          this.#problem("duplicate", [...at, "environment"], `${use.environment} is set already`, "choose another name")
+        variables.add(use.environment)
+      }
+      if ("argument" in use && !job.run.slice(1).includes(use.argument))
+        this.#problem("wrong-value", [...at, "argument"], "no argument of run is exactly this text", "put it where the value belongs")
+      if ("argument" in use && job.run[0] === use.argument)
+        this.#problem("wrong-program", [...at, "argument"], "a secret cannot be the program", "name the program in run")
+    }
+  }
+
   #machines(): void {
     const entries = Object.entries(this.#policy.machines)
     if (entries.length === 0) this.#problem("missing-field", ["machines"], "no machine is described", "describe at least one")
@@ -189,6 +230,7 @@ class PolicyCheck {
       if (own(this.#policy.artifacts, artifact) === undefined) this.#unknown([...path, "inputs", artifact], "artifact", artifact)
     this.#program(path, job.run[0] ?? "")
     this.#environment(path, job)
+    this.#secretUses(path, job)
     this.#paths(path, job)
     for (const [name, output] of Object.entries(job.outputs)) {
       if (name === "logs") this.#problem("wrong-value", [...path, "outputs", name], "logs is the name of the job's logs", "choose another name")
@@ -219,6 +261,9 @@ class PolicyCheck {
     const places = [
       ...Object.entries(job.inputs).map(([name, folder]) => ({ at: [...path, "inputs", name], folder })),
       ...Object.entries(job.outputs).map(([name, output]) => ({ at: [...path, "outputs", name, "path"], folder: output.path })),
+      ...Object.entries(job.secrets ?? {}).flatMap(([name, use]) =>
+        "file" in use ? [{ at: [...path, "secrets", name, "file"], folder: use.file }] : [],
+      ),
     ]
     for (const [index, { at, folder }] of places.entries()) {
       const fault = pathFault(folder)

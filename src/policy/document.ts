@@ -9,6 +9,7 @@ import type { Locate } from "./locate.ts"
 import { nowhere } from "./locate.ts"
 import { checkedTimeSchema, type CheckedTime } from "./manager-time.ts"
 import { problemsOfMarks } from "./marks.ts"
+import { type Secret, secretSchema, type SecretUse, secretUseSchema } from "./secrets.ts"
 import { laboratoryRootsOf, teeRequirementSchema } from "./tee.ts"
 import type { TeeRequirement } from "./tee.ts"
 import { utcTime } from "./time.ts"
@@ -23,6 +24,8 @@ export interface Policy {
   readonly stakeholders: Readonly<Record<string, Stakeholder>>
   readonly manager: ManagerRequirement
   readonly artifacts: Readonly<Record<string, Artifact>>
+  /** Values that jobs are given besides; left out: none. */
+  readonly secrets?: Readonly<Record<string, Secret>>
   readonly machines: Readonly<Record<string, Machine>>
   readonly jobs: Readonly<Record<string, Job>>
   /** Whose signatures make the policy active. `{ require: all }` means every stakeholder. */
@@ -126,6 +129,8 @@ export interface Job {
   readonly metrics: "none" | Metrics
   readonly logs: "none" | Logs
   readonly environment?: Readonly<Record<string, string>>
+  /** Values that the policy's `secrets` name, and how the program is given each. */
+  readonly secrets?: Readonly<Record<string, SecretUse>>
   /** How often the job may be started under this policy, all runs together. */
   readonly maxRuns: number
   readonly network: "none"
@@ -208,15 +213,21 @@ export function own<T>(record: Readonly<Record<string, T>>, name: string): T | u
   return Object.hasOwn(record, name) ? record[name] : undefined
 }
 
-/** Names of the stakeholders whose artifacts go into a job, in order of appearance, each once. These own what the job derives. */
+/** Names of the stakeholders whose artifacts and secrets go into a job, in order of appearance, each once. These own what the job derives. */
 export function inputOwners(policy: Policy, job: Job): readonly string[] {
   const owners = Object.keys(job.inputs).flatMap((artifact) => own(policy.artifacts, artifact)?.owner ?? [])
-  return [...new Set(owners)]
+  const holders = Object.keys(job.secrets ?? {}).flatMap((secret) => secretOwner(own(policy.secrets ?? {}, secret)) ?? [])
+  return [...new Set([...owners, ...holders])]
 }
 
-/** Names of all stakeholders that own an artifact, each once. */
+/** Names of all stakeholders that own an artifact or bring a secret, each once. */
 export function artifactOwners(policy: Policy): readonly string[] {
-  return [...new Set(Object.values(policy.artifacts).map((artifact) => artifact.owner))]
+  const holders = Object.values(policy.secrets ?? {}).flatMap((secret) => secretOwner(secret) ?? [])
+  return [...new Set([...Object.values(policy.artifacts).map((artifact) => artifact.owner), ...holders])]
+}
+
+function secretOwner(secret: Secret | undefined): string | undefined {
+  return secret !== undefined && "owner" in secret ? secret.owner : undefined
 }
 
 /** Digests of all reference documents that the policy names, each once. */
@@ -399,6 +410,7 @@ const job = z.strictObject({
   metrics: z.union([z.literal("none"), metrics]),
   logs: z.union([z.literal("none"), logs]),
   environment: recordOf(identifier, argument).exactOptional(),
+  secrets: recordOf(name, secretUseSchema(identifier, line, argument)).exactOptional(),
   maxRuns: count.max(1_000_000),
   network: z.literal("none"),
   resources: z.strictObject({ gpus: z.int().min(0).max(64), memoryBytes: count, wallSeconds: count }),
@@ -419,6 +431,7 @@ export const policySchema: z.ZodType<Policy> = z.strictObject({
   stakeholders: recordOf(name, stakeholder),
   manager: managerRequirementSchema,
   artifacts: recordOf(name, artifact),
+  secrets: recordOf(name, secretSchema(name)).exactOptional(),
   machines: recordOf(name, machine),
   jobs: recordOf(name, job),
   approval,

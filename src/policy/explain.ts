@@ -6,6 +6,7 @@ import type { EnclaveMachine, HostLevel, Job, Level, Machine, Metrics, Policy } 
 import { inputOwners, laboratoryRootsOfMachine, own, policyDigest } from "./document.ts"
 import { approvalText } from "./expression.ts"
 import { timeWords } from "./manager-time.ts"
+import { type Secret, useWords } from "./secrets.ts"
 import { tableText } from "./table.ts"
 import { laboratoryRootsOf, type TeeRequirement } from "./tee.ts"
 
@@ -122,14 +123,28 @@ export function policySights(policy: Policy): readonly Sight[] {
     ...managerSights(policy, `artifact ${artifact}`),
     ...machinesOf(policy, artifact).flatMap((machine) => hostSights(policy, machine, `artifact ${artifact}`)),
   ])
+  const secrets = Object.entries(policy.secrets ?? {}).flatMap(([name, secret]) => {
+    const thing = `secret ${name}`
+    const machines = new Set(Object.values(policy.jobs).flatMap((job) => (Object.hasOwn(job.secrets ?? {}, name) ? [job.machine] : [])))
+    return [
+      ...parties.map((party) => secretSight(secret, party, thing)),
+      ...managerSights(policy, thing),
+      ...[...machines].flatMap((machine) => hostSights(policy, machine, thing)),
+    ]
+  })
   const results = Object.entries(policy.jobs).flatMap(([name, job]) => jobSights(policy, parties, name, job))
-  return [...artifacts, ...results]
+  return [...artifacts, ...secrets, ...results]
 }
 
 function artifactSight(policy: Policy, party: string, artifact: string): Sight {
   const thing = `artifact ${artifact}`
   if (own(policy.artifacts, artifact)?.owner === party) return { party, thing, sight: "owns", words: "owns it" }
   return { party, thing, sight: "never", words: "never" }
+}
+
+function secretSight(secret: Secret, party: string, thing: string): Sight {
+  if ("owner" in secret && secret.owner === party) return { party, thing, sight: "owns", words: "brings it" }
+  return { party, thing, sight: "never", words: "made" in secret ? "never: the manager draws it" : "never" }
 }
 
 function managerSights({ manager }: Policy, thing: string): readonly Sight[] {
@@ -224,10 +239,13 @@ function jobRow(policy: Policy, name: string, job: Job): JobRow {
     machine: job.machine,
     limits: `at most ${job.maxRuns} runs of ${resources.wallSeconds} seconds each, with ${cards}`,
     runs: job.run.join(" "),
-    reads: Object.keys(job.inputs).map((artifact) => {
-      const declared = own(policy.artifacts, artifact)
-      return declared === undefined ? artifact : `${artifact}, ${declared.kind} of ${declared.owner}`
-    }),
+    reads: [
+      ...Object.keys(job.inputs).map((artifact) => {
+        const declared = own(policy.artifacts, artifact)
+        return declared === undefined ? artifact : `${artifact}, ${declared.kind} of ${declared.owner}`
+      }),
+      ...Object.entries(job.secrets ?? {}).map(([name, use]) => `secret ${name}, ${useWords(use)}`),
+    ],
     gives: [
       ...Object.entries(job.outputs).map(([output, terms]) => `output ${output}: a ${terms.kind} ${left(terms)}`),
       metrics === "none" ? "no metrics" : `metrics while it runs: to ${metrics.to.join(", ")}, without a vote: ${metricsWords(metrics)}`,

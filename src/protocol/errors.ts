@@ -37,6 +37,7 @@ export const protocolCodes = {
   "time-unchecked": "the manager's time is not borne out by the authority that checks it; what rests on time is not granted meanwhile",
   "too-many-requests": "the manager is loaded; come back later",
   "wrong-result": "the attestation result is not the manager's, or not for this nonce, audience, time or policy",
+  "wrong-secret": "the value is not the one that the policy's commitment was made of",
   "wrong-receipts": "the list of receipts is not the one seen before, or not signed by the manager",
   "store-changed": "a record of the manager's database is not the one that was written",
   internal: "the program is at fault",

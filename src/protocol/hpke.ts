@@ -10,7 +10,7 @@ import { ProtocolError } from "./errors.ts"
  * policy, run or manager does not open.
  */
 
-export type HpkePurpose = "deposit" | "release"
+export type HpkePurpose = "deposit" | "release" | "secret"
 
 /** What a deposit belongs to. */
 export interface DepositContext {
@@ -31,6 +31,19 @@ export interface ReleaseContext {
   readonly policy: string
   readonly run: string
 }
+
+/** What a party's secret belongs to. */
+export interface SecretContext {
+  readonly purpose: "secret"
+  readonly policy: string
+  readonly secret: string
+  /** As the policy has it. */
+  readonly commitment: string
+  /** Instance of the manager. */
+  readonly manager: string
+}
+
+export type HpkeContext = DepositContext | ReleaseContext | SecretContext
 
 export interface HpkeKeyPair {
   /** 1216 bytes. */
@@ -56,7 +69,7 @@ export async function generateHpkeKeyPair(): Promise<HpkeKeyPair> {
 }
 
 /** @throws {ProtocolError} `wrong-message` for a public key that is none */
-export async function sealMessage(publicKey: Uint8Array, context: DepositContext | ReleaseContext, plaintext: Uint8Array): Promise<SealedMessage> {
+export async function sealMessage(publicKey: Uint8Array, context: HpkeContext, plaintext: Uint8Array): Promise<SealedMessage> {
   const suite = makeSuite()
   try {
     const recipientPublicKey = await suite.kem.deserializePublicKey(exactBuffer(publicKey))
@@ -68,7 +81,7 @@ export async function sealMessage(publicKey: Uint8Array, context: DepositContext
 }
 
 /** @throws {ProtocolError} `wrong-message` for another key, another context or changed bytes; `MalformedError` for text that is not base64 */
-export async function openMessage(privateKey: Uint8Array, context: DepositContext | ReleaseContext, message: SealedMessage): Promise<Uint8Array> {
+export async function openMessage(privateKey: Uint8Array, context: HpkeContext, message: SealedMessage): Promise<Uint8Array> {
   const suite = makeSuite()
   const enc = parseBase64(message.enc, "enc")
   const ciphertext = parseBase64(message.ciphertext, "ciphertext")
@@ -90,7 +103,7 @@ function infoOf(purpose: HpkePurpose): ArrayBuffer {
   return exactBuffer(encodeUtf8(`perun ${purpose} v1`))
 }
 
-function aadOf(context: DepositContext | ReleaseContext): ArrayBuffer {
+function aadOf(context: HpkeContext): ArrayBuffer {
   return exactBuffer(canonicalJsonBytes(context))
 }
 

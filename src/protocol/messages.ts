@@ -77,7 +77,17 @@ export const policyViewSchema = policyStatusSchema.extend({
   withdrawals: z.array(approvalRecordSchema).max(256),
   /** Names of the artifacts whose key is deposited under this policy. */
   deposits: z.array(nameSchema).max(1024),
+  /** Names of the secrets that are here: those that parties brought. */
+  secrets: z.array(nameSchema).max(1024),
 })
+/** A party's secret, HPKE to the manager's deposit key; opens to the JSON of `saltedSecretSchema`. */
+export const secretRequestSchema = z.strictObject({ secret: nameSchema, sealedValue: sealedMessageSchema })
+export const saltedSecretSchema = z.strictObject({
+  salt: z.string().regex(/^[0-9a-f]{64}$/),
+  /** Base64. */
+  value: z.string().max(96_000),
+})
+export const secretViewSchema = z.strictObject({ policy: digestSchema, secret: nameSchema, owner: nameSchema, depositedAt: timeSchema })
 export const signatureRequestSchema = z.strictObject({ signature: statementSignatureSchema })
 export const depositRequestSchema = z.strictObject({
   artifact: nameSchema,
@@ -342,8 +352,11 @@ export const claimGrantSchema = z.strictObject({
   /** age recipient to which the agent seals every output of this run. */
   outputRecipient: z.string().max(4096),
 })
-/** Plaintext of `sealedKeys`: age identities by artifact name. */
-export const releasedKeysSchema = z.strictObject({ identities: z.record(nameSchema, z.string().max(512)) })
+/** Plaintext of `sealedKeys`: age identities by artifact name, values by name of the secret; a party's with its salt. */
+export const releasedKeysSchema = z.strictObject({
+  identities: z.record(nameSchema, z.string().max(512)),
+  secrets: z.record(nameSchema, saltedSecretSchema.partial({ salt: true })),
+})
 export const renewRequestSchema = z.strictObject(evidenceSubmission)
 export const renewGrantSchema = z.strictObject({ seconds: z.int().min(1) })
 
@@ -365,6 +378,7 @@ export const receiptKindSchema = z.enum([
   "policy-superseded",
   "policy-withdrawn",
   "artifact-deposited",
+  "secret-deposited",
   "host-enrolled",
   "host-retired",
   "run-queued",
@@ -397,6 +411,8 @@ export const receiptSchema = z.strictObject({
   laboratory: z.boolean().optional(),
   /** Artifacts whose keys were released or deposited. */
   artifacts: z.array(nameSchema).max(256).optional(),
+  /** Secrets that were brought, or given to a run. */
+  secrets: z.array(nameSchema).max(256).optional(),
   code: z.string().max(64).optional(),
   findings: z.array(findingSchema).max(maxKeptFindings).optional(),
   /** Findings that were not kept. */
@@ -429,6 +445,8 @@ export type PolicyView = z.output<typeof policyViewSchema>
 export type ApprovalRecord = z.output<typeof approvalRecordSchema>
 export type SubmitPolicyRequest = z.output<typeof submitPolicyRequestSchema>
 export type DepositRequest = z.output<typeof depositRequestSchema>
+export type SecretRequest = z.output<typeof secretRequestSchema>
+export type SecretView = z.output<typeof secretViewSchema>
 export type ArtifactView = z.output<typeof artifactViewSchema>
 export type RunState = z.output<typeof runStateSchema>
 export type RunReport = z.output<typeof runReportSchema>

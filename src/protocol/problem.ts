@@ -110,6 +110,7 @@ const statusByCode = {
   "wrong-tls-key": 403,
   "wrong-result": 403,
   "wrong-receipts": 403,
+  "wrong-secret": 400,
   // the manager's own trouble
   "time-unchecked": 503,
   "store-changed": 500,

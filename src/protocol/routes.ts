@@ -128,6 +128,17 @@ export const routes = {
     maxBodyBytes: maxPolicySubmissionBytes,
     idempotent: true,
   },
+  depositSecret: {
+    ...post(
+      "/v1/policies/:digest/secrets",
+      "stakeholder",
+      m.secretRequestSchema,
+      m.secretViewSchema,
+      "bring the value of a secret, to which the policy holds its commitment",
+    ),
+    maxBodyBytes: 262_144,
+    idempotent: true,
+  },
   listArtifacts: get("/v1/artifacts", "stakeholder", m.artifactListSchema, "deposited artifacts of the caller's policies"),
 
   headBlob: { ...get("/v1/blobs/:digest", "either", none, "whether a blob is there, and its size"), method: "HEAD", content: "blob" },

@@ -7,7 +7,7 @@ import { sshPublicKeyText } from "../../pki/ssh-key.ts"
 import { signStatement } from "../../pki/statement.ts"
 import { policyDigest, type Artifact, type Job, type Policy } from "../../policy/document.ts"
 import { sealMessage } from "../../protocol/hpke.ts"
-import type { Challenge, ClaimGrant } from "../../protocol/messages.ts"
+import type { Challenge, ClaimGrant, ReleasedKeys } from "../../protocol/messages.ts"
 import { documentSchema, parseShape } from "../../protocol/wire.ts"
 import { generateAgeIdentity, recipientOf } from "../../sealing/keys.ts"
 import { manifestSigner, type SignedManifest } from "../../sealing/manifest.ts"
@@ -66,7 +66,7 @@ export interface Study {
 const table = "x,malignant\n1,0\n2,1\n3,1\n"
 
 /** A study whose job runs `program` (Python) on the clinic's table. */
-export async function makeStudy(folder: string, program: string, changes: Partial<Job> = {}): Promise<Study> {
+export async function makeStudy(folder: string, program: string, changes: Partial<Job> = {}, secrets?: Policy["secrets"]): Promise<Study> {
   const [manager, clinic, vendor] = [makeParty(), makeParty(), makeParty()]
   const inputs = {
     records: await sealInput(folder, clinic, "records", "dataset", { "table.csv": table }),
@@ -101,6 +101,7 @@ export async function makeStudy(folder: string, program: string, changes: Partia
     },
     manager: { insecureUnattested: { key: manager.key } },
     artifacts,
+    ...(secrets === undefined ? {} : { secrets }),
     machines: {
       host: {
         level: "administered",
@@ -134,7 +135,13 @@ export function makeChallenge(policy: Policy, purpose: "claim" | "renew" = "clai
 }
 
 /** What an honest manager answers to a claim over `session` by `hpkePublicKey`. */
-export async function makeGrant(study: Study, challenge: Challenge, session: Uint8Array, hpkePublicKey: Uint8Array): Promise<ClaimGrant> {
+export async function makeGrant(
+  study: Study,
+  challenge: Challenge,
+  session: Uint8Array,
+  hpkePublicKey: Uint8Array,
+  secrets: ReleasedKeys["secrets"] = {},
+): Promise<ClaimGrant> {
   const { policy } = study
   const digest = policyDigest(policy)
   const sessionText: Digest = `sha256:${encodeHex(session)}`
@@ -153,7 +160,7 @@ export async function makeGrant(study: Study, challenge: Challenge, session: Uin
     lease: { id: challenge.lease, seconds: 60 },
     inputs: Object.entries(study.inputs).map(([artifact, { signed }]) => ({ artifact, manifest: parseShape(documentSchema, signed) })),
     session: sessionText,
-    sealedKeys: await sealMessage(hpkePublicKey, context, new TextEncoder().encode(JSON.stringify({ identities }))),
+    sealedKeys: await sealMessage(hpkePublicKey, context, new TextEncoder().encode(JSON.stringify({ identities, secrets }))),
     outputRecipient: await recipientOf(study.outputIdentity),
   }
 }
