@@ -1,7 +1,7 @@
 import { parseUtf8 } from "../bytes/text.ts"
 import { own, type Job, type Policy } from "../policy/document.ts"
-import { isDangerousVariable } from "../policy/environment.ts"
-import { isWithin, pathFault } from "../policy/paths.ts"
+import { isDangerousVariable, isGivenVariable } from "../policy/environment.ts"
+import { isWithin, pathFault, secretPathFault } from "../policy/paths.ts"
 import { AgentError } from "./error.ts"
 import type { Bind, JobUser, SandboxPlan } from "./sandbox.ts"
 
@@ -52,7 +52,7 @@ export function planWorkload(policy: Policy, job: Job, folders: WorkloadFolders,
   ]
   const uses = Object.entries(job.secrets ?? {})
   const files = uses.flatMap(([name, use]): Bind[] =>
-    "file" in use ? [{ source: folderOf(folders.secretFiles, name), target: checkTarget(use.file, name) }] : [],
+    "file" in use ? [{ source: folderOf(folders.secretFiles, name), target: checkTarget(use.file, name, secretPathFault) }] : [],
   )
   refuseNesting([...inputs, ...outputs, ...given, ...writable, ...files])
   const textOf = (name: string): string => {
@@ -132,8 +132,8 @@ function folderOf(folders: Readonly<Record<string, string>>, name: string): stri
 }
 
 /** Paths of the policy lie in places of their own, never over the machine's programs or the agent's files. */
-function checkTarget(target: string, name: string): string {
-  const fault = pathFault(target)
+function checkTarget(target: string, name: string, faultOf: typeof pathFault = pathFault): string {
+  const fault = faultOf(target)
   if (fault !== undefined) throw new AgentError("sandbox-paths", `${target}: ${fault}`, { path: name })
   return target
 }
@@ -141,6 +141,7 @@ function checkTarget(target: string, name: string): string {
 /** The policy was checked before anybody signed it; this machine does not take that on trust. */
 function checkVariable(variable: string, name: string): string {
   if (isDangerousVariable(variable)) throw new AgentError("wrong-policy", `${variable} can make programs load other code`, { path: name })
+  if (isGivenVariable(variable)) throw new AgentError("wrong-policy", `${variable} tells programs where their files lie`, { path: name })
   return variable
 }
 

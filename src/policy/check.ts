@@ -9,10 +9,10 @@ import type { Approval, ArtifactKind, HostLevel, HostRequirement, Job, Machine, 
 import { artifactOwners, inputOwners, own, referencedDigests } from "./document.ts"
 import { imaPolicyReferenceFindings, measuredFindings } from "./appraise-ima-policy.ts"
 import { sealedReferenceFindings } from "./appraise-sealed.ts"
-import { isDangerousVariable } from "./environment.ts"
+import { isDangerousVariable, isGivenVariable } from "./environment.ts"
 import { dispensable, isReachable } from "./expression.ts"
 import type { Finding } from "./findings.ts"
-import { isWithin, pathFault } from "./paths.ts"
+import { isWithin, pathFault, secretPathFault } from "./paths.ts"
 import type { Problem, ProblemCode } from "./problem.ts"
 import type { Reference, References } from "./reference.ts"
 import type { Locate } from "./locate.ts"
@@ -184,7 +184,7 @@ class PolicyCheck {
       const at = [...path, "secrets", name]
       if (own(this.#policy.secrets ?? {}, name) === undefined) this.#unknown(at, "secret", name)
       if ("environment" in use) {
-        if (isDangerousVariable(use.environment) || use.environment.startsWith("SM_"))
+        if (isDangerousVariable(use.environment) || isGivenVariable(use.environment))
           this.#problem(
             "dangerous-environment",
             [...at, "environment"],
@@ -258,15 +258,15 @@ class PolicyCheck {
   }
 
   #paths(path: Path, job: Job): void {
-    const places = [
+    const places: { at: Path; folder: string; isSecret?: boolean }[] = [
       ...Object.entries(job.inputs).map(([name, folder]) => ({ at: [...path, "inputs", name], folder })),
       ...Object.entries(job.outputs).map(([name, output]) => ({ at: [...path, "outputs", name, "path"], folder: output.path })),
       ...Object.entries(job.secrets ?? {}).flatMap(([name, use]) =>
-        "file" in use ? [{ at: [...path, "secrets", name, "file"], folder: use.file }] : [],
+        "file" in use ? [{ at: [...path, "secrets", name, "file"], folder: use.file, isSecret: true }] : [],
       ),
     ]
-    for (const [index, { at, folder }] of places.entries()) {
-      const fault = pathFault(folder)
+    for (const [index, { at, folder, isSecret = false }] of places.entries()) {
+      const fault = isSecret ? secretPathFault(folder) : pathFault(folder)
       if (fault !== undefined) this.#problem("wrong-path", at, fault, "use a folder of its own, e.g. below /opt/ml")
       const other = places.find((place, before) => before < index && (isWithin(folder, place.folder) || isWithin(place.folder, folder)))
       if (other !== undefined)

@@ -7,6 +7,11 @@ export function isDangerousVariable(name: string): boolean {
   return dangerousNames.has(upper) || dangerousPrefixes.some((prefix) => upper.startsWith(prefix))
 }
 
+/** Whether the agent itself tells programs something by a variable: where their files lie, whose home is theirs. A value that one party alone knows must not stand there. */
+export function isGivenVariable(name: string): boolean {
+  return name.startsWith("SM_") || ["USER", "LOGNAME", "LANG", "PWD"].includes(name)
+}
+
 /** Loaders, interpreters, debuggers, and what is Perun's own. */
 const dangerousPrefixes = [
   "LD_",

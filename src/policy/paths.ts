@@ -11,6 +11,11 @@ export function pathFault(path: string): string | undefined {
   return undefined
 }
 
+/** The same for the file of a secret, which may also lie in `/run/secrets`, where programs look for such files: in the sandbox that folder is the job's own. */
+export function secretPathFault(path: string): string | undefined {
+  return /^\/run\/secrets\/[A-Za-z0-9_-][A-Za-z0-9._-]*$/.test(path) ? undefined : pathFault(path)
+}
+
 /** Whether a path is a folder or lies somewhere below it. Both are absolute and in their shortest form. */
 export function isWithin(path: string, folder: string): boolean {
   return path === folder || path.startsWith(`${folder}/`)
