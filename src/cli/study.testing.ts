@@ -33,6 +33,7 @@ export interface StudyOptions {
   /** Size of the sealed table, for transfers that take their time. */
   readonly recordsBytes?: number
   readonly job?: Partial<Policy["jobs"][string]>
+  readonly secrets?: Policy["secrets"]
   /** A manager that proves itself: words that `manager serve` is given, and what the policy demands. The parties pin its key alone. */
   readonly attested?: { readonly words: readonly string[]; readonly manager: AttestedManager }
 }
@@ -207,6 +208,7 @@ function policyOf({ clinic, vendor, key, records, trainer, options }: PolicyPart
     perun: 1,
     study: "real-study",
     purpose: "Train on the table; the model goes to the clinic.",
+    ...(options.secrets === undefined ? {} : { secrets: options.secrets }),
     stakeholders: {
       clinic: { keys: [clinic.identity.key], recipients: [clinic.identity.recipient], roles: ["data", "consumer"] },
       vendor: { keys: [vendor.identity.key], recipients: [vendor.identity.recipient], roles: ["code"] },

@@ -8,7 +8,7 @@ import { parseIdentityCard } from "../../client/identity.ts"
 import { signStatement, statementSignatureSchema, type StatementSignature } from "../../pki/statement.ts"
 import { tallyApprovals } from "../../policy/approval.ts"
 import { differenceText, diffPolicies } from "../../policy/diff.ts"
-import { type ArtifactKind, artifactKinds, type Level, levels, type Role, roles } from "../../policy/document.ts"
+import { type ArtifactKind, artifactKinds, type Level, levels, type Policy, type Role, roles } from "../../policy/document.ts"
 import { parsePolicy } from "../../policy/parse.ts"
 import { explainPolicy, explanationText } from "../../policy/explain.ts"
 import { policyTemplate } from "../../policy/init.ts"
@@ -148,6 +148,16 @@ function registerReading(command: Command, output: Output): void {
     })
 }
 
+/** Which secrets are at the manager, and which are still to be brought and by whom; nothing where the policy has none. */
+function secretLines({ secrets = {} }: Policy, brought: readonly string[]): readonly string[] {
+  const entries = Object.entries(secrets)
+  if (entries.length === 0) return []
+  const missing = entries.flatMap(([name, secret]) => ("owner" in secret && !brought.includes(name) ? [`${name} (${secret.owner})`] : []))
+  const drawn = entries.flatMap(([name, secret]) => ("made" in secret ? [`${name} (the manager draws it)`] : []))
+  const here = [...brought, ...drawn].join(", ") || "none yet"
+  return [`secrets    ${here}${missing.length === 0 ? "" : `; to be brought: ${missing.join(", ")}`}`]
+}
+
 function registerManagerSteps(command: Command, output: Output): void {
   withManagerOption(command.command("submit"))
     .argument("<file>", "policy, YAML or JSON")
@@ -176,6 +186,7 @@ function registerManagerSteps(command: Command, output: Output): void {
         showStatus(view, output)
         output.line(`signed     ${view.approvals.map(({ stakeholder }) => stakeholder).join(", ") || "nobody"}`)
         output.line(`deposited  ${view.deposits.join(", ") || "nothing"}`)
+        for (const line of secretLines(parsePolicy(canonicalJsonBytes(view.policy), "json").policy, view.secrets)) output.line(line)
         if (view.withdrawals.length > 0) output.line(`withdrawn  ${view.withdrawals.map(({ stakeholder }) => stakeholder).join(", ")}`, "bad")
       })
     })
