@@ -175,10 +175,11 @@ export interface Resources {
 
 /**
  * Who must sign. Without `of`, `require: all` means everyone whom the place concerns: all stakeholders for a policy, all owners of the job's inputs
- * for a release. `veto`: `of` must be reached and none of these may have objected.
+ * for a release; `require: any` names those of whom one is enough. `veto`: `of` must be reached and none of these may have objected.
  */
 export type Approval =
   | { readonly require: "all"; readonly of?: readonly ApprovalMember[] }
+  | { readonly require: "any"; readonly of: readonly ApprovalMember[] }
   | { readonly atLeast: number; readonly of: readonly ApprovalMember[] }
   | { readonly veto: readonly string[]; readonly of: Approval }
 
@@ -338,6 +339,7 @@ function recordOf<Value extends z.ZodType>(key: z.ZodString, value: Value): z.Zo
 const approval: z.ZodType<Approval> = z.lazy(() =>
   z.union([
     z.strictObject({ require: z.literal("all"), of: z.array(approvalMember).min(1).max(maxMembers).exactOptional() }),
+    z.strictObject({ require: z.literal("any"), of: z.array(approvalMember).min(1).max(maxMembers) }),
     z.strictObject({ atLeast: count.max(maxMembers), of: z.array(approvalMember).min(1).max(maxMembers) }),
     z.strictObject({ veto: names, of: approval }),
   ]),
