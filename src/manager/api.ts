@@ -85,7 +85,7 @@ const handlers: { readonly [Name in JsonRouteName]: Handler<Routes[Name]> } = {
   },
   listPolicies: (context, { caller }) => listPolicies(context, caller),
   getPolicy: (context, { caller, params }) => viewPolicy(context, caller, digestOf(params.digest)),
-  approvePolicy: (context, { caller, params, body }) => approvePolicy(context, caller, digestOf(params.digest), body.signature),
+  approvePolicy: (context, { caller, params, body }) => approvePolicy(context, caller, digestOf(params.digest), body),
   withdrawPolicy: (context, { caller, params, body }) => withdrawPolicy(context, caller, digestOf(params.digest), body.signature),
   depositArtifact: (context, { caller, params, body }) => depositArtifact(context, caller, digestOf(params.digest), body),
   listArtifacts: (context, { caller }) => listArtifacts(context, caller),
@@ -97,7 +97,7 @@ const handlers: { readonly [Name in JsonRouteName]: Handler<Routes[Name]> } = {
   cancelRun: (context, { caller, params }) => cancelRun(context, caller, params.run),
 
   listOutputs: (context, { caller, query }) => listOutputs(context, caller, query.run),
-  voteOutput: (context, { caller, params, body }) => voteOutput(context, caller, params.output, body.signature),
+  voteOutput: (context, { caller, params, body }) => voteOutput(context, caller, params.output, body),
   getOutputPackage: (context, { caller, params }) => packageOutput(context, caller, params.output),
 
   listHosts: (context, { caller }) => {

@@ -40,6 +40,7 @@ export interface Stakeholder {
   readonly keys: readonly string[]
   /** age recipients that results for it are sealed to. */
   readonly recipients?: readonly string[]
+  /** `checker` is a program, which signs with a report of what it checked (protocol/check-report.ts), and is nothing else. */
   readonly roles: readonly Role[]
 }
 
@@ -288,7 +289,7 @@ function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
 /** A policy is read by people; a larger one is a mistake or an attack. */
 export const maxPolicyBytes = 1024 * 1024
 
-export const roles = ["data", "code", "model", "consumer", "auditor"] as const
+export const roles = ["data", "code", "model", "consumer", "auditor", "checker"] as const
 export const artifactKinds = ["dataset", "code", "model", "mock"] as const
 export const outputKinds = ["model", "dataset", "report"] as const
 /** Levels that have a verifier. `confidential` is a known word and refused by name. */

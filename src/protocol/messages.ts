@@ -1,3 +1,4 @@
+import { signedCheckReportSchema } from "./check-report.ts"
 import { z } from "zod"
 import { machineBundleSchema } from "../evidence/bundle.ts"
 import { teeEvidenceSchema } from "../evidence/tee/format.ts"
@@ -56,7 +57,13 @@ export const emptySchema = z.strictObject({})
 // --- policies -----------------------------------------------------------------------------------------------------------------------------------
 
 export const policyStateSchema = z.enum(["proposed", "active", "superseded", "withdrawn", "expired"])
-export const approvalRecordSchema = z.strictObject({ stakeholder: nameSchema, signature: statementSignatureSchema, at: timeSchema })
+export const approvalRecordSchema = z.strictObject({
+  stakeholder: nameSchema,
+  signature: statementSignatureSchema,
+  at: timeSchema,
+  /** Of a checker: what it checked. */
+  report: signedCheckReportSchema.exactOptional(),
+})
 export const submitPolicyRequestSchema = z.strictObject({ policy: documentSchema, references: z.array(documentSchema).max(64) })
 export const policyStatusSchema = z.strictObject({
   digest: digestSchema,
@@ -78,6 +85,8 @@ export const policyViewSchema = policyStatusSchema.extend({
   deposits: z.array(nameSchema).max(1024),
 })
 export const signatureRequestSchema = z.strictObject({ signature: statementSignatureSchema })
+/** Consent: the report comes with it where the stakeholder is a checker, and only there. */
+export const consentRequestSchema = signatureRequestSchema.extend({ report: signedCheckReportSchema.exactOptional() })
 export const depositRequestSchema = z.strictObject({
   artifact: nameSchema,
   /** Signed artifact manifest, as sealing/manifest.ts makes it. */
@@ -222,6 +231,8 @@ export const outputViewSchema = z.strictObject({
   to: z.array(nameSchema).max(256),
   votes: z.array(nameSchema).max(256),
   missing: z.array(nameSchema).max(256),
+  /** What checkers among the voters checked. */
+  checks: z.array(z.strictObject({ by: nameSchema, report: signedCheckReportSchema })).max(256),
   laboratory: z.boolean(),
   /** Digest of the evidence on which the run got its keys. */
   evidence: digestSchema,
@@ -397,6 +408,8 @@ export const receiptSchema = z.strictObject({
   /** Artifacts whose keys were released or deposited. */
   artifacts: z.array(nameSchema).max(256).optional(),
   code: z.string().max(64).optional(),
+  /** Digest of the report that a checker's signature came with. */
+  report: digestSchema.optional(),
   findings: z.array(findingSchema).max(maxKeptFindings).optional(),
   /** Findings that were not kept. */
   moreFindings: z.int().min(0).optional(),
