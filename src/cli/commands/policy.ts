@@ -25,6 +25,7 @@ import { loadManagerPins } from "../home.ts"
 import type { Cell, Output } from "../output.ts"
 import { demandGoodPolicy, loadPolicyFile, loadReferenceFiles, policyNamed, showStatus } from "../policy-file.ts"
 import { registerSignatures } from "./policy-signatures.ts"
+import { registerSimulate } from "./policy-simulate.ts"
 import { registerSign } from "./policy-sign.ts"
 
 export function register(command: Command, output: Output): void {
@@ -32,6 +33,7 @@ export function register(command: Command, output: Output): void {
   registerReading(command, output)
   registerSign(command, output)
   registerSignatures(command, output)
+  registerSimulate(command, output)
   registerManagerSteps(command, output)
 }
 
