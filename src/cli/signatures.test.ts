@@ -61,7 +61,7 @@ describe("signatures as files", () => {
     const event = lastEvent(all.stdout)
     assert.deepEqual([event["ok"], event["digest"], event["missing"]], [true, policyDigest(policy), []])
     const words = await demandStatus(["policy", "verify-signatures", file, clinic, vendor, checked], 0, nowhere)
-    for (const word of ["clinic", "vendor", "checked     by checker: lint 1.0", "passed: no free text leaves", "complete"])
+    for (const word of ["clinic", "vendor", "checked     by checker: lint 1.0", "passed: no free text leaves", "\n  missing: nobody\n  complete\n"])
       assert.ok(words.stdout.includes(word), word)
 
     const missing = await demandStatus(["policy", "verify-signatures", file, clinic, "--json"], 10, nowhere)

@@ -42,7 +42,7 @@ export function registerSignatures(command: Command, output: Output): void {
           }),
           output,
         )
-        output.line(tallyText(tally))
+        for (const line of tallyText(tally).split("\n")) output.line(line)
       })
       const bad = judged.filter(({ valid }) => !valid).map((one) => one.file)
       if (bad.length > 0) throw new RefusedError(`not good for ${digest}: ${bad.join(", ")}`)

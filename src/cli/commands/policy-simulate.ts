@@ -74,7 +74,7 @@ export function registerSimulate(command: Command, output: Output): void {
         ...standing,
       })
       for (const verdict of verdicts) showVerdict(verdict, policy, output)
-      if (tally !== undefined) output.line(`\nWith these signatures\n${tallyText(tally)}`)
+      if (tally !== undefined) for (const line of ["With these signatures", ...tallyText(tally).split("\n")]) output.line(line)
       output.line("recorded evidence says nothing about a machine now: a manager asks for fresh evidence over a nonce of its own", "dim")
       if (refused.length > 0)
         throw new RefusedError(`would not be let in: ${refused.map(({ evidence, job }) => `${evidence} for ${job}`).join(", ")}`)
