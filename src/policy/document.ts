@@ -296,6 +296,8 @@ export const outputKinds = ["model", "dataset", "report"] as const
 export const levels = ["administered", "sealed", "enclave"] as const
 
 const maxMembers = 256
+/** Names and parts of one approval. It is evaluated at each step of a study, and one that fills a whole policy would take seconds each time. */
+const maxApprovalMembers = 1024
 /** Longest sentence, path or argument. */
 const maxText = 4096
 /** A post-quantum age recipient has some 2000 characters. */
@@ -346,7 +348,17 @@ const approval: z.ZodType<Approval> = z.lazy(() =>
   ]),
 )
 const approvalMember: z.ZodType<ApprovalMember> = z.lazy(() => z.union([name, approval]))
-const release = z.union([z.literal("none"), approval])
+const wholeApproval = approval.refine(
+  (whole) => memberCount(whole) <= maxApprovalMembers,
+  `at most ${maxApprovalMembers} names and parts are allowed in all, however nested`,
+)
+const release = z.union([z.literal("none"), wholeApproval])
+
+function memberCount(member: ApprovalMember): number {
+  if (typeof member === "string") return 1
+  const inner = "veto" in member ? [...member.veto, member.of] : (member.of ?? [])
+  return inner.reduce((sum, one) => sum + memberCount(one), 1)
+}
 
 const stakeholder = z.strictObject({
   keys: z.array(sshKey).min(1).max(maxMembers),
@@ -424,7 +436,7 @@ export const policySchema: z.ZodType<Policy> = z.strictObject({
   artifacts: recordOf(name, artifact),
   machines: recordOf(name, machine),
   jobs: recordOf(name, job),
-  approval,
+  approval: wholeApproval,
   expires: utcTime,
   supersedes: z.union([z.literal("none"), digest]),
 })
