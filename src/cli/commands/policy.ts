@@ -4,6 +4,7 @@ import { isDigest, type Digest } from "../../bytes/digest.ts"
 import { canonicalJsonBytes } from "../../bytes/json.ts"
 import { documentOf, loadManifest, refuseOtherManager } from "../../client/deposit.ts"
 import { parseIdentityCard } from "../../client/identity.ts"
+import { reportsOfPolicy } from "../../client/reports.ts"
 import { signStatement } from "../../pki/statement.ts"
 import { tallyApprovals } from "../../policy/approval.ts"
 import { differenceText, diffPolicies } from "../../policy/diff.ts"
@@ -176,13 +177,11 @@ function registerManagerSteps(command: Command, output: Output): void {
       }
       const digest = await policyNamed(named)
       const view = await withManager(options, output, (connection) => connection.call(routes.getPolicy, { params: { digest } }))
+      const reports = reportsOfPolicy(view, digest)
       output.result({ ok: true, ...view }, () => {
         showStatus(view, output)
         output.line(`signed     ${view.approvals.map(({ stakeholder }) => stakeholder).join(", ") || "nobody"}`)
-        showChecks(
-          view.approvals.flatMap(({ stakeholder, report }) => (report === undefined ? [] : [{ by: stakeholder, report }])),
-          output,
-        )
+        showChecks(reports, output)
         output.line(`deposited  ${view.deposits.join(", ") || "nothing"}`)
         if (view.withdrawals.length > 0) output.line(`withdrawn  ${view.withdrawals.map(({ stakeholder }) => stakeholder).join(", ")}`, "bad")
       })
