@@ -7,7 +7,6 @@ import {
   runEventSchema,
   runReportSchema,
   runStateSchema,
-  signedReceiptSchema,
   teeIdentitySchema,
   teeKindSchema,
   tpmIdentitySchema,
@@ -217,7 +216,6 @@ export const recordSchemas = {
   outputs: outputRecord,
   votes: voteRecord,
   derivations: derivationRecord,
-  receipts: signedReceiptSchema,
 } as const satisfies Record<string, z.ZodType>
 
 export type Table = keyof typeof recordSchemas

@@ -1,7 +1,7 @@
 import { randomBytes, type KeyObject } from "node:crypto"
 import { digestOfJson, type Digest } from "../bytes/digest.ts"
 import { encodeHex } from "../bytes/text.ts"
-import { decodeTeeEvidence, type TeeEvidence } from "../evidence/tee/format.ts"
+import { decodeTeeEvidence, hardwareOf, withHardware, type TeeEvidence } from "../evidence/tee/format.ts"
 import type { AcceptedTee } from "../policy/appraise-tee.ts"
 import type { TeeRequirement } from "../policy/tee.ts"
 import { ProtocolError } from "./errors.ts"
@@ -93,7 +93,8 @@ export async function verifyManagerByCertificate(
 function supplementedByAnswer(evidence: TeeEvidence, answered: TeeEvidence): TeeEvidence {
   if (evidence.kind !== answered.kind)
     throw new ProtocolError("contradicting", `the certificate is of ${evidence.kind}, the answer of ${answered.kind}`)
-  return { ...answered, ...evidence }
+  if (evidence.kind !== "azure-vtpm") return { ...answered, ...evidence }
+  return withHardware(evidence, { ...hardwareOf(answered), ...evidence.hardware })
 }
 
 /** Asks for the proof over a fresh nonce and verifies it; a connection that carries nothing else. */

@@ -80,7 +80,7 @@ export function register(command: Command, output: Output): void {
     .option("--cap", "extend PCR 15 once the vault key is out of the TPM: until the next boot nothing opens it again, not even a second start")
     .option(
       "--tee <source>",
-      "the TEE that this manager runs in and proves itself by: tsm (TDX, SEV-SNP), gramine (SGX), or a TD's guest agent at http://HOST:PORT or unix:PATH",
+      "the TEE that this manager runs in and proves itself by: tsm (TDX, SEV-SNP), gramine (SGX), azure (a confidential VM of Azure), or a TD's guest agent at http://HOST:PORT or unix:PATH",
       parseTeeSource,
     )
     .option(
@@ -103,7 +103,9 @@ export function register(command: Command, output: Output): void {
         folder,
         host,
         port,
-        ...(options.tee === undefined ? {} : { ownTee: await openOwnTee(options.tee, options.collateral) }),
+        ...(options.tee === undefined
+          ? {}
+          : { ownTee: await openOwnTee(options.tee, options.collateral, options.tpm === undefined ? {} : { tpm: options.tpm }) }),
         ...(tpm === undefined ? {} : { sealer: hostTpmSealer(tpm, { cap: options.cap === true }) }),
         ...(timeSource === undefined ? {} : { timeSource }),
       })

@@ -1,11 +1,11 @@
 import type { Command } from "commander"
-import { parseHex } from "../../bytes/text.ts"
 import { EvidenceError } from "../../evidence/errors.ts"
 import { withCachedCollateral } from "../../evidence/collateral/cache.ts"
 import { verifyHost } from "../../evidence/host/verify.ts"
 import type { TpmIdentity } from "../../evidence/tpm/claims.ts"
 import { parseAttest } from "../../evidence/tpm/format.ts"
-import { verifyTee } from "../../evidence/tee/verify.ts"
+import type { TeeEvidence } from "../../evidence/tee/format.ts"
+import { type GenuineTee, verifyTee } from "../../evidence/tee/verify.ts"
 import { type Simulation, simulate } from "../../policy/appraise.ts"
 import { tallyApprovals } from "../../policy/approval.ts"
 import { hostRequirementOf, type Machine, own, type Policy } from "../../policy/document.ts"
@@ -14,6 +14,7 @@ import { tallyText } from "../../policy/explain.ts"
 import type { Finding } from "../../policy/findings.ts"
 import type { References } from "../../policy/reference.ts"
 import { insecureLaboratory } from "../connect.ts"
+import { loadAzureEvidence } from "../azure-file.ts"
 import { loadConsents } from "../consent-file.ts"
 import { enrolmentOfKey, loadEnrolments, loadHostEvidence } from "../evidence-file.ts"
 import { recogniseEvidence, unknownEvidence } from "../evidence-form.ts"
@@ -117,7 +118,6 @@ async function judge(path: string, job: string, ground: Ground): Promise<Omit<Ve
   if (unknown.length > 0) return notJudged(`give the reference ${unknown.join(" and ")} with --reference`)
   try {
     const evidence = await verified(path, machine, ground)
-    if (evidence === undefined) return notJudged("no policy says yet what it demands of an Azure confidential VM")
     const { outcome, findings, pieces } = simulate(evidence, { policy, job, references, time })
     return { outcome, findings, insecureLaboratory: pieces.some(({ laboratoryRoot }) => laboratoryRoot !== undefined) }
   } catch (error) {
@@ -127,12 +127,14 @@ async function judge(path: string, job: string, ground: Ground): Promise<Omit<Ve
   }
 }
 
-/** Genuine evidence of whatever session; undefined for a kind that no policy names. */
-async function verified(path: string, machine: Machine, ground: Ground): Promise<Parameters<typeof simulate>[0] | undefined> {
+/** Genuine evidence of whatever session. */
+async function verified(path: string, machine: Machine, ground: Ground): Promise<Parameters<typeof simulate>[0]> {
   const { references, time, enrolments, collateral } = ground
   switch (await recogniseEvidence(path)) {
-    case "azure-vtpm":
-      return undefined
+    case "azure-vtpm": {
+      const { evidence } = await loadAzureEvidence(path, collateral)
+      return { tee: await verifiedTee(path, evidence, machine, time) }
+    }
     case "host": {
       const { bundle } = await loadHostEvidence(path)
       const requirement = hostRequirementOf(machine)
@@ -144,15 +146,17 @@ async function verified(path: string, machine: Machine, ground: Ground): Promise
     case "tee": {
       const given = await loadTeeEvidence(path, collateral === undefined ? {} : { collateral })
       if (given === undefined) throw unknownEvidence(path)
-      if (machine.level !== "enclave")
-        throw new EvidenceError("surplus-piece", "the machine is a host with a TPM, and this is evidence of a TEE", { path })
-      const expectation = teeExpectationOf(machine, time)
-      const evidence = await withCachedCollateral(collateralFolder(), given, { roots: (of) => expectation(of).roots, time: time.getTime() })
-      // What it was made for is not known here, so it is held against what it carries itself, as a host's quote is.
-      const { reportData } = verifyTee(evidence, { ...expectation(evidence), reportData: "as-signed" }).tee.claims
-      return { tee: verifyTee(evidence, { ...expectation(evidence), reportData: parseHex(reportData) }) }
+      return { tee: await verifiedTee(path, given, machine, time) }
     }
   }
+}
+
+async function verifiedTee(path: string, given: TeeEvidence, machine: Machine, time: Date): Promise<GenuineTee> {
+  if (machine.level !== "enclave") throw new EvidenceError("surplus-piece", "the machine is a host with a TPM, and this is evidence of a TEE", { path })
+  const expectation = teeExpectationOf(machine, time)
+  const evidence = await withCachedCollateral(collateralFolder(), given, { roots: (of) => expectation(of).roots, time: time.getTime() })
+  // What it was made for is not known here, so it is held against what it carries itself, as a host's quote is.
+  return verifyTee(evidence, { ...expectation(evidence), reportData: "as-signed" })
 }
 
 function showVerdict({ evidence, job, outcome, findings, reason, insecureLaboratory: isLaboratory }: Verdict, policy: Policy, output: Output): void {
