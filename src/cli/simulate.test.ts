@@ -4,9 +4,11 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { after, test } from "node:test"
+import { AzureVm } from "../../lab/devices/azure-vm.testing.ts"
 import { makeLabAuthority, makeLabKeys } from "../../lab/devices/dcap/authority.ts"
 import { makeTdxQuote } from "../../lab/devices/dcap/device.ts"
 import { labTdRequirement } from "../../lab/devices/td.ts"
+import { sessionReportData } from "../evidence/report-data.ts"
 import { encodeTeeEvidence } from "../evidence/tee/format.ts"
 import { LaboratoryMachine } from "../manager/machine.testing.ts"
 import { makeAgent, makeParts, TestStudy } from "../manager/study.testing.ts"
@@ -140,4 +142,26 @@ test("policy simulate holds a TEE against the alternatives of an enclave machine
   assert.equal(no?.outcome, "would-be-refused")
   const [wrong] = await simulated(10, [file, evidence, ...references])
   assert.ok(wrong?.reason?.includes("[surplus-piece]"))
+})
+
+test("policy simulate judges a confidential VM of Azure by its registers, over a session's digest only", async () => {
+  const vm = new AzureVm(makeLabAuthority({ keys: makeLabKeys(), time: Date.now() }))
+  const azure = vm.requirement
+  const enclave = (demand: typeof azure): Policy => ({
+    ...policy,
+    machines: { host: { level: "enclave", accept: [{ azure: demand }], guest: "none" } },
+  })
+  const file = await write("azure-policy.json", enclave(azure))
+  const evidence = await write("azure.json", encodeTeeEvidence(vm.evidence(sessionReportData(new Uint8Array(32).fill(9)))))
+  const [yes] = await simulated(0, [file, evidence])
+  assert.deepEqual([yes?.outcome, yes?.insecureLaboratory], ["would-be-granted", true])
+  const pcr4 = { ...azure, pcrs: { ...azure.pcrs, "4": ["ab".repeat(32)] } }
+  const [no] = await simulated(10, [await write("azure-other.json", enclave(pcr4)), evidence])
+  assert.deepEqual(
+    no?.findings.flatMap(({ code, effect }) => (effect === "refusal" ? [code] : [])),
+    ["tee-measurement-differs"],
+  )
+  const loose = await write("azure-loose.json", encodeTeeEvidence(vm.evidence(new Uint8Array(64), { extraData: new Uint8Array(20) })))
+  const [unbound] = await simulated(10, [file, loose])
+  assert.ok(unbound?.findings.some(({ code }) => code === "tee-not-bound"))
 })

@@ -1,6 +1,9 @@
 import type { Command } from "commander"
+import { concatBytes } from "../../bytes/compare.ts"
+import { parseHex } from "../../bytes/text.ts"
 import { EvidenceError } from "../../evidence/errors.ts"
 import { withCachedCollateral } from "../../evidence/collateral/cache.ts"
+import { reportDataBytes, sessionDigestBytes } from "../../evidence/report-data.ts"
 import { verifyHost } from "../../evidence/host/verify.ts"
 import type { TpmIdentity } from "../../evidence/tpm/claims.ts"
 import { parseAttest } from "../../evidence/tpm/format.ts"
@@ -152,11 +155,20 @@ async function verified(path: string, machine: Machine, ground: Ground): Promise
 }
 
 async function verifiedTee(path: string, given: TeeEvidence, machine: Machine, time: Date): Promise<GenuineTee> {
-  if (machine.level !== "enclave") throw new EvidenceError("surplus-piece", "the machine is a host with a TPM, and this is evidence of a TEE", { path })
+  if (machine.level !== "enclave")
+    throw new EvidenceError("surplus-piece", "the machine is a host with a TPM, and this is evidence of a TEE", { path })
   const expectation = teeExpectationOf(machine, time)
   const evidence = await withCachedCollateral(collateralFolder(), given, { roots: (of) => expectation(of).roots, time: time.getTime() })
   // What it was made for is not known here, so it is held against what it carries itself, as a host's quote is.
-  return verifyTee(evidence, { ...expectation(evidence), reportData: "as-signed" })
+  const asSigned = verifyTee(evidence, { ...expectation(evidence), reportData: "as-signed" })
+  const reportData = asSigned.kind === "azure-vtpm" ? sessionOf(evidence) : parseHex(asSigned.tee.claims.reportData)
+  return verifyTee(evidence, { ...expectation(evidence), reportData: reportData ?? "as-signed" })
+}
+
+/** Report data in whose place the virtual TPM's quote carries a session's digest; undefined where it carries something else. */
+function sessionOf(evidence: TeeEvidence): Uint8Array | undefined {
+  const digest = evidence.kind === "azure-vtpm" ? parseAttest(evidence.quote.attest).extraData : new Uint8Array()
+  return digest.length === sessionDigestBytes ? concatBytes(digest, new Uint8Array(reportDataBytes - digest.length)) : undefined
 }
 
 function showVerdict({ evidence, job, outcome, findings, reason, insecureLaboratory: isLaboratory }: Verdict, policy: Policy, output: Output): void {
