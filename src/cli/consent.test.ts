@@ -114,6 +114,8 @@ describe("consent", () => {
   test("output vote shows nothing that it does not have, and signs only with --yes where nobody can be asked", async () => {
     const { stdout } = await demandStatus(["output", "vote", "0".repeat(32), "--json"], 10, study.clinic.environment)
     assert.equal(lastEvent(stdout)["code"], "not-found")
+    const shown = await demandStatus(["output", "show", "0".repeat(32), "--json"], 10, study.clinic.environment)
+    assert.equal(lastEvent(shown.stdout)["code"], "not-found")
     await demandStatus(["policy", "withdraw", study.policyFile, "--json"], 2, study.clinic.environment)
   })
 })

@@ -8,6 +8,8 @@ import { parseUtf8 } from "../bytes/text.ts"
 import { type HostBundle, maxEventLogBytes, maxImaListBytes, maxQuoteBytes, parseHostBundle } from "../evidence/bundle.ts"
 import type { TpmIdentity } from "../evidence/tpm/claims.ts"
 import { loadVendorRoots, laboratoryRoot, type TrustedRoot } from "../evidence/tpm/roots.ts"
+import { parseSizedPublicArea } from "../evidence/tpm/public-area.ts"
+import { tpmNameText } from "../evidence/tpm/keys.ts"
 import { parsePemCertificates } from "../pki/certificate.ts"
 import { isTeeIdentity } from "../policy/listing.ts"
 import { hostListSchema } from "../protocol/messages.ts"
@@ -61,6 +63,12 @@ export async function loadEnrolments(path: string): Promise<readonly TpmIdentity
 }
 
 const enrolmentsSchema = hostListSchema.extend({ ok: z.literal(true) })
+
+/** The enrolment under which a TPM's quoting key was proved, by that key's name; undefined where none is of it. */
+export function enrolmentOfKey(enrolments: readonly TpmIdentity[], { akPublic }: HostBundle): TpmIdentity | undefined {
+  const name = tpmNameText(parseSizedPublicArea(akPublic))
+  return enrolments.find(({ attestationKeyName }) => attestationKeyName === name)
+}
 
 /** The pinned vendor roots and, marked as such, laboratory roots from PEM files. */
 export async function rootsWith(laboratoryFiles: readonly string[]): Promise<readonly TrustedRoot[]> {

@@ -47,9 +47,9 @@ export async function policyNamed(text: string): Promise<Digest> {
  * Reads a policy that may be signed, once: what is returned is what was judged.
  * @throws {InvalidPolicyError} after listing every problem
  */
-export async function demandGoodPolicy(file: string, referencePaths: readonly string[], output: Output): Promise<ParsedPolicy> {
+export async function demandGoodPolicy(file: string, referencePaths: readonly string[], output: Output, time = new Date()): Promise<ParsedPolicy> {
   const references = referencePaths.length === 0 ? undefined : (await loadReferenceFiles(referencePaths)).byDigest
-  const { problems, parsed } = await problemsOfFile(file, references, new Date())
+  const { problems, parsed } = await problemsOfFile(file, references, time)
   if (problems.length === 0 && parsed !== undefined) return parsed
   output.table(
     ["line", "field", "problem", "what to do"],

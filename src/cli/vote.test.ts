@@ -3,18 +3,24 @@ import { test } from "node:test"
 import { digestOf } from "../bytes/digest.ts"
 import { encodeUtf8 } from "../bytes/text.ts"
 import { castVote, fetchBallot, type VoterConnection } from "../client/vote.ts"
-import { makeParts, type Party, TestStudy, toJson } from "../manager/study.testing.ts"
+import type { Policy } from "../policy/document.ts"
+import { makeParts, makeParty, type Party, TestStudy, toJson } from "../manager/study.testing.ts"
 import type { OutputView } from "../protocol/messages.ts"
+import { signCheckReport } from "../protocol/check-report.ts"
 import { type Route, routes } from "../protocol/routes.ts"
 
 const parts = await makeParts()
 const { clinic, stranger } = parts
 const other = digestOf(encodeUtf8("other"))
 
+const findings = { program: { name: "lint", version: "1", digest: other }, checks: [{ check: "good", result: "passed" as const, of: other }] }
+
 /** A study with one sealed output that waits for the clinic's vote. */
-async function waiting(): Promise<{ readonly study: TestStudy; readonly output: string; readonly policy: ReturnType<TestStudy["policy"]> }> {
+async function waiting(
+  change: (policy: Policy) => Policy = (policy) => policy,
+): Promise<{ readonly study: TestStudy; readonly output: string; readonly policy: ReturnType<TestStudy["policy"]> }> {
   const study = await TestStudy.create(parts)
-  const policy = study.policy()
+  const policy = change(study.policy())
   const { digest, run } = await study.running(policy)
   const output = "a".repeat(32)
   study.store.transact(new Date(study.clock.wall), (tx) => {
@@ -52,6 +58,23 @@ test("castVote() signs what fetchBallot() showed, and that counts", async () => 
   assert.deepEqual([view.votes, view.missing], [["clinic"], []])
 })
 
+test("castVote() of a checker hands in what it checked, and the next voter is shown it", async () => {
+  const checker = await makeParty("checker")
+  const { study, output } = await waiting((policy) => ({
+    ...policy,
+    stakeholders: { ...policy.stakeholders, checker: { keys: [checker.key], roles: ["checker"] } },
+    approval: { require: "all", of: ["clinic", "vendor", "consortium"] },
+  }))
+  const connection = connectionOf(study, checker)
+  await assert.rejects(castVote(connection, await fetchBallot(connection, output), checker.privateKey), { code: "check-missing" })
+  await castVote(connection, await fetchBallot(connection, output), checker.privateKey, findings)
+  const { checks } = (await fetchBallot(connectionOf(study, clinic), output)).output
+  assert.deepEqual(
+    checks.map(({ by, report }) => [by, report.report.program.name]),
+    [["checker", "lint"]],
+  )
+})
+
 test("fetchBallot() refuses answers of a manager that do not fit each other or the policy", async () => {
   const { study, output, policy } = await waiting()
   const lies: readonly (readonly [code: string, change: (route: Route, answer: object) => object])[] = [
@@ -69,6 +92,7 @@ test("fetchBallot() refuses answers of a manager that do not fit each other or t
       (route, answer) => (route.path === routes.getPolicy.path ? { ...answer, policy: toJson({ ...policy, purpose: "another" }) } : answer),
     ],
     ["policy-withdrawn", changedOutput({ state: "locked" })],
+    ["wrong-check", changedOutput({ checks: [{ by: "clinic", report: signCheckReport(findings, other, stranger.privateKey) }] })],
   ]
   for (const [index, [code, change]] of lies.entries())
     await assert.rejects(fetchBallot(connectionOf(study, clinic, change), output), { name: "ProtocolError", code }, `lie ${index}`)

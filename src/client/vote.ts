@@ -2,6 +2,7 @@ import type { KeyObject } from "node:crypto"
 import { signStatement } from "../pki/statement.ts"
 import { releaseTerms, signingKeys, stakeholderOfKey } from "../policy/approval.ts"
 import { own, parsePolicyValue, type Policy, policyDigest } from "../policy/document.ts"
+import { type CheckFindings, signCheckReport, verifyCheckReport } from "../protocol/check-report.ts"
 import { ProtocolError } from "../protocol/errors.ts"
 import { demandManagerOf } from "../protocol/manager-attestation.ts"
 import type { OutputView } from "../protocol/messages.ts"
@@ -29,7 +30,7 @@ export type VoterConnection = Pick<ManagerConnection, "call" | "manager" | "ownK
 /**
  * Fetches all that a vote is about. What the policy says is read from the policy, whose digest is checked; what the manager says of run and output must agree, and it must
  * be one that the policy names, for a vote rests on its word for what happened.
- * @throws {ProtocolError} `not-found`, `not-permitted`, `policy-withdrawn`, `wrong-digest`, `wrong-manager`, `contradicting`
+ * @throws {ProtocolError} `not-found`, `not-permitted`, `policy-withdrawn`, `wrong-digest`, `wrong-manager`, `contradicting`, `wrong-check`
  */
 export async function fetchBallot(connection: VoterConnection, id: string): Promise<Ballot> {
   const { outputs } = await connection.call(routes.listOutputs, { query: {} })
@@ -53,6 +54,7 @@ export async function fetchBallot(connection: VoterConnection, id: string): Prom
   demandSame("laboratory", String(run.laboratory), String(output.laboratory))
   const voter = stakeholderOfKey(policy, connection.ownKey)
   if (voter === undefined) throw new ProtocolError("not-permitted", `the policy names no party with the key ${connection.ownKey}`)
+  for (const { by, report } of output.checks) verifyCheckReport(policy, by, voteDigest(output), report)
   const signed = signingKeys(
     "policy",
     digest,
@@ -62,14 +64,20 @@ export async function fetchBallot(connection: VoterConnection, id: string): Prom
 }
 
 /**
- * Signs a vote for exactly what `ballot` holds and hands it in.
+ * Signs a vote for exactly what `ballot` holds and hands it in; a checker with what it checked.
  * @throws {ProblemError} as the manager answers, `wrong-signature` where its own records say otherwise
  * @throws {ProtocolError} `contradicting` when its answer is about something else
  */
-export async function castVote(connection: VoterConnection, { output }: Ballot, privateKey: KeyObject): Promise<OutputView> {
+export async function castVote(
+  connection: VoterConnection,
+  { output }: Ballot,
+  privateKey: KeyObject,
+  findings?: CheckFindings,
+): Promise<OutputView> {
   const digest = voteDigest(output)
   const signature = signStatement("vote", digest, privateKey)
-  const view = await connection.call(routes.voteOutput, { params: { output: output.output }, body: { signature } })
+  const body = { signature, ...(findings === undefined ? {} : { report: signCheckReport(findings, digest, privateKey) }) }
+  const view = await connection.call(routes.voteOutput, { params: { output: output.output }, body })
   if (voteDigest(view) !== digest) throw new ProtocolError("contradicting", "the manager answered about another output than the one voted on")
   return view
 }

@@ -4,7 +4,7 @@ import { EvidenceError } from "./errors.ts"
 
 /** REPORT_DATA of SGX, TDX and SEV-SNP. */
 export const reportDataBytes = 64
-const sessionDigestBytes = 32
+export const sessionDigestBytes = 32
 
 /**
  * What evidence must carry: exactly these 64 bytes, or `as-signed` for evidence whose reader compares the claim itself. There is no default: a forgotten nonce

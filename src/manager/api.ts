@@ -86,7 +86,7 @@ const handlers: { readonly [Name in JsonRouteName]: Handler<Routes[Name]> } = {
   },
   listPolicies: (context, { caller }) => listPolicies(context, caller),
   getPolicy: (context, { caller, params }) => viewPolicy(context, caller, digestOf(params.digest)),
-  approvePolicy: (context, { caller, params, body }) => approvePolicy(context, caller, digestOf(params.digest), body.signature),
+  approvePolicy: (context, { caller, params, body }) => approvePolicy(context, caller, digestOf(params.digest), body),
   withdrawPolicy: (context, { caller, params, body }) => withdrawPolicy(context, caller, digestOf(params.digest), body.signature),
   depositArtifact: (context, { caller, params, body }) => depositArtifact(context, caller, digestOf(params.digest), body),
   depositSecret: (context, { caller, params, body }) => depositSecret(context, caller, digestOf(params.digest), body),
@@ -99,7 +99,7 @@ const handlers: { readonly [Name in JsonRouteName]: Handler<Routes[Name]> } = {
   cancelRun: (context, { caller, params }) => cancelRun(context, caller, params.run),
 
   listOutputs: (context, { caller, query }) => listOutputs(context, caller, query.run),
-  voteOutput: (context, { caller, params, body }) => voteOutput(context, caller, params.output, body.signature),
+  voteOutput: (context, { caller, params, body }) => voteOutput(context, caller, params.output, body),
   getOutputPackage: (context, { caller, params }) => packageOutput(context, caller, params.output),
 
   listHosts: (context, { caller }) => {

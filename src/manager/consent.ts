@@ -1,3 +1,5 @@
+import { type Digest, digestOfJson } from "../bytes/digest.ts"
+import type { RequestBody, routes } from "../protocol/routes.ts"
 import { own, type Job } from "../policy/document.ts"
 import { artifactProblems, type SuccessionProblem } from "../policy/successors.ts"
 import { ProtocolError } from "../protocol/errors.ts"
@@ -32,4 +34,12 @@ export function demandInputs(context: ManagerContext, reader: Reader, standing: 
   if (missing.length > 0) throw new ProtocolError("wrong-state", `keys are not deposited: ${missing.join(", ")}`)
   const secrets = missingSecrets(reader, standing.record.digest, standing.policy, job)
   if (secrets.length > 0) throw new ProtocolError("wrong-state", `secrets were not brought: ${secrets.join(", ")}`)
+}
+
+/** A signature as a stakeholder hands it in, a checker with its report. */
+export type Consent = RequestBody<typeof routes.approvePolicy>
+
+/** What a receipt says of a checker's report. */
+export function receiptOfReport(report: Consent["report"]): { readonly report?: Digest } {
+  return report === undefined ? {} : { report: digestOfJson(report.report) }
 }

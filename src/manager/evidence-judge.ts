@@ -1,11 +1,9 @@
 import { parseBase64, parseHex } from "../bytes/text.ts"
 import { decodeMachineBundle, enrolmentFields, sessionDigest } from "../evidence/bundle.ts"
 import { EvidenceError } from "../evidence/errors.ts"
-import { firmwareQuirks, type FirmwareQuirk } from "../evidence/eventlog/verify.ts"
-import { hostPcrs, previousHost } from "../evidence/host/verify.ts"
+import { previousHost } from "../evidence/host/verify.ts"
 import type { HostExpectation } from "../evidence/host/verify.ts"
 import { verifyMachine } from "../evidence/machine/verify.ts"
-import type { MachineExpectation } from "../evidence/machine/verify.ts"
 import { sessionReportData } from "../evidence/report-data.ts"
 import { decodeTeeEvidence } from "../evidence/tee/format.ts"
 import type { TeeEvidence, TeeEvidenceDocument } from "../evidence/tee/format.ts"
@@ -25,9 +23,9 @@ import { certificateFingerprint, parseCertificate } from "../pki/certificate.ts"
 import type { Digest } from "../bytes/digest.ts"
 import { appraise } from "../policy/appraise.ts"
 import { demandedPieces, hostRequirementOf, own, type HostRequirement, type Machine } from "../policy/document.ts"
+import { hostExpectationOf, teeExpectationOf } from "../policy/expectations.ts"
 import { isTeeIdentity } from "../policy/listing.ts"
-import type { BootReference, References } from "../policy/reference.ts"
-import { ccelQuirksOf, laboratoryRootsOf } from "../policy/tee.ts"
+import { laboratoryRootsOf } from "../policy/tee.ts"
 import type { TpmEnrolmentRequest } from "../protocol/messages.ts"
 import type { EnrolmentFacts, Judgement, JudgeRequest, MachineJudge, PendingTpm } from "./judge.ts"
 
@@ -87,7 +85,7 @@ export class EvidenceJudge implements MachineJudge {
       demanded: demandedPieces(machine),
       session: { ...session, version: 1 },
       ...hostExpectation(request, hostRequirementOf(machine)),
-      ...teeExpectation(machine, time),
+      ...(machine.level === "enclave" ? { tee: teeExpectationOf(machine, time) } : {}),
       ...(request.knownBootLog === undefined ? {} : { knownBootLog: parseBase64(request.knownBootLog, "bootLog") }),
     })
     const { host, tee } = genuine.claims
@@ -115,16 +113,7 @@ function hostExpectation(
 ): { host?: HostJudging } {
   parseHex(session.nonce, "nonce")
   if (requirement === undefined) return {}
-  const boot = bootReferenceOf(requirement, references)
-  return {
-    host: {
-      requiredPcrs: hostPcrs,
-      quirks: (boot?.quirks ?? []).filter(isFirmwareQuirk),
-      identity: identityOf(identity),
-      previous: previous?.host ?? "none",
-      commandLineCandidates: (boot?.commandLines ?? []).map(({ text }) => text),
-    },
-  }
+  return { host: { ...hostExpectationOf(requirement, references), identity: identityOf(identity), previous: previous?.host ?? "none" } }
 }
 
 type HostJudging = Omit<HostExpectation, "extraData">
@@ -135,14 +124,6 @@ function identityOf(identity: JudgeRequest["identity"]): TpmIdentity {
   return identity
 }
 
-function teeExpectation(machine: Machine, time: Date): Pick<MachineExpectation, "tee"> {
-  if (machine.level !== "enclave") return {}
-  const { accept } = machine
-  const laboratoryRoots = laboratoryRootsOf(accept)
-  const ccelQuirks = ccelQuirksOf(accept)
-  return { tee: (evidence) => ({ roots: teeRootsFor(evidence, laboratoryRoots), time: time.getTime(), ccelQuirks }) }
-}
-
 /** The machine that enrolled under the name, as far as its processor tells. @throws {EvidenceError} `wrong-binding` */
 function demandSamePlatform(enrolled: TeeIdentity, tee: GenuineTee): void {
   const found = teeIdentity(tee)
@@ -151,13 +132,4 @@ function demandSamePlatform(enrolled: TeeIdentity, tee: GenuineTee): void {
       throw new EvidenceError("wrong-binding", `${name} ${found[name] ?? "masked"}, enrolled is ${enrolled[name] ?? "masked"}`, {
         path: "bundle.tee",
       })
-}
-
-function bootReferenceOf({ boot }: HostRequirement, references: References): BootReference | undefined {
-  const reference = references.get(boot.reference)
-  return reference?.kind === "boot" ? reference : undefined
-}
-
-function isFirmwareQuirk(name: string): name is FirmwareQuirk {
-  return Object.hasOwn(firmwareQuirks, name)
 }

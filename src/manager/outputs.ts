@@ -1,6 +1,5 @@
 import type { Digest } from "../bytes/digest.ts"
 import { encodeBase64 } from "../bytes/text.ts"
-import type { StatementSignature } from "../pki/statement.ts"
 import { demandTerms, releaseTerms, stakeholderOfKey, tallyRelease, type Tally } from "../policy/approval.ts"
 import { type Derivation, derivationOfOutput, mergeDerivations } from "../policy/derivation.ts"
 import { own, type Policy } from "../policy/document.ts"
@@ -16,7 +15,9 @@ import { type HostCaller, type ManagerContext, newId, pairKey, type Reader, type
 import { appendEvent } from "./events.ts"
 import { demandLease } from "./leases.ts"
 import { appendReceipt } from "./receipts.ts"
-import type { OutputRecord } from "./records.ts"
+import { type Consent, receiptOfReport } from "./consent.ts"
+import { demandReport } from "../protocol/check-report.ts"
+import type { OutputRecord, RecordOf } from "./records.ts"
 import { demandStakeholder, derivationsOf, readStanding, signerOf, withdrawnKeysBehind } from "./standing.ts"
 import type { Transaction } from "./store.ts"
 
@@ -115,18 +116,21 @@ function blobsOf(manifest: ArtifactManifest): readonly { readonly digest: Digest
 
 /**
  * Takes a stakeholder's vote for the release of an output.
- * @throws {PkiError}; {ProtocolError} `not-found`, `not-permitted`, `policy-withdrawn`
+ * @throws {PkiError}; {ProtocolError} `not-found`, `not-permitted`, `policy-withdrawn`, `check-missing`, `wrong-check`
  */
-export function voteOutput(context: ManagerContext, caller: StakeholderCaller, outputId: string, signature: StatementSignature): OutputView {
+export function voteOutput(context: ManagerContext, caller: StakeholderCaller, outputId: string, { signature, report }: Consent): OutputView {
   const record = demandOutput(context, context.store, caller, outputId)
   const policy = context.documents.policy(context.store, record.policy)
-  const stakeholder = signerOf(policy, "vote", voteDigest(votedOn(context.store, record)), signature)
+  const subject = voteDigest(votedOn(context.store, record))
+  const stakeholder = signerOf(policy, "vote", subject, signature)
+  demandReport(policy, stakeholder, subject, report)
   return transact(context, (tx) => {
     demandUnlocked(context, tx, record)
     const key = pairKey(outputId, stakeholder)
     if (tx.get("votes", key) === undefined) {
-      tx.put("votes", key, { output: outputId, stakeholder, signature, at: context.time.nowText() })
-      appendReceipt(context, tx, { kind: "vote-cast", policy: record.policy, run: record.run, output: outputId, by: stakeholder })
+      tx.put("votes", key, { output: outputId, stakeholder, signature, at: context.time.nowText(), ...(report === undefined ? {} : { report }) })
+      const what = { kind: "vote-cast", policy: record.policy, run: record.run, output: outputId, by: stakeholder } as const
+      appendReceipt(context, tx, { ...what, ...receiptOfReport(report) })
     }
     return viewOutput(context, tx, record)
   })
@@ -196,10 +200,14 @@ function isLocked(context: ManagerContext, reader: Reader, record: OutputRecord)
 
 function tallyOf(context: ManagerContext, reader: Reader, record: OutputRecord): Tally {
   const { policy, withdrawn } = readStanding(context, reader, record.policy)
-  const signatures = reader.list("votes").flatMap((vote) => (vote.output === record.output ? [vote.signature] : []))
+  const signatures = votesFor(reader, record).map(({ signature }) => signature)
   return tallyRelease(policy, record.job, record.name, { digest: voteDigest(votedOn(reader, record)), signatures }, derivationsOf(reader), {
     withdrawn,
   })
+}
+
+function votesFor(reader: Reader, { output }: OutputRecord): readonly RecordOf<"votes">[] {
+  return reader.list("votes").filter((vote) => vote.output === output)
 }
 
 /** What a vote for this output must be over. */
@@ -237,6 +245,7 @@ function viewOutput(context: ManagerContext, reader: Reader, record: OutputRecor
     state: isLocked(context, reader, record) ? "locked" : released ? "released" : "waiting",
     to: [...terms.to],
     votes: [...tally.signed],
+    checks: votesFor(reader, record).flatMap(({ stakeholder, report }) => (report === undefined ? [] : [{ by: stakeholder, report }])),
     missing: [...new Set([...tally.missing, ...tally.originsMissing])],
     createdAt: at,
   }

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict"
 import { test } from "node:test"
-import { digestOf } from "../bytes/digest.ts"
+import { type Digest, digestOf } from "../bytes/digest.ts"
 import { signStatement } from "../pki/statement.ts"
 import { policyDigest } from "../policy/document.ts"
 import type { ProblemError } from "../protocol/problem.ts"
@@ -170,4 +170,19 @@ test("every step of a policy is a receipt; strangers see none, nor hosts", async
   )
   await assert.rejects(study.call(routes.listReceipts, study.as(stranger)), { code: "not-permitted" })
   await assert.rejects(study.call(routes.listHosts, study.as(stranger)), { code: "not-permitted" })
+})
+
+test("studies on one manager stand for themselves: neither activation, succession nor withdrawal of one touches another", async () => {
+  const study = await TestStudy.create(parts)
+  const one = await study.agree()
+  const other = await study.agree(study.policy({ study: "another" }))
+  const state = async (digest: Digest): Promise<string> => (await study.call(routes.getPolicy, study.as(clinic), { params: { digest } })).state
+  assert.deepEqual([await state(one), await state(other)], ["active", "active"])
+  const next = await study.submit(study.policy({ study: "another", supersedes: one }))
+  for (const party of [clinic, vendor, consortium]) await study.sign(next, party)
+  assert.deepEqual([await state(one), await state(other), await state(next)], ["active", "active", "proposed"])
+  const run = await study.queue(one)
+  await study.withdraw(other, clinic)
+  assert.deepEqual([await state(one), await state(other)], ["active", "withdrawn"])
+  assert.equal((await study.call(routes.getRun, study.as(clinic), { params: { run } })).state, "queued")
 })

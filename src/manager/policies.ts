@@ -8,6 +8,8 @@ import { PolicyError } from "../policy/errors.ts"
 import { parseReferenceValue, referencesByDigest } from "../policy/reference.ts"
 import { ProtocolError } from "../protocol/errors.ts"
 import type { PolicyStatus, PolicyView, SubmitPolicyRequest } from "../protocol/messages.ts"
+import { type Consent, receiptOfReport } from "./consent.ts"
+import { demandReport } from "../protocol/check-report.ts"
 import { demandProposer } from "./admission.ts"
 import { type ManagerContext, pairKey, type Reader, type StakeholderCaller, transact } from "./context.ts"
 import { appendReceipt } from "./receipts.ts"
@@ -108,12 +110,13 @@ function toDocument(reference: object): SubmitPolicyRequest["policy"] {
  * Takes a stakeholder's signature over the policy and makes the policy active when nothing more is missing. Any stakeholder may hand in the signature of
  * another: it proves itself.
  * @throws {PkiError} for a signature that does not verify
- * @throws {ProtocolError} `not-found`, `not-permitted`, `policy-withdrawn`, `policy-expired`
+ * @throws {ProtocolError} `not-found`, `not-permitted`, `policy-withdrawn`, `policy-expired`, `check-missing`, `wrong-check`
  */
-export function approvePolicy(context: ManagerContext, caller: StakeholderCaller, digest: Digest, signature: StatementSignature): PolicyStatus {
+export function approvePolicy(context: ManagerContext, caller: StakeholderCaller, digest: Digest, { signature, report }: Consent): PolicyStatus {
   const { policy } = readStanding(context, context.store, digest)
   demandStakeholder(policy, caller)
   const stakeholder = signerOf(policy, "policy", digest, signature)
+  demandReport(policy, stakeholder, digest, report)
   return transact(context, (tx) => {
     const standing = readStanding(context, tx, digest)
     if (standing.withdrawn.has(stakeholder) || standing.state === "withdrawn")
@@ -121,8 +124,8 @@ export function approvePolicy(context: ManagerContext, caller: StakeholderCaller
     if (standing.state === "expired") throw new ProtocolError("policy-expired", `the policy ended at ${policy.expires}`)
     const key = pairKey(digest, stakeholder)
     if (tx.get("approvals", key) === undefined) {
-      tx.put("approvals", key, { policy: digest, stakeholder, signature, at: context.time.nowText() })
-      appendReceipt(context, tx, { kind: "policy-signed", policy: digest, by: stakeholder })
+      tx.put("approvals", key, { policy: digest, stakeholder, signature, at: context.time.nowText(), ...(report === undefined ? {} : { report }) })
+      appendReceipt(context, tx, { kind: "policy-signed", policy: digest, by: stakeholder, ...receiptOfReport(report) })
     }
     activateIfComplete(context, tx, digest)
     return statusOf(readStanding(context, tx, digest))

@@ -1,5 +1,6 @@
 import { z } from "zod"
 import { statementSignatureSchema } from "../pki/statement.ts"
+import { signedCheckReportSchema } from "../protocol/check-report.ts"
 import { trustClaims, trustTiers } from "../policy/ar4si.ts"
 import {
   refusalViewSchema,
@@ -50,7 +51,13 @@ const policyRecord = z.strictObject({
   activatedAt: timeSchema.optional(),
 })
 
-const approvalRecord = z.strictObject({ policy: digestSchema, stakeholder: nameSchema, signature: statementSignatureSchema, at: timeSchema })
+const approvalRecord = z.strictObject({
+  policy: digestSchema,
+  stakeholder: nameSchema,
+  signature: statementSignatureSchema,
+  at: timeSchema,
+  report: signedCheckReportSchema.exactOptional(),
+})
 
 const depositRecord = z.strictObject({
   policy: digestSchema,
@@ -185,7 +192,13 @@ const outputRecord = z.strictObject({
   at: timeSchema,
 })
 
-const voteRecord = z.strictObject({ output: idSchema, stakeholder: nameSchema, signature: statementSignatureSchema, at: timeSchema })
+const voteRecord = z.strictObject({
+  output: idSchema,
+  stakeholder: nameSchema,
+  signature: statementSignatureSchema,
+  at: timeSchema,
+  report: signedCheckReportSchema.exactOptional(),
+})
 const derivationRecord = z.strictObject({
   manifest: digestSchema,
   origins: z.array(z.strictObject({ name: z.string(), keys: z.array(keyTextSchema) })),

@@ -35,8 +35,8 @@ export function readStanding(context: ManagerContext, reader: Reader, digest: Di
   return { record, policy, approvals, withdrawals, signatures, withdrawn, state, succession }
 }
 
-function withoutPolicy({ stakeholder, signature, at }: RecordOf<"approvals">): ApprovalRecord {
-  return { stakeholder, signature, at }
+function withoutPolicy({ stakeholder, signature, at, report }: RecordOf<"approvals">): ApprovalRecord {
+  return { stakeholder, signature, at, ...(report === undefined ? {} : { report }) }
 }
 
 /**

@@ -126,31 +126,63 @@ export function appraise(evidence: Genuine<MachineClaims>, request: AppraisalReq
   const digest = policyDigest(policy)
   if (previous !== undefined && (previous.policy !== digest || previous.job !== jobName))
     throw new TypeError("the previous decision belongs to another policy or job")
-  const machineName = own(policy.jobs, jobName)?.machine ?? ""
-  const machine = own(policy.machines, machineName)
   const about = { policy: digest, job: jobName }
+  const { machine, findings, pieces, session } = judgePieces(evidence.claims.host, evidence.claims.tee, request)
+  if (machine === undefined || isRefusal(findings)) return { ...about, outcome: "refused", findings, pieces }
+  return new GrantedDecision(proof, { ...about, ...machine, findings, pieces, session })
+}
+
+/** Whether a machine would be let in. It can release nothing. */
+export interface Simulation {
+  readonly outcome: "would-be-granted" | "would-be-refused"
+  readonly findings: readonly Finding[]
+  readonly pieces: readonly JudgedPiece[]
+}
+
+/**
+ * What `appraise` would find in evidence that was recorded, for whatever session. Evidence without a session of its own proves no machine that is there now, so what comes out is
+ * no decision.
+ */
+export function simulate(
+  evidence: { readonly host?: Genuine<HostClaims>; readonly tee?: GenuineTee },
+  request: Omit<AppraisalRequest, "previous">,
+): Simulation {
+  const { findings, pieces } = judgePieces(evidence.host?.claims, evidence.tee, request)
+  return { outcome: isRefusal(findings) ? "would-be-refused" : "would-be-granted", findings, pieces }
+}
+
+interface Judged {
+  /** Undefined, with a refusal, where the policy has no such job or machine. */
+  readonly machine?: Pick<GrantedDecision, "machine" | "level">
+  readonly findings: readonly Finding[]
+  readonly pieces: readonly JudgedPiece[]
+  readonly session: MachineSession
+}
+
+function judgePieces(hostClaims: HostClaims | undefined, teeEvidence: GenuineTee | undefined, request: AppraisalRequest): Judged {
+  const { policy, job: jobName } = request
+  const name = own(policy.jobs, jobName)?.machine ?? ""
+  const machine = own(policy.machines, name)
   if (machine === undefined) {
     const findings = [finding("job-not-in-policy", printable(jobName), "no such job or machine", "a job of the policy")]
-    return { ...about, outcome: "refused", findings, pieces: [] }
+    return { findings, pieces: [], session: {} }
   }
-
-  const host = judgeHost(evidence.claims.host, machine, request)
-  const tee = judgeTee(evidence.claims.tee, machine, request)
-  const together = paravisorTpmFindings(evidence.claims.host, evidence.claims.tee)
-  const findings = [...expiryFindings(policy, request.time), ...host.findings, ...tee.findings, ...together]
-  const pieces = [host.piece, tee.piece].filter((piece) => piece !== undefined)
-  if (findings.some(({ effect }) => effect === "refusal")) return { ...about, outcome: "refused", findings, pieces }
-  return new GrantedDecision(proof, {
-    ...about,
-    machine: machineName,
-    level: machine.level,
-    findings,
-    pieces,
+  const host = judgeHost(hostClaims, machine, request)
+  const tee = judgeTee(teeEvidence, machine, request)
+  const together = paravisorTpmFindings(hostClaims, teeEvidence)
+  return {
+    machine: { machine: name, level: machine.level },
+    findings: [...expiryFindings(policy, request.time), ...host.findings, ...tee.findings, ...together],
+    pieces: [host.piece, tee.piece].filter((piece) => piece !== undefined),
     session: {
       ...(host.session === undefined ? {} : { host: host.session }),
       ...(tee.session === undefined ? {} : { tee: tee.session }),
     },
-  })
+  }
+}
+
+function isRefusal(findings: readonly Finding[]): boolean {
+  return findings.some(({ effect }) => effect === "refusal")
 }
 
 /** Laboratory roots of these pieces, each once. */

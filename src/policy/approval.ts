@@ -170,7 +170,7 @@ function tallyStatements(policy: Policy, question: Question, signatures: readonl
   const reached = question.approval === "none" || isReached(question.approval, voices)
   const ownersMissing = question.owners.filter((owner) => !valid.has(owner))
   const missing = new Set([...(question.approval === "none" ? [] : namesMissing(question.approval, voices)), ...ownersMissing])
-  const originsMissing = originsWithout(question.origins, keys)
+  const originsMissing = originsWithout(question.origins, keysWithout(keys, policy, withdrawn))
   const inOrder = Object.keys(policy.stakeholders)
   return {
     satisfied: reached && ownersMissing.length === 0 && originsMissing.length === 0 && !question.blocking.some((name) => withdrawn.has(name)),
@@ -180,6 +180,12 @@ function tallyStatements(policy: Policy, question: Question, signatures: readonl
     withdrawn: inOrder.filter((name) => withdrawn.has(name)),
     invalid,
   }
+}
+
+/** Those keys that no party which took its consent back states: under whatever name it signed, its signature counts no more. */
+export function keysWithout(keys: ReadonlySet<string>, policy: Policy, withdrawn: ReadonlySet<string> = new Set()): ReadonlySet<string> {
+  const ended = new Set([...withdrawn].flatMap((name) => own(policy.stakeholders, name)?.keys ?? []))
+  return new Set([...keys].filter((key) => !ended.has(key)))
 }
 
 /**

@@ -4,7 +4,7 @@ import { stringify } from "yaml"
 import { encodeUtf8 } from "../bytes/text.ts"
 import type { CheckContext } from "./check.ts"
 import { checkPolicy } from "./check.ts"
-import type { Policy } from "./document.ts"
+import type { Policy, Role } from "./document.ts"
 import { parsePolicyValue } from "./document.ts"
 import { parsePolicy } from "./parse.ts"
 import {
@@ -55,7 +55,7 @@ test("checkPolicy() finds nothing wrong with a right policy", () => {
 const mayOwn = { dataset: ["data"], code: ["code"], model: ["model"], mock: ["data", "code", "model"] } as const
 for (const [kind, owning] of Object.entries(mayOwn))
   test(`checkPolicy() lets only ${owning.join(" or ")} own a ${kind}`, () => {
-    for (const role of ["data", "code", "model", "consumer", "auditor"] as const) {
+    for (const role of ["data", "code", "model", "consumer", "auditor", "checker"] as const) {
       const trainer = { ...policy.artifacts["trainer"], kind } as const
       const vendor = { ...policy.stakeholders["vendor"], roles: [role] }
       const document = parsePolicyValue({
@@ -70,6 +70,15 @@ for (const [kind, owning] of Object.entries(mayOwn))
       )
     }
   })
+
+test("checkPolicy() lets a checker be nothing else", () => {
+  const withRoles = (...held: readonly Role[]): readonly string[] => {
+    const program = { keys: [keyText("stranger")], roles: held }
+    return found({ ...policy, stakeholders: { ...policy.stakeholders, program } })
+  }
+  assert.deepEqual(withRoles("checker"), [])
+  assert.deepEqual(withRoles("checker", "auditor"), ["wrong-value stakeholders.program.roles"])
+})
 
 const train = "jobs/train"
 const model = "jobs/train/outputs/model"

@@ -90,6 +90,13 @@ class PolicyCheck {
       const path = ["stakeholders", name]
       this.#distinct([...path, "keys"], stakeholder.keys)
       this.#distinct([...path, "roles"], stakeholder.roles)
+      if (stakeholder.roles.includes("checker") && stakeholder.roles.length > 1)
+        this.#problem(
+          "wrong-value",
+          [...path, "roles"],
+          "a checker is a program and has no other role",
+          "give the program a key and an entry of its own",
+        )
       this.#distinct([...path, "recipients"], stakeholder.recipients ?? [])
       for (const [index, key] of stakeholder.keys.entries()) {
         this.#key([...path, "keys", index], key)

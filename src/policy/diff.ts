@@ -1,5 +1,6 @@
 import { canonicalJson } from "../bytes/json.ts"
 import type { JsonValue } from "../bytes/json.ts"
+import { consequencesOf } from "./consequences.ts"
 import type { Policy } from "./document.ts"
 import type { Sight } from "./explain.ts"
 import { policySights } from "./explain.ts"
@@ -9,6 +10,8 @@ import { tableText } from "./table.ts"
 export interface PolicyDifference {
   /** Who sees more, less, or otherwise than before. */
   readonly sights: readonly SightChange[]
+  /** What it gives to whom, and takes from whom, besides sight. */
+  readonly consequences: readonly string[]
   /** Every field that differs. */
   readonly fields: readonly FieldChange[]
 }
@@ -32,16 +35,21 @@ export interface FieldChange {
 }
 
 export function diffPolicies(before: Policy, after: Policy): PolicyDifference {
-  return { sights: sightChanges(policySights(before), policySights(after)), fields: fieldChanges([], jsonOf(before), jsonOf(after)) }
+  return {
+    sights: sightChanges(policySights(before), policySights(after)),
+    consequences: consequencesOf(before, after),
+    fields: fieldChanges([], jsonOf(before), jsonOf(after)),
+  }
 }
 
 /** The difference as text for a terminal. */
-export function differenceText({ sights, fields }: PolicyDifference): string {
+export function differenceText({ sights, consequences, fields }: PolicyDifference): string {
   if (fields.length === 0) return "the policies are equal\n"
   const powers = sights.map(({ party, effect, thing, before, after }) => [party, effect, thing, before, after])
   const sightText = sights.length === 0 ? "nobody sees more or less" : tableText(["party", "effect", "thing", "before", "after"], powers)
   const fieldLines = fields.map(({ field, before, after, words }) => `  ${field}: ${before ?? "not there"} -> ${after ?? "not there"}\n    ${words}`)
-  return `Who sees what\n${sightText}\n\nWhat changes\n${fieldLines.join("\n")}\n`
+  const meaning = consequences.length === 0 ? "  nothing that is known by name: see what changes" : consequences.map((line) => `  ${line}`).join("\n")
+  return `Who sees what\n${sightText}\n\nWhat it means\n${meaning}\n\nWhat changes\n${fieldLines.join("\n")}\n`
 }
 
 function sightChanges(before: readonly Sight[], after: readonly Sight[]): readonly SightChange[] {

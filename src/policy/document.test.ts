@@ -5,7 +5,7 @@ import { encodeUtf8 } from "../bytes/text.ts"
 import { canonicalJson } from "../bytes/json.ts"
 import { artifactOwners, inputOwners, maxPolicyBytes, own, parsePolicyValue, policyDigest, referencedDigests } from "./document.ts"
 import { parsePolicy } from "./parse.ts"
-import type { Job } from "./document.ts"
+import type { Approval, Job } from "./document.ts"
 import { PolicyError } from "./errors.ts"
 import type { Problem } from "./problem.ts"
 import { problemText } from "./problem.ts"
@@ -361,3 +361,13 @@ function shown(value: unknown): string {
   const text = (JSON.stringify(value) ?? "undefined").substring(0, 60)
   return text.replace(/[^\u0020-\u007e]/g, (character) => `U+${character.charCodeAt(0).toString(16).padStart(4, "0")}`)
 }
+
+test("parsePolicyValue() refuses an approval of more parts than anybody reads, however nested", () => {
+  const nested = (depth: number): Approval =>
+    depth === 0 ? { require: "any", of: ["clinic-a"] } : { atLeast: 2, of: [nested(depth - 1), nested(depth - 1), "vendor"] }
+  assert.equal(parsePolicyValue({ ...policy, approval: nested(7) }).study, policy.study)
+  assert.throws(() => parsePolicyValue({ ...policy, approval: nested(9) }), { code: "invalid-policy" })
+  const { train } = policy.jobs
+  const logs = { to: ["vendor"], maxBytes: 1, release: nested(9) }
+  assert.throws(() => parsePolicyValue({ ...policy, jobs: { train: { ...train, logs } } }), { code: "invalid-policy" })
+})

@@ -43,6 +43,7 @@ export interface Stakeholder {
   readonly keys: readonly string[]
   /** age recipients that results for it are sealed to. */
   readonly recipients?: readonly string[]
+  /** `checker` is a program, which signs with a report of what it checked (protocol/check-report.ts), and is nothing else. */
   readonly roles: readonly Role[]
 }
 
@@ -180,10 +181,11 @@ export interface Resources {
 
 /**
  * Who must sign. Without `of`, `require: all` means everyone whom the place concerns: all stakeholders for a policy, all owners of the job's inputs
- * for a release. `veto`: `of` must be reached and none of these may have objected.
+ * for a release; `require: any` names those of whom one is enough. `veto`: `of` must be reached and none of these may have objected.
  */
 export type Approval =
   | { readonly require: "all"; readonly of?: readonly ApprovalMember[] }
+  | { readonly require: "any"; readonly of: readonly ApprovalMember[] }
   | { readonly atLeast: number; readonly of: readonly ApprovalMember[] }
   | { readonly veto: readonly string[]; readonly of: Approval }
 
@@ -298,13 +300,15 @@ function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
 /** A policy is read by people; a larger one is a mistake or an attack. */
 export const maxPolicyBytes = 1024 * 1024
 
-export const roles = ["data", "code", "model", "consumer", "auditor"] as const
+export const roles = ["data", "code", "model", "consumer", "auditor", "checker"] as const
 export const artifactKinds = ["dataset", "code", "model", "mock"] as const
 export const outputKinds = ["model", "dataset", "report"] as const
 /** Levels that have a verifier. `confidential` is a known word and refused by name. */
 export const levels = ["administered", "sealed", "enclave"] as const
 
 const maxMembers = 256
+/** Names and parts of one approval. It is evaluated at each step of a study, and one that fills a whole policy would take seconds each time. */
+const maxApprovalMembers = 1024
 /** Longest sentence, path or argument. */
 const maxText = 4096
 /** A post-quantum age recipient has some 2000 characters. */
@@ -349,12 +353,23 @@ function recordOf<Value extends z.ZodType>(key: z.ZodString, value: Value): z.Zo
 const approval: z.ZodType<Approval> = z.lazy(() =>
   z.union([
     z.strictObject({ require: z.literal("all"), of: z.array(approvalMember).min(1).max(maxMembers).exactOptional() }),
+    z.strictObject({ require: z.literal("any"), of: z.array(approvalMember).min(1).max(maxMembers) }),
     z.strictObject({ atLeast: count.max(maxMembers), of: z.array(approvalMember).min(1).max(maxMembers) }),
     z.strictObject({ veto: names, of: approval }),
   ]),
 )
 const approvalMember: z.ZodType<ApprovalMember> = z.lazy(() => z.union([name, approval]))
-const release = z.union([z.literal("none"), approval])
+const wholeApproval = approval.refine(
+  (whole) => memberCount(whole) <= maxApprovalMembers,
+  `at most ${maxApprovalMembers} names and parts are allowed in all, however nested`,
+)
+const release = z.union([z.literal("none"), wholeApproval])
+
+function memberCount(member: ApprovalMember): number {
+  if (typeof member === "string") return 1
+  const inner = "veto" in member ? [...member.veto, member.of] : (member.of ?? [])
+  return inner.reduce((sum, one) => sum + memberCount(one), 1)
+}
 
 const stakeholder = z.strictObject({
   keys: z.array(sshKey).min(1).max(maxMembers),
@@ -434,7 +449,7 @@ export const policySchema: z.ZodType<Policy> = z.strictObject({
   secrets: recordOf(name, secretSchema(name)).exactOptional(),
   machines: recordOf(name, machine),
   jobs: recordOf(name, job),
-  approval,
+  approval: wholeApproval,
   expires: utcTime,
   supersedes: z.union([z.literal("none"), digest]),
 })

@@ -161,7 +161,7 @@ test("explanationText() names the document and whose signature is missing", () =
 
 test("diffPolicies() finds nothing between equal policies", () => {
   const difference = diffPolicies(policy, structuredClone(policy))
-  assert.deepEqual(difference, { sights: [], fields: [] })
+  assert.deepEqual(difference, { sights: [], consequences: [], fields: [] })
   assert.equal(differenceText(difference), "the policies are equal\n")
 })
 
@@ -331,7 +331,7 @@ test("differenceText() shows both sides", () => {
   assert.ok(text.includes("  jobs.train.maxRuns: 3 -> 4\n    job train may run another number of times"))
   assert.match(text, /\bvendor +loses\b/)
   const quiet = differenceText(diffPolicies(policy, { ...policy, expires: "2028-01-01T00:00:00Z" }))
-  assert.ok(quiet.startsWith("Who sees what\nnobody sees more or less\n\nWhat changes\n"))
+  assert.ok(quiet.startsWith("Who sees what\nnobody sees more or less\n\nWhat it means\n  keys are released longer"))
   const added = differenceText(diffPolicies(withTrain({ outputs: {} }), policy))
   assert.ok(added.includes("jobs.train.outputs.model: not there -> {"))
   assert.ok(differenceText(diffPolicies(policy, withTrain({ outputs: {} }))).includes("} -> not there"))

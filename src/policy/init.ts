@@ -51,7 +51,7 @@ export function policyTemplate(draft: PolicyDraft): string {
     "perun: 1",
     `study: ${quoted(draft.study)}`,
     `purpose: ${quoted(draft.purpose ?? missing)} # one sentence: what it is for, and what leaves`,
-    "stakeholders: # roles: data, code, model, consumer, auditor",
+    "stakeholders: # roles: data, code, model, consumer, auditor, checker",
     ...(draft.stakeholders.length === 0 ? [{ name: missing, key: missing, recipient: missing, roles: [missing] }] : draft.stakeholders).map(
       stakeholderLine,
     ),

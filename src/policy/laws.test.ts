@@ -38,6 +38,7 @@ const { approval } = fc.letrec<{ approval: Approval; member: ApprovalMember }>((
     { maxDepth: 3 },
     fc.constant<Approval>({ require: "all" }),
     fc.record({ require: fc.constant("all" as const), of: fc.array(tie("member"), { minLength: 1, maxLength: 3 }) }),
+    fc.record({ require: fc.constant("any" as const), of: fc.array(tie("member"), { minLength: 1, maxLength: 3 }) }),
     fc.record({ atLeast: fc.integer({ min: 1, max: 3 }), of: fc.array(tie("member"), { minLength: 1, maxLength: 4 }) }),
     fc.record({ veto: fc.array(fc.constantFrom(...parties), { minLength: 1, maxLength: 2 }), of: tie("approval") }),
   ),

@@ -1,6 +1,6 @@
 import type { StatementSignature } from "../pki/statement.ts"
 import type { Against, Tally } from "./approval.ts"
-import { ownerHasSigned, signingKeys, stakeholderOfKey, tallyApprovals } from "./approval.ts"
+import { keysWithout, ownerHasSigned, signingKeys, stakeholderOfKey, tallyApprovals } from "./approval.ts"
 import type { Derivations } from "./derivation.ts"
 import { foreignLaboratoryRoots, originsOfArtifact } from "./derivation.ts"
 import type { Policy } from "./document.ts"
@@ -54,7 +54,7 @@ export function judgeSuccession(
   if (policy.supersedes !== activeDigest) problems.push({ code: "wrong-predecessor", names: [policy.supersedes, activeDigest] })
   if (active !== "none" && active.study !== policy.study) problems.push({ code: "other-study", names: [active.study, policy.study] })
   if (!tally.satisfied) problems.push({ code: "approvals-missing", names: tally.missing })
-  if (active !== "none") problems.push(...predecessorProblems(active, policy, signatures))
+  if (active !== "none") problems.push(...predecessorProblems(active, policy, signatures, against))
   return { allowed: problems.length === 0, problems, tally }
 }
 
@@ -74,9 +74,11 @@ export function artifactProblems(
   const problems: SuccessionProblem[] = []
   if (against.withdrawn?.has(artifact.owner) === true) problems.push({ code: "owner-withdrawn", names: [artifact.owner] })
   else if (!ownerHasSigned(policy, artifactName, signatures, against)) problems.push({ code: "owner-not-signed", names: [artifact.owner] })
-  const signedKeys = signingKeys("policy", policyDigest(policy), signatures)
+  const allKeys = signingKeys("policy", policyDigest(policy), signatures)
+  const signedKeys = keysWithout(allKeys, policy, against.withdrawn)
   for (const { name, keys } of originsOfArtifact(policy, artifactName, derivations)) {
-    if (keys.some((key) => against.withdrawnKeys?.has(key) === true)) problems.push({ code: "origin-owner-withdrawn", names: [name] })
+    const hasWithdrawn = keys.some((key) => against.withdrawnKeys?.has(key) === true || (allKeys.has(key) && !signedKeys.has(key)))
+    if (hasWithdrawn) problems.push({ code: "origin-owner-withdrawn", names: [name] })
     else if (!keys.some((key) => signedKeys.has(key))) problems.push({ code: "origin-owner-not-signed", names: [name] })
   }
   const users = Object.values(policy.jobs).filter(({ inputs }) => Object.hasOwn(inputs, artifactName))
@@ -87,12 +89,18 @@ export function artifactProblems(
 
 /**
  * The predecessor's parties agree by signatures of keys that the predecessor states for them. What the successor states about keys does not count, or its
- * author could list another party's key as its own.
+ * author could list another party's key as its own. A party that has taken its signature under the successor back has not agreed.
  */
-function predecessorProblems(predecessor: Policy, successor: Policy, signatures: readonly StatementSignature[]): readonly SuccessionProblem[] {
-  const keys = signingKeys("policy", policyDigest(successor), signatures)
-  const signed = [...keys].flatMap((key) => stakeholderOfKey(predecessor, key) ?? [])
-  const voices = { signed: new Set(signed), everyone: Object.keys(predecessor.stakeholders) }
+function predecessorProblems(
+  predecessor: Policy,
+  successor: Policy,
+  signatures: readonly StatementSignature[],
+  { withdrawn = new Set() }: Against,
+): readonly SuccessionProblem[] {
+  const keys = keysWithout(signingKeys("policy", policyDigest(successor), signatures), successor, withdrawn)
+  const named = (list: Iterable<string>): ReadonlySet<string> => new Set([...list].flatMap((key) => stakeholderOfKey(predecessor, key) ?? []))
+  const against = [...withdrawn].flatMap((name) => own(successor.stakeholders, name)?.keys ?? [])
+  const voices = { signed: named(keys), everyone: Object.keys(predecessor.stakeholders), objected: named(against) }
   if (isReached(predecessor.approval, voices)) return []
   return [{ code: "predecessor-approvals-missing", names: namesMissing(predecessor.approval, voices) }]
 }

@@ -31,6 +31,8 @@ export const protocolCodes = {
   "not-acceptable": "the machine is genuine, but not what the policy asks for",
   "no-runs-left": "the job has run as often as the policy allows",
   "votes-missing": "the votes that the policy asks for are not all there",
+  "check-missing": "a checker's signature counts only with a report of what it checked, and came without one",
+  "wrong-check": "a checker's report is about something else, not signed by that checker, or says that a check failed",
   "wrong-report": "the report of a run says what the policy does not let it say",
   "wrong-metrics": "the values do not fit the schema that the policy gives for metrics",
   "limit-exceeded": "more of this than the policy or the manager allows",

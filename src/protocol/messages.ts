@@ -1,3 +1,4 @@
+import { signedCheckReportSchema } from "./check-report.ts"
 import { z } from "zod"
 import { machineBundleSchema } from "../evidence/bundle.ts"
 import { teeEvidenceSchema, teeKinds } from "../evidence/tee/format.ts"
@@ -57,7 +58,13 @@ export const emptySchema = z.strictObject({})
 // --- policies -----------------------------------------------------------------------------------------------------------------------------------
 
 export const policyStateSchema = z.enum(["proposed", "active", "superseded", "withdrawn", "expired"])
-export const approvalRecordSchema = z.strictObject({ stakeholder: nameSchema, signature: statementSignatureSchema, at: timeSchema })
+export const approvalRecordSchema = z.strictObject({
+  stakeholder: nameSchema,
+  signature: statementSignatureSchema,
+  at: timeSchema,
+  /** Of a checker: what it checked. */
+  report: signedCheckReportSchema.exactOptional(),
+})
 export const submitPolicyRequestSchema = z.strictObject({ policy: documentSchema, references: z.array(documentSchema).max(64) })
 export const policyStatusSchema = z.strictObject({
   digest: digestSchema,
@@ -89,6 +96,8 @@ export const saltedSecretSchema = z.strictObject({
 })
 export const secretViewSchema = z.strictObject({ policy: digestSchema, secret: nameSchema, owner: nameSchema, depositedAt: timeSchema })
 export const signatureRequestSchema = z.strictObject({ signature: statementSignatureSchema })
+/** Consent: the report comes with it where the stakeholder is a checker, and only there. */
+export const consentRequestSchema = signatureRequestSchema.extend({ report: signedCheckReportSchema.exactOptional() })
 export const depositRequestSchema = z.strictObject({
   artifact: nameSchema,
   /** Signed artifact manifest, as sealing/manifest.ts makes it. */
@@ -233,6 +242,8 @@ export const outputViewSchema = z.strictObject({
   to: z.array(nameSchema).max(256),
   votes: z.array(nameSchema).max(256),
   missing: z.array(nameSchema).max(256),
+  /** What checkers among the voters checked. */
+  checks: z.array(z.strictObject({ by: nameSchema, report: signedCheckReportSchema })).max(256),
   laboratory: z.boolean(),
   /** Digest of the evidence on which the run got its keys. */
   evidence: digestSchema,
@@ -414,6 +425,8 @@ export const receiptSchema = z.strictObject({
   /** Secrets that were brought, or given to a run. */
   secrets: z.array(nameSchema).max(256).optional(),
   code: z.string().max(64).optional(),
+  /** Digest of the report that a checker's signature came with. */
+  report: digestSchema.optional(),
   findings: z.array(findingSchema).max(maxKeptFindings).optional(),
   /** Findings that were not kept. */
   moreFindings: z.int().min(0).optional(),

@@ -83,6 +83,8 @@ const statusByCode = {
   "not-acceptable": 403,
   "no-runs-left": 403,
   "votes-missing": 403,
+  "check-missing": 403,
+  "wrong-check": 403,
   // documents: policies and manifests
   "invalid-policy": 400,
   "invalid-reference": 400,

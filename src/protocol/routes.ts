@@ -116,7 +116,7 @@ export const routes = {
   listPolicies: get("/v1/policies", "stakeholder", m.policyListSchema, "policies that name the caller"),
   getPolicy: get("/v1/policies/:digest", "stakeholder", m.policyViewSchema, "one policy, its references, signatures and state"),
   approvePolicy: {
-    ...post("/v1/policies/:digest/approvals", "stakeholder", m.signatureRequestSchema, m.policyStatusSchema, "sign a policy"),
+    ...post("/v1/policies/:digest/approvals", "stakeholder", m.consentRequestSchema, m.policyStatusSchema, "sign a policy"),
     idempotent: true,
   },
   withdrawPolicy: {
@@ -175,7 +175,7 @@ export const routes = {
     query: z.strictObject({ run: idSchema.optional() }),
   },
   voteOutput: {
-    ...post("/v1/outputs/:output/votes", "stakeholder", m.signatureRequestSchema, m.outputViewSchema, "vote for the release of an output"),
+    ...post("/v1/outputs/:output/votes", "stakeholder", m.consentRequestSchema, m.outputViewSchema, "vote for the release of an output"),
     idempotent: true,
   },
   getOutputPackage: get("/v1/outputs/:output/package", "stakeholder", m.outputPackageSchema, "the output, rewrapped to the calling consumer"),

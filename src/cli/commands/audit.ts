@@ -164,10 +164,15 @@ function parseIndex(text: string): number {
 }
 
 function rowOf(index: number, receipt: Receipt): readonly Cell[] {
-  const { at, kind, by, byKey, host, policy, run, output, artifacts, evidence, code, laboratory } = receipt
+  const { at, kind, by, byKey, host, policy, run, output, artifacts, evidence, code, laboratory, report } = receipt
   const refused = kind === "release-refused"
   const concerns = [host, artifacts?.join(", "), output, run ?? policy].filter((part) => part !== undefined).join(" ")
-  const grounds = [code, evidence === undefined ? undefined : `evidence ${evidence}`, laboratory === true ? insecureLaboratory : undefined]
+  const grounds = [
+    code,
+    evidence === undefined ? undefined : `evidence ${evidence}`,
+    laboratory === true ? insecureLaboratory : undefined,
+    report === undefined ? undefined : `report ${report}`,
+  ]
   return [
     index,
     at,

@@ -4,6 +4,7 @@ import { type Ballot, castVote, fetchBallot } from "../../client/vote.ts"
 import type { OutputView } from "../../protocol/messages.ts"
 import { routes } from "../../protocol/routes.ts"
 import { demandConsent } from "../confirm.ts"
+import { loadCheckFindings, showChecks } from "../check-file.ts"
 import { insecureLaboratory, withManager, withManagerOption, type ManagerOption } from "../connect.ts"
 import { interruptSignal } from "../interrupt.ts"
 import { formatBytes, type Cell, type Output } from "../output.ts"
@@ -19,16 +20,25 @@ export function register(command: Command, output: Output): void {
         output.table(["output", "name", "kind", "size", "state", "for", "voted", "missing", "run"], outputs.map(rowOf)),
       )
     })
+  withManagerOption(command.command("show"))
+    .argument("<output>", "output, as output list prints it")
+    .description("show what a vote for this output would be about, held against the policy, and what checkers checked; nothing is signed")
+    .action(async (id: string, options: ManagerOption) => {
+      const ballot = await withManager(options, output, (connection) => fetchBallot(connection, id))
+      showBallot(ballot, output, "A vote of")
+    })
   withManagerOption(command.command("vote"))
     .argument("<output>", "output, as output list prints it")
+    .option("--report <file>", "of a checker: what it checked, as JSON; its vote counts with it only")
     .option("--yes", "sign without being asked, for scripts")
     .description("show what the release of this output means, ask, and sign your vote for exactly that")
-    .action(async (id: string, options: ManagerOption & { yes?: true }) => {
+    .action(async (id: string, options: ManagerOption & { report?: string; yes?: true }) => {
+      const findings = options.report === undefined ? undefined : await loadCheckFindings(options.report)
       const view = await withManager(options, output, async (connection, identity) => {
         const ballot = await fetchBallot(connection, id)
         showBallot(ballot, output)
         await demandConsent(options.yes, "Sign this vote?")
-        return castVote(connection, ballot, identity.privateKey)
+        return castVote(connection, ballot, identity.privateKey, findings)
       })
       output.result({ ok: true, ...view }, () =>
         output.line(
@@ -64,11 +74,11 @@ export function register(command: Command, output: Output): void {
 }
 
 /** Everything that the vote's signature covers, and whom the policy gives it to. */
-function showBallot({ output: view, to, policy, host, voter, policySigned }: Ballot, output: Output): void {
+function showBallot({ output: view, to, policy, host, voter, policySigned }: Ballot, output: Output, opening: "As" | "A vote of" = "As"): void {
   const { name, job, run, sizeBytes, ciphertext, evidence, laboratory, votes, missing } = view
   output.event({ event: "ballot", ...view, to, study: policy.study, host, voter, policySigned })
   const needed = missing.includes(voter) || votes.includes(voter)
-  output.line(`As ${voter} you vote for the release of`, "strong")
+  output.line(opening === "As" ? `As ${voter} you vote for the release of` : `A vote of ${voter} would be for the release of`, "strong")
   output.line(`output      ${name} of job ${job}`)
   output.line(`goes to     ${to.join(", ")}`)
   output.line(`size        ${formatBytes(sizeBytes)} of ciphertext`)
@@ -78,6 +88,7 @@ function showBallot({ output: view, to, policy, host, voter, policySigned }: Bal
   output.line(`machine     ${host}, by the evidence ${evidence}`)
   if (laboratory) output.line(`            ${insecureLaboratory}: its TPM chains to a laboratory root`, "warn")
   output.line(`votes       ${votes.join(", ") || "nobody"}; still missing: ${missing.join(", ") || "nobody"}`)
+  showChecks(view.checks, output)
   if (!policySigned) output.line("you have not signed this policy", "warn")
   if (!needed) output.line("the release does not wait for your vote", "warn")
 }

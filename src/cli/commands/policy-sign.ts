@@ -8,8 +8,10 @@ import { differenceText, diffPolicies } from "../../policy/diff.ts"
 import { parsePolicyValue, type Policy, policyDigest, managerText } from "../../policy/document.ts"
 import { policyWarnings } from "../../policy/explain.ts"
 import type { ParsedPolicy } from "../../policy/parse.ts"
+import { type CheckFindings, isChecker, signCheckReport } from "../../protocol/check-report.ts"
 import { ProblemError } from "../../protocol/problem.ts"
 import { routes } from "../../protocol/routes.ts"
+import { loadCheckFindings } from "../check-file.ts"
 import { demandConsent } from "../confirm.ts"
 import { withManager, withManagerOption, type ManagerOption } from "../connect.ts"
 import { RefusedError } from "../exit.ts"
@@ -23,6 +25,7 @@ interface SignOptions extends ManagerOption {
   readonly out?: string
   readonly offline?: true
   readonly sshSignature?: string
+  readonly report?: string
   readonly yes?: true
 }
 
@@ -38,6 +41,7 @@ export function registerSign(command: Command, output: Output): void {
     .option("--out <file>", "where the signature goes (default: FILE.NAME.approval.json)")
     .option("--offline", "do not send the signature to the manager")
     .option("--ssh-signature <file>", "take over a signature that ssh-keygen made, instead of signing with this home's identity")
+    .option("--report <file>", "of a checker: what it checked, as JSON; its signature counts with it only")
     .option("--yes", "sign without being asked, for scripts")
     .description(
       "show what a policy is, ask, and sign exactly that; the signature is a file that anyone can check, and goes to the manager unless --offline",
@@ -55,20 +59,33 @@ With an SSH key (or a FIDO key) instead of this home's identity:
       const parsed = await demandGoodPolicy(file, options.reference, output)
       const { policy, digest } = parsed
       const hand = await signingHand(options, parsed)
+      const findings = await findingsOf(options, policy, hand.signer)
       const predecessor = options.offline === true ? undefined : await predecessorOf(policy, options, output)
       showPolicy(parsed, hand, predecessor, await pinDifference(policy, options.manager), output)
       await demandConsent(options.yes, "Sign this policy?")
       const signature = hand.sign()
+      const report = findings === undefined ? {} : { report: signCheckReport(findings, digest, (await homeIdentity()).privateKey) }
       const path = options.out ?? `${file}.${hand.signer}.approval.json`
-      await writeFileDurably(path, `${JSON.stringify(signature, null, 2)}\n`)
+      await writeFileDurably(path, `${JSON.stringify(findings === undefined ? signature : { signature, ...report }, null, 2)}\n`)
       output.line(`signed ${digest} as ${hand.signer}: ${path}`, "good")
       if (options.offline === true) return output.event({ ok: true, digest, signer: hand.signer, file: path, sent: false })
       const status = await withManager(options, output, (connection) => {
         refuseOtherManager(connection, policy)
-        return connection.call(routes.approvePolicy, { params: { digest }, body: { signature } })
+        return connection.call(routes.approvePolicy, { params: { digest }, body: { signature, ...report } })
       })
       output.result({ ok: true, digest, signer: hand.signer, file: path, sent: true, status }, () => showStatus(status, output))
     })
+}
+
+/** What a checker checked. @throws {RefusedError} where it is missing, or where nobody asked for it; {MalformedError} */
+async function findingsOf({ report, sshSignature }: SignOptions, policy: Policy, signer: string): Promise<CheckFindings | undefined> {
+  if (!isChecker(policy, signer)) {
+    if (report === undefined) return undefined
+    throw new RefusedError(`${signer} is no checker in this policy, so --report has no place; nothing was signed`)
+  }
+  if (report === undefined) throw new RefusedError(`${signer} is a checker: give what it checked with --report FILE; nothing was signed`)
+  if (sshSignature !== undefined) throw new RefusedError("a checker signs with this home's identity, which signs its report too; nothing was signed")
+  return loadCheckFindings(report)
 }
 
 /** Who signs, and how: with this home's identity, or by a signature that ssh-keygen made and that is good already. */

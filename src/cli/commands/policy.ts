@@ -1,11 +1,11 @@
 import { InvalidArgumentError, type Command } from "commander"
 import { createFileDurably, readFileBounded } from "../../bytes/durable.ts"
 import { isDigest, type Digest } from "../../bytes/digest.ts"
-import { MalformedError } from "../../bytes/error.ts"
-import { canonicalJsonBytes, parseJson } from "../../bytes/json.ts"
+import { canonicalJsonBytes } from "../../bytes/json.ts"
 import { documentOf, loadManifest, refuseOtherManager } from "../../client/deposit.ts"
 import { parseIdentityCard } from "../../client/identity.ts"
-import { signStatement, statementSignatureSchema, type StatementSignature } from "../../pki/statement.ts"
+import { reportsOfPolicy } from "../../client/reports.ts"
+import { signStatement } from "../../pki/statement.ts"
 import { tallyApprovals } from "../../policy/approval.ts"
 import { differenceText, diffPolicies } from "../../policy/diff.ts"
 import { type ArtifactKind, artifactKinds, type Level, levels, type Policy, type Role, roles } from "../../policy/document.ts"
@@ -17,18 +17,24 @@ import type { PolicyStatus } from "../../protocol/messages.ts"
 import { routes } from "../../protocol/routes.ts"
 import { manifestDigest } from "../../sealing/manifest.ts"
 import { loadAccept } from "../accept-file.ts"
+import { showChecks } from "../check-file.ts"
+import { loadConsents } from "../consent-file.ts"
 import { demandConsent } from "../confirm.ts"
 import { withManager, withManagerOption, type ManagerOption } from "../connect.ts"
 import { RefusedError, UsageError } from "../exit.ts"
 import { loadManagerPins } from "../home.ts"
 import type { Cell, Output } from "../output.ts"
 import { demandGoodPolicy, loadPolicyFile, loadReferenceFiles, policyNamed, showStatus } from "../policy-file.ts"
+import { registerSignatures } from "./policy-signatures.ts"
+import { registerSimulate } from "./policy-simulate.ts"
 import { registerSign } from "./policy-sign.ts"
 
 export function register(command: Command, output: Output): void {
   registerInit(command, output)
   registerReading(command, output)
   registerSign(command, output)
+  registerSignatures(command, output)
+  registerSimulate(command, output)
   registerManagerSteps(command, output)
 }
 
@@ -132,8 +138,7 @@ function registerReading(command: Command, output: Output): void {
     .description("say in words who sees what and when, what each level protects from, and whose signature is missing")
     .action(async (file: string, options: { approval: readonly string[] }) => {
       const { policy } = await loadPolicyFile(file)
-      const signatures: StatementSignature[] = []
-      for (const path of options.approval) signatures.push(await loadSignature(path))
+      const signatures = (await loadConsents(options.approval)).map(({ signature }) => signature)
       const explanation = explainPolicy(policy, tallyApprovals(policy, signatures))
       output.result({ ok: true, ...explanation }, () => output.raw(explanationText(explanation)))
     })
@@ -182,9 +187,11 @@ function registerManagerSteps(command: Command, output: Output): void {
       }
       const digest = await policyNamed(named)
       const view = await withManager(options, output, (connection) => connection.call(routes.getPolicy, { params: { digest } }))
+      const reports = reportsOfPolicy(view, digest)
       output.result({ ok: true, ...view }, () => {
         showStatus(view, output)
         output.line(`signed     ${view.approvals.map(({ stakeholder }) => stakeholder).join(", ") || "nobody"}`)
+        showChecks(reports, output)
         output.line(`deposited  ${view.deposits.join(", ") || "nothing"}`)
         for (const line of secretLines(parsePolicy(canonicalJsonBytes(view.policy), "json").policy, view.secrets)) output.line(line)
         if (view.withdrawals.length > 0) output.line(`withdrawn  ${view.withdrawals.map(({ stakeholder }) => stakeholder).join(", ")}`, "bad")
@@ -229,12 +236,6 @@ function registerManagerSteps(command: Command, output: Output): void {
 
 function statusRow({ digest, study, state, missing, blockers }: PolicyStatus): readonly Cell[] {
   return [digest, study, { text: state, tone: state === "active" ? "good" : "plain" }, missing.join(", "), blockers.join("; ")]
-}
-
-async function loadSignature(path: string): Promise<StatementSignature> {
-  const result = statementSignatureSchema.safeParse(parseJson(await readFileBounded(path, 65_536), { maxBytes: 65_536 }))
-  if (result.success) return result.data
-  throw new MalformedError("malformed", "not a signature as perun policy sign writes it", { path })
 }
 
 interface PartyArgument {
