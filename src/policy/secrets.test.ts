@@ -95,7 +95,8 @@ test("who brings a secret must sign, and votes on what is made with it", () => {
 test("policySights() and explainPolicy() say who brings a secret, that nobody else sees it, and who can", () => {
   const brought = withSecrets({ token, seed }, { token: { environment: "API_TOKEN" }, seed: { file: "/run/secrets/seed" } })
   const sights = policySights(brought)
-  const of = (party: string, thing: string): readonly string[] => sights.flatMap((row) => (row.party === party && row.thing === thing ? [row.sight] : []))
+  const of = (party: string, thing: string): readonly string[] =>
+    sights.flatMap((row) => (row.party === party && row.thing === thing ? [row.sight] : []))
   assert.deepEqual(of("consortium", "secret token"), ["owns"])
   assert.deepEqual(of("vendor", "secret token"), ["never"])
   assert.deepEqual(of("vendor", "secret seed"), ["never"])
@@ -113,7 +114,10 @@ test("diffPolicies() says what another value, owner or use of a secret means", (
   assert.match(words(withSecrets({ token: { ...token, commitment: named("other") } }, { token: { environment: "API_TOKEN" } })), /has another value/)
   assert.match(words(withSecrets({ token: { ...token, owner: "vendor" } }, { token: { environment: "API_TOKEN" } })), /another party brings/)
   assert.match(words(withSecrets({ token }, { token: { environment: "TOKEN" } })), /is given other secrets, or otherwise/)
-  assert.match(words(withSecrets({ token, seed }, { token: { environment: "API_TOKEN" }, seed: { environment: "SEED" } })), /the secret seed is added/)
+  assert.match(
+    words(withSecrets({ token, seed }, { token: { environment: "API_TOKEN" }, seed: { environment: "SEED" } })),
+    /the secret seed is added/,
+  )
 })
 
 test("secretCommitment() binds salt and value", () => {
