@@ -125,7 +125,7 @@ function acceptLines({ accept, laboratoryRoots }: NonNullable<PolicyDraft["machi
   const measured = `[${quoted(missing)}]`
   return [
     comment,
-    "      - tdx: # or sgx, snp: docs/manager-proof.md has their fields",
+    "      - tdx: # or sgx, snp, azure: docs/manager-proof.md has their fields",
     `          mrTd: ${measured} # firmware`,
     `          rtmrs: { "0": any, "1": ${measured}, "2": ${measured}, "3": any } # 1: boot loader, 2: kernel, command line, initial ram disk`,
     "          mrConfigId: any",

@@ -3,6 +3,7 @@ import { createPrivateKey, createPublicKey, generateKeyPairSync, X509Certificate
 import { createServer } from "node:https"
 import type { AddressInfo } from "node:net"
 import { after, test } from "node:test"
+import { AzureVm } from "../../lab/devices/azure-vm.testing.ts"
 import { AmdAuthority, makeRsaKey } from "../../lab/devices/amd-authority.ts"
 import { SnpDevice } from "../../lab/devices/amd-snp.ts"
 import { makeLabAuthority, makeLabKeys } from "../../lab/devices/dcap/authority.ts"
@@ -14,7 +15,7 @@ import { canonicalJsonBytes } from "../bytes/json.ts"
 import { encodeBase64 } from "../bytes/text.ts"
 import { encodeCmwExtension, idPeCmw, type CmwCollection } from "../evidence/cmw.ts"
 import { encodeTeeEvidence, type TeeEvidence } from "../evidence/tee/format.ts"
-import { supplementedBy } from "../evidence/tee/vouchers.ts"
+import { supplementedBy, withoutVouchers } from "../evidence/tee/vouchers.ts"
 import { makeCertificate, type ExtensionInput } from "../pki/authority.testing.ts"
 import { parseCertificateUpTo } from "../pki/certificate.ts"
 import { parsePem } from "../pki/der.ts"
@@ -286,6 +287,53 @@ test("verifyManagerByCertificate() takes what vouches from the proof over a nonc
   await assert.rejects(verifyManagerByCertificate(url, accept, client, { now }), { code: "contradicting" })
   shown = { ...description, tlsKey: createTlsIdentity("other").tlsKey }
   await assert.rejects(verifyManagerByCertificate(url, accept, client, { now }), { code: "wrong-tls-key" })
+})
+
+const vm = new AzureVm(authority)
+const azureDescription = { ...description, evidence: "azure-vtpm" } as const
+const azureAccept: readonly TeeRequirement[] = [{ azure: vm.requirement }]
+const azureCertificate = (evidence: TeeEvidence): Uint8Array =>
+  encodeManagerCertificate(tlsKey, { ...times, manager: signManagerDescription(azureDescription, privateKey), evidence })
+
+test("verifyManagerCertificate() takes a confidential VM of Azure: report, quote and registers in one record, without what vouches for the hardware", () => {
+  const evidence = vm.evidence(certificateReportData(azureDescription, times))
+  const der = azureCertificate(evidence)
+  assert.ok(der.length < maxManagerCertificateBytes / 2, `${der.length} bytes`)
+  const expected = { accept: azureAccept, time, supplement }
+  assert.equal(verifyManagerCertificate(der, expected).accepted.kind, "azure-vtpm")
+  // A signature's length varies by a few bytes; what vouches has thousands.
+  assert.ok(Math.abs(azureCertificate(withoutVouchers(evidence)).length - der.length) < 16)
+  const bare = { ...expected, supplement: (given: TeeEvidence) => given }
+  assert.throws(() => verifyManagerCertificate(der, bare), { code: "wrong-manager", message: /tee-collateral-missing/ })
+  // The proof over a nonce is another purpose, and so are other dates.
+  const overNonce = vm.evidence(managerReportData(azureDescription, "00".repeat(32)))
+  assert.throws(() => verifyManagerCertificate(azureCertificate(overNonce), expected), { code: "wrong-nonce" })
+  const otherDates = vm.evidence(certificateReportData(azureDescription, { ...times, notAfter: times.notAfter + 1000 }))
+  assert.throws(() => verifyManagerCertificate(azureCertificate(otherDates), expected), { code: "wrong-nonce" })
+  const other = vm.evidence(certificateReportData(azureDescription, times), { pcrs: { "4": "ee".repeat(32) } })
+  assert.throws(() => verifyManagerCertificate(azureCertificate(other), expected), { code: "wrong-manager", message: /PCR4/ })
+})
+
+test("verifyManagerByCertificate() takes what vouches for a confidential VM of Azure from the proof over a nonce", async () => {
+  const cert = certificatePem(azureCertificate(vm.evidence(certificateReportData(azureDescription, times))))
+  const azure = createServer(
+    { key: tls.privateKeyPem, cert, minVersion: "TLSv1.3", requestCert: true, rejectUnauthorized: false },
+    (request, response) => {
+      const nonce = new URL(request.url ?? "/", "https://manager").searchParams.get("nonce") ?? ""
+      const evidence = encodeTeeEvidence(vm.evidence(managerReportData(azureDescription, nonce)))
+      response.setHeader("content-type", "application/json")
+      response.end(JSON.stringify({ perun: 1, manager: signManagerDescription(azureDescription, privateKey), evidence }))
+    },
+  )
+  await new Promise<void>((resolve) => azure.listen(0, "127.0.0.1", resolve))
+  try {
+    const at = new URL(`https://127.0.0.1:${(azure.address() as AddressInfo).port}`)
+    const found = await verifyManagerByCertificate(at, azureAccept, client, { now: new Date(time) })
+    assert.deepEqual([found.isFresh, found.accepted.kind], [true, "azure-vtpm"])
+  } finally {
+    azure.closeAllConnections()
+    azure.close()
+  }
 })
 
 test("verifyManagerByCertificate() says that nobody answers", async () => {
