@@ -25,7 +25,7 @@ import { initManager } from "./state.ts"
 const base = await mkdtemp(join(tmpdir(), "perun-own-tee-"))
 after(() => rm(base, { recursive: true, force: true }))
 const folder = join(base, "manager")
-await initManager({ folder, laboratoryRoots: [] })
+await initManager({ folder, laboratoryRoots: [], vault: { kind: "key-file" } })
 
 const time = Date.parse("2025-06-01T00:00:00Z")
 const [ark, ask] = await Promise.all([makeRsaKey(), makeRsaKey()])

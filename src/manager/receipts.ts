@@ -8,8 +8,19 @@ import type { Transaction } from "./store.ts"
 /** What a receipt says. */
 export type ReceiptFacts = Omit<Receipt, "salt" | "at">
 
+/** What a receipt is made with. */
+export interface ReceiptWriter {
+  readonly randomBytes: (length: number) => Uint8Array
+  readonly time: Pick<ManagerContext["time"], "nowText">
+  readonly description: Pick<ManagerContext["description"], "instance">
+  readonly keys: Pick<ManagerContext["keys"], "identityKey">
+}
+
+/** What concerns whoever may read receipts at all, for it is about everything that lies here. */
+const forEverybody: ReadonlySet<Receipt["kind"]> = new Set(["vault-unlocked", "vault-rotated"])
+
 /** Adds a signed receipt to the list, in the same step as what it is about, so that neither is there without the other. */
-export function appendReceipt(context: ManagerContext, tx: Transaction, facts: ReceiptFacts): void {
+export function appendReceipt(context: ReceiptWriter, tx: Transaction, facts: ReceiptFacts): void {
   const index = tx.count("receipts")
   const last = index === 0 ? undefined : tx.get("receipts", receiptKey(index - 1))
   if (index > 0 && last === undefined) throw new TypeError(`internal: receipt ${index - 1} is missing`)
@@ -38,7 +49,8 @@ export function listReceipts(
   const total = store.count("receipts")
   const policies = new Set(policiesOf(context, store, caller).map(({ digest }) => digest))
   const seesHost = hostSight(context, store, caller)
-  const isShown = ({ policy, host }: Receipt): boolean => {
+  const isShown = ({ kind, policy, host }: Receipt): boolean => {
+    if (forEverybody.has(kind)) return true
     if (policy !== undefined) return policies.has(policy)
     const record = host === undefined ? undefined : store.get("hosts", host)
     return record !== undefined && seesHost(record)

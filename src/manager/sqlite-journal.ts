@@ -90,7 +90,7 @@ export class SqliteJournal implements Journal {
   }
 
   close(): void {
-    this.#database.close()
+    if (this.#database.isOpen) this.#database.close()
   }
 
   *#rows(): Generator<SealedRow> {

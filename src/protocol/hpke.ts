@@ -10,7 +10,7 @@ import { ProtocolError } from "./errors.ts"
  * policy, run or manager does not open.
  */
 
-export type HpkePurpose = "deposit" | "release"
+export type HpkePurpose = "deposit" | "release" | "unlock"
 
 /** What a deposit belongs to. */
 export interface DepositContext {
@@ -31,6 +31,21 @@ export interface ReleaseContext {
   readonly policy: string
   readonly run: string
 }
+
+/** What a share of a vault key belongs to. */
+export interface UnlockContext {
+  readonly purpose: "unlock"
+  /** Instance of the manager. */
+  readonly manager: string
+  /** Id of the set that the share is of. */
+  readonly set: string
+  /** TLS key of the locked manager: fresh with every start. */
+  readonly tlsKey: string
+  /** Key of the custodian. */
+  readonly custodian: string
+}
+
+export type HpkeContext = DepositContext | ReleaseContext | UnlockContext
 
 export interface HpkeKeyPair {
   /** 1216 bytes. */
@@ -56,7 +71,7 @@ export async function generateHpkeKeyPair(): Promise<HpkeKeyPair> {
 }
 
 /** @throws {ProtocolError} `wrong-message` for a public key that is none */
-export async function sealMessage(publicKey: Uint8Array, context: DepositContext | ReleaseContext, plaintext: Uint8Array): Promise<SealedMessage> {
+export async function sealMessage(publicKey: Uint8Array, context: HpkeContext, plaintext: Uint8Array): Promise<SealedMessage> {
   const suite = makeSuite()
   try {
     const recipientPublicKey = await suite.kem.deserializePublicKey(exactBuffer(publicKey))
@@ -68,7 +83,7 @@ export async function sealMessage(publicKey: Uint8Array, context: DepositContext
 }
 
 /** @throws {ProtocolError} `wrong-message` for another key, another context or changed bytes; `MalformedError` for text that is not base64 */
-export async function openMessage(privateKey: Uint8Array, context: DepositContext | ReleaseContext, message: SealedMessage): Promise<Uint8Array> {
+export async function openMessage(privateKey: Uint8Array, context: HpkeContext, message: SealedMessage): Promise<Uint8Array> {
   const suite = makeSuite()
   const enc = parseBase64(message.enc, "enc")
   const ciphertext = parseBase64(message.ciphertext, "ciphertext")
@@ -90,7 +105,7 @@ function infoOf(purpose: HpkePurpose): ArrayBuffer {
   return exactBuffer(encodeUtf8(`perun ${purpose} v1`))
 }
 
-function aadOf(context: DepositContext | ReleaseContext): ArrayBuffer {
+function aadOf(context: HpkeContext): ArrayBuffer {
   return exactBuffer(canonicalJsonBytes(context))
 }
 

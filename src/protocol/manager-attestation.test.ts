@@ -38,7 +38,7 @@ const description: ManagerDescription = {
   logKey: key,
   resultKey: "AAAA",
   configuration: digestOf(new Uint8Array(1)),
-  vault: "key-file",
+  vault: { kind: "key-file" },
   evidence: "tdx",
   time: null,
 }
@@ -80,7 +80,7 @@ const changed = {
   depositKey: encodeBase64(new Uint8Array(1216).fill(1)),
   logKey: otherKey,
   configuration: digestOf(new Uint8Array(2)),
-  vault: "tpm",
+  vault: { kind: "tpm" },
   evidence: "snp",
   time: { roots: [digestOf(new Uint8Array(3))], maxDifferenceSeconds: 60, holdSeconds: 3600 },
 } as const satisfies Partial<ManagerDescription>

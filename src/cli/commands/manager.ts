@@ -9,7 +9,8 @@ import { HostTpm } from "../../evidence/tpm/client/host-tpm.ts"
 import type { TpmLocation } from "../../evidence/tpm/client/transport.ts"
 import { admitMembers, loadMembers, type Member, parseMembers } from "../../manager/members.ts"
 import { serveManager } from "../../manager/server.ts"
-import { initManager, membersPath } from "../../manager/state.ts"
+import { membersPath } from "../../manager/folder.ts"
+import { initManager } from "../../manager/state.ts"
 import { hostTpmSealer } from "../../manager/tpm-sealer.ts"
 import type { TimeSource } from "../../manager/time-check.ts"
 import { openTimeSource } from "../../manager/time-source.ts"
@@ -19,7 +20,7 @@ import type { TeeSource } from "../../evidence/tee/collectors/collect.ts"
 import { openOwnTee } from "../../manager/own-tee.ts"
 import { parsePemCertificates } from "../../pki/certificate.ts"
 import { timeWords } from "../../policy/manager-time.ts"
-import { demandTime } from "../../protocol/manager-attestation.ts"
+import { demandOperation } from "../../protocol/manager-attestation.ts"
 import { connectVerified, verifyManager, type ManagerTrust, type VerifiedManager } from "../../protocol/manager-connection.ts"
 import { routes } from "../../protocol/routes.ts"
 import { createTlsIdentity } from "../../protocol/tls.ts"
@@ -176,7 +177,7 @@ export function register(command: Command, output: Output): void {
     .action(async (url: string, text: string | undefined, options: TrustWords) => {
       const trust = await trustOf(text, options)
       const manager = await verifyManager(parseManagerUrl(url), trust, createTlsIdentity("perun client"), { now: new Date() })
-      await demandPolicyTime(options.policy, manager)
+      await demandPolicyOperation(options.policy, manager)
       const { key, instance, evidence, resultKey } = manager.description
       await trustManager({ url, key, resultKey, ...(trust.accept === undefined ? {} : { accept: trust.accept }) }, options.replace === true)
       output.result({ ok: true, url, key, instance, evidence, attested: attestedFacts(manager) }, () => {
@@ -235,10 +236,10 @@ async function trustOf(keyText: string | undefined, { policy: policyFile, accept
 }
 
 /** The demands of a policy on its manager's clock, which a pin does not hold; every command that sends something holds them again. */
-async function demandPolicyTime(policyFile: string | undefined, { description }: VerifiedManager): Promise<void> {
+async function demandPolicyOperation(policyFile: string | undefined, { description }: VerifiedManager): Promise<void> {
   if (policyFile === undefined) return
   const { manager } = (await loadPolicyFile(policyFile)).policy
-  if ("accept" in manager) demandTime(manager, description)
+  if ("accept" in manager) demandOperation(manager, description)
 }
 
 function attestedFacts({ accepted }: VerifiedManager): { readonly tee: string; readonly insecureLaboratory: boolean } | null {
