@@ -18,7 +18,7 @@ const launch = smallLaunch()
 const reportData = new Uint8Array(64).fill(3)
 
 async function refusals(of: Launch, accept: TeeRequirement): Promise<readonly string[]> {
-  const report = await collectTee("tsm", reportData, processor.filesOf(of))
+  const report = await collectTee("tsm", reportData, { files: processor.filesOf(of) })
   const evidence = withVouchers(report, parseVouchers("snp", processor.collateral))
   const roots = teeRootsFor(evidence, [processor.rootFingerprint])
   const genuine = verifyTee(evidence, { reportData, roots, time: Date.now(), ccelQuirks: [] })

@@ -4,9 +4,8 @@ import { insecureLaboratory } from "../../src/cli/connect.ts"
 import { UsageError } from "../../src/cli/exit.ts"
 import type { Cell, Output } from "../../src/cli/output.ts"
 import { policyDigest } from "../../src/policy/document.ts"
+import { fetchReceipts } from "../../src/protocol/follow-log.ts"
 import type { Receipt } from "../../src/protocol/messages.ts"
-import { noReceipts, verifyReceipts } from "../../src/protocol/receipts.ts"
-import { routes } from "../../src/protocol/routes.ts"
 import { exists } from "../cache.ts"
 import { LabError } from "../error.ts"
 import { buildImage, type Image } from "../image/build.ts"
@@ -268,11 +267,9 @@ function imageRow(name: string, image: Image, { boot, ima }: ImageReferences): r
   return [name, image.level, image.packages.length, Object.keys(ima.files).length, events, image.digest]
 }
 
-/** All receipts: the whole list verified link by link, as the one party that has part in both studies sees it. */
+/** All receipts: the whole log verified, as the one party that has part in both studies sees it. */
 async function receiptsOf({ clinicA }: Parties): Promise<readonly Receipt[]> {
-  const { description } = clinicA.connection
-  const { receipts } = await clinicA.connection.call(routes.listReceipts, { query: {} })
-  verifyReceipts(receipts, { logKey: description.logKey, manager: description.instance }, noReceipts)
+  const { receipts } = await fetchReceipts(clinicA.connection)
   return receipts.flatMap(({ receipt }) => receipt ?? [])
 }
 

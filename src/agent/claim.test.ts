@@ -76,7 +76,12 @@ describe("a claim", () => {
   test("verifyGrant() refuses a manager that asked for other pieces of evidence than the policy demands", () => {
     for (const pieces of ["tee", "tee-with-tpm"] as const)
       assert.throws(
-        () => verifyGrant(grant, { ...challenge, pieces }, { session, manager: { description: { key: study.manager.key, time: null, vault: { kind: "key-file" } } } }),
+        () =>
+          verifyGrant(
+            grant,
+            { ...challenge, pieces },
+            { session, manager: { description: { key: study.manager.key, time: null, vault: { kind: "key-file" } } } },
+          ),
         {
           code: "wrong-grant",
           path: "challenge.pieces",

@@ -26,8 +26,8 @@ export const agentConfigSchema = z.strictObject({
   }),
   /** Whether the machine is to show its TPM; true unless told otherwise. */
   tpm: z.boolean().exactOptional(),
-  /** Where the machine's TEE is asked for evidence: `tsm`, `gramine`, or a guest agent's address. Without it the machine shows none. */
-  tee: z.string().regex(teeSourceForm, "tsm, gramine, http://HOST:PORT or unix:PATH").exactOptional(),
+  /** Where the machine's TEE is asked for evidence: `tsm`, `gramine`, `azure`, or a guest agent's address. Without it the machine shows none. */
+  tee: z.string().regex(teeSourceForm, "tsm, gramine, azure, http://HOST:PORT or unix:PATH").exactOptional(),
   /** Ends the agent after the first run, or the first refusal, instead of asking on. */
   once: z.boolean().optional(),
   /** Folder below which scratch is mounted. */

@@ -20,7 +20,7 @@ export async function openDevices({ tpm: showsTpm = true, tee }: Pick<AgentConfi
   if (!showsTpm && tee === undefined) throw new AgentError("configuration", "by this configuration the machine shows neither a TPM nor a TEE")
   const tpm = showsTpm ? await HostTpm.open(location) : undefined
   // The configuration's form is that of a source.
-  const source = tee === undefined ? {} : { tee: teeAt(tee as TeeSource) }
+  const source = tee === undefined ? {} : { tee: teeAt(tee as TeeSource, location === undefined ? {} : { tpm: location }) }
   return {
     attester: new MachineAttester({ ...(tpm === undefined ? {} : { tpm }), ...source }),
     names: { ...(tpm === undefined ? {} : { tpm: tpm.name }), ...(tee === undefined ? {} : { tee }) },

@@ -65,7 +65,10 @@ describe("executeRun()", { skip: noSandbox, concurrency: 1 }, () => {
     const challenge = makeChallenge(study.policy)
     const session = tpmSession(challengeSession(challenge, { hpkeKey: encodeBase64(hpke.publicKey), tlsKey: challenge.policy }))
     const answer = await makeGrant(study, challenge, session, hpke.publicKey)
-    const grant = verifyGrant(answer, challenge, { session, manager: { description: { key: study.manager.key, time: null, vault: { kind: "key-file" } } } })
+    const grant = verifyGrant(answer, challenge, {
+      session,
+      manager: { description: { key: study.manager.key, time: null, vault: { kind: "key-file" } } },
+    })
     const outputs: OutputRequest[] = []
     const metrics: MetricValues[] = []
     const events: AgentEvent[] = []

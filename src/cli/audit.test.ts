@@ -1,13 +1,14 @@
-/** `audit list` remembers the head of a manager's list: a list that is shorter, forked or rewritten is refused. Real processes. */
+/** What clients remember of a manager's log: one that is shorter, forked or rewritten is refused by every command. Real processes. */
 import assert from "node:assert/strict"
 import { cp, readFile, rm, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { after, before, describe, test } from "node:test"
+import { parseCheckpoint } from "../log/checkpoint.ts"
 import { captureReferences, LaboratoryAuthority, LaboratoryMachine } from "../manager/machine.testing.ts"
-import { demandStatus, lastEvent } from "./process.testing.ts"
+import { demandStatus, lastEvent, runCommand } from "./process.testing.ts"
 import { RealStudy } from "./study.testing.ts"
 
-describe("audit list", () => {
+describe("audit", () => {
   const authority = new LaboratoryAuthority()
   const machine = new LaboratoryMachine(authority)
   let study: RealStudy
@@ -18,7 +19,7 @@ describe("audit list", () => {
   })
   after(async () => study[Symbol.asyncDispose]())
 
-  const headFile = (): string => join(study.clinic.home, "audit-heads.json")
+  const seenFile = (party = study.clinic): string => join(party.home, "checkpoints.json")
 
   async function list(status: number): Promise<Readonly<Record<string, unknown>>> {
     const { stdout } = await demandStatus(["audit", "list", "--json"], status, study.clinic.environment)
@@ -41,49 +42,117 @@ describe("audit list", () => {
     return copy
   }
 
-  async function refused(words: RegExp): Promise<void> {
-    const before = await readFile(headFile(), "utf8")
-    const event = await list(10)
-    assert.equal(event["code"], "wrong-receipts")
-    assert.match(String(event["message"]), words)
-    assert.match(String(event["message"]), /seen on 20.*audit-heads\.json/)
-    assert.equal(await readFile(headFile(), "utf8"), before, "what was seen stays remembered")
+  async function refused(words: readonly string[], code: string, message: RegExp): Promise<void> {
+    const before = await readFile(seenFile(), "utf8")
+    const event = lastEvent((await demandStatus([...words, "--json"], 10, study.clinic.environment)).stdout)
+    assert.equal(event["code"], code)
+    assert.match(String(event["message"]), message)
+    assert.equal(await readFile(seenFile(), "utf8"), before, "what was seen stays remembered")
   }
 
-  test("keeps number and digest of the newest receipt, and goes on from there", async () => {
+  test("every command remembers the log's checkpoint, as the manager signed it, and goes on from there", async () => {
+    await demandStatus(["policy", "status", study.policyFile], 0, study.clinic.environment)
+    const { checkpoints } = JSON.parse(await readFile(seenFile(), "utf8")) as { checkpoints: readonly { checkpoint: string }[] }
     const first = await list(0)
-    const { heads } = JSON.parse(await readFile(headFile(), "utf8")) as { heads: readonly object[] }
-    assert.equal(heads.length, 1)
-    assert.deepEqual(first["head"], { count: first["verified"], last: (heads[0] as { last: string }).last })
+    assert.equal(checkpoints[0]?.checkpoint, first["checkpoint"])
+    assert.equal(parseCheckpoint(String(first["checkpoint"])).size, first["verified"])
     await study.sign(study.clinic)
     assert.ok(Number((await list(0))["verified"]) > Number(first["verified"]))
     const { stdout } = await demandStatus(["audit", "list", "--kind", "policy-signed"], 0, study.clinic.environment)
-    assert.match(stdout, /among them, unchanged, the \d+ that were there on 20/)
+    assert.match(stdout, /every one in the tree whose root the manager signed/)
   })
 
-  test("refuses a list that is shorter than the one seen, then one that is forked; the true one passes again", async () => {
+  test("audit show keeps a receipt with its proof, which audit verify takes offline by the manager's key and instance alone", async () => {
+    const file = join(study.folder, "receipt.json")
+    await demandStatus(["audit", "show", "0", "--out", file], 0, study.clinic.environment)
+    const status = lastEvent((await demandStatus(["manager", "status", "--json"], 0, study.clinic.environment)).stdout)
+    const verify = ["audit", "verify", file, "--log-key", String(status["logKey"]), "--instance", String(status["instance"])]
+    // A home that knows nothing.
+    const nobody = { PERUN_HOME: join(study.folder, "nobody") }
+    assert.match((await demandStatus(verify, 0, nobody)).stdout, /receipt 0 of a log of \d+/)
+    const proven = JSON.parse(await readFile(file, "utf8")) as { receipt: { kind: string }; proof: string[] }
+    assert.equal(proven.receipt.kind, "policy-submitted")
+    await demandStatus([...verify.slice(0, -1), "0".repeat(32)], 10, nobody)
+    await demandStatus([...verify.slice(0, 4), study.clinic.identity.key, ...verify.slice(5)], 10, nobody)
+    await writeFile(file, JSON.stringify({ ...proven, receipt: { ...proven.receipt, by: "vendor" } }))
+    await demandStatus(verify, 10, nobody)
+    await writeFile(file, JSON.stringify({ ...proven, proof: "x" }))
+    await demandStatus(verify, 30, nobody)
+    await demandStatus(["audit", "show", "999"], 10, study.clinic.environment)
+    await demandStatus(["audit", "show", "x"], 2, study.clinic.environment)
+  })
+
+  test("a log that is shorter than the one seen stops every command; so does one that is forked; the true one passes again", async () => {
     const early = await keepCopy("early")
     await study.sign(study.vendor)
     await list(0)
     const late = await keepCopy("late")
+    const kept = join(study.folder, "kept")
+    await demandStatus(["audit", "checkpoint", "--out", kept], 0, study.clinic.environment)
     await putBack(early)
-    await refused(/the list has \d+ receipts, \d+ were seen before: it was cut or rolled back/)
-    // The operator lets another story happen until the list is long enough.
+    for (const words of [
+      ["audit", "list"],
+      ["policy", "status", study.policyFile],
+      ["artifact", "list"],
+    ])
+      await refused(words, "older-tree", /the log has \d+ entries, \d+ were seen before.*seen on 20.*checkpoints\.json: keep it/)
+    // The operator lets another story happen until the log is long enough, with parties who remember nothing.
+    const seen = await readFile(seenFile(), "utf8")
+    for (const party of [study.clinic, study.vendor]) await rm(seenFile(party), { force: true })
     await study.sign(study.vendor)
+    // Another party's checkpoint shows it at once.
+    const compare = ["audit", "compare", kept, "--json"]
+    assert.equal(lastEvent((await demandStatus(compare, 10, study.vendor.environment)).stdout)["code"], "forked")
     await study.deposit(study.clinic, "records")
     await study.deposit(study.vendor, "trainer")
-    await refused(/receipt \d+ is another one than before: found sha256:[0-9a-f]{64}, seen was sha256:[0-9a-f]{64}; the list was forked or rewritten/)
+    assert.equal(lastEvent((await demandStatus(compare, 10, study.vendor.environment)).stdout)["code"], "forked")
+    await writeFile(seenFile(), seen)
+    await refused(["audit", "list"], "forked", /does not go on from the \d+ that were seen before/)
+    await putBack(late)
+    await list(0)
+    await rm(seenFile(study.vendor), { force: true })
+    assert.match((await demandStatus(["audit", "compare", kept], 0, study.vendor.environment)).stdout, /part of the log that you see/)
+  })
+
+  test("audit compare says where a manager keeps from one party what another has seen, and refuses what is no checkpoint of it", async () => {
+    const early = await keepCopy("before")
+    await study.deposit(study.clinic, "records")
+    const late = await keepCopy("after")
+    const kept = join(study.folder, "kept-later")
+    await demandStatus(["audit", "checkpoint", "--out", kept], 0, study.clinic.environment)
+    await putBack(early)
+    await rm(seenFile(study.vendor), { force: true })
+    assert.match((await demandStatus(["audit", "compare", kept], 10, study.vendor.environment)).stderr, /what they have seen is kept from you/)
+    await putBack(late)
+    await writeFile(kept, (await readFile(kept, "utf8")).replace(/^[0-9]+$/m, "1"))
+    assert.match((await demandStatus(["audit", "compare", kept], 10, study.vendor.environment)).stderr, /kept-later/)
+    await writeFile(kept, "nothing")
+    await demandStatus(["audit", "compare", kept], 30, study.vendor.environment)
+  })
+
+  test("nothing holds up a withdrawal, not even a log that was set back; it is said", async () => {
+    const early = await keepCopy("before-withdrawal")
+    await study.deposit(study.vendor, "trainer")
+    await list(0)
+    const late = await keepCopy("after-deposit")
+    await putBack(early)
+    await refused(["audit", "list"], "older-tree", /was cut or set back/)
+    const { status, stderr } = await runCommand(["policy", "withdraw", study.policyFile, "--yes"], study.clinic.environment)
+    assert.equal(status, 0, stderr)
+    assert.match(stderr, /the log has \d+ entries, \d+ were seen before/)
     await putBack(late)
     await list(0)
   })
 
-  test("refuses another instance under the same key, and a file of heads that is none", async () => {
-    const text = await readFile(headFile(), "utf8")
-    await writeFile(headFile(), text.replace(/"instance": "[0-9a-f]{32}"/, `"instance": "${"0".repeat(32)}"`))
-    assert.match(String((await list(10))["message"]), /another list stands in the old one's place/)
-    await writeFile(headFile(), text.replace('"count"', '"surprise": 1, "count"'))
+  test("refuses another instance under the same key, a remembered checkpoint that was changed, and a file that is none", async () => {
+    const text = await readFile(seenFile(), "utf8")
+    await writeFile(seenFile(), text.replace(/"instance": "[0-9a-f]{32}"/, `"instance": "${"0".repeat(32)}"`))
+    assert.match(String((await list(10))["message"]), /another log stands in the old one's place/)
+    await writeFile(seenFile(), text.replace(/\\n[0-9]+\\n/, "\\n1\\n"))
+    assert.equal((await list(10))["code"], "wrong-checkpoint")
+    await writeFile(seenFile(), text.replace('"instance"', '"surprise": 1, "instance"'))
     assert.equal((await list(30))["code"], "malformed")
-    await writeFile(headFile(), text)
+    await writeFile(seenFile(), text)
     await list(0)
   })
 })

@@ -5,7 +5,8 @@ import { parseUtf8 } from "../bytes/text.ts"
 import { type AzureVmEvidence, parseAzureVmEvidence, parsePcrValues, snpHardware } from "../evidence/azure/document.ts"
 import { parseThimEndorsements } from "../evidence/azure/endorsements.ts"
 import { parseHclReport } from "../evidence/azure/format.ts"
-import { maxTeeEvidenceBytes, type SnpTeeEvidence, type TdxTeeEvidence, type TeeEvidence } from "../evidence/tee/format.ts"
+import { withHardware } from "../evidence/tee/format.ts"
+import { maxTeeEvidenceBytes, type SnpTeeEvidence, type TdxTeeEvidence } from "../evidence/tee/hardware.ts"
 import { parseVouchers, supplementedBy } from "../evidence/tee/vouchers.ts"
 import { isFolder } from "./evidence-file.ts"
 import { type EvidenceFolder, loadCollateral, loadEndorsements, openEvidenceFolder, teeFiles } from "./tee-file.ts"
@@ -45,12 +46,6 @@ export async function loadAzureEvidence(path: string, collateral: string | undef
   const { hardware } = files.evidence
   const vouchers = parseVouchers(hardware.kind, await readFileBounded(collateral, maxTeeEvidenceBytes))
   return { ...files, evidence: withHardware(files.evidence, supplementedBy(hardware, vouchers)) }
-}
-
-/** The same evidence over hardware that got what vouches for it. @throws {TypeError} hardware of another kind */
-export function withHardware(evidence: AzureVmEvidence, hardware: TeeEvidence): AzureVmEvidence {
-  if (hardware.kind === "sgx" || hardware.kind !== evidence.hardware.kind) throw new TypeError(`${hardware.kind} for ${evidence.hardware.kind}`)
-  return { ...evidence, hardware }
 }
 
 async function loadDocument(path: string): Promise<AzureVmEvidence> {

@@ -338,7 +338,12 @@ describe("a manager", () => {
   let submitted = ""
 
   before(async () => {
-    ;({ key } = await initManager({ folder, laboratoryRoots: [authority.root], members: [{ key: identity.key, comment: "" }], vault: { kind: "key-file" } }))
+    ;({ key } = await initManager({
+      folder,
+      laboratoryRoots: [authority.root],
+      members: [{ key: identity.key, comment: "" }],
+      vault: { kind: "key-file" },
+    }))
     ;({ server, url } = await serveFolder(folder))
     own = await homeWith(identity, { url, key })
     const ours: Policy = { ...policy, manager: { insecureUnattested: { key } } }

@@ -251,16 +251,16 @@ describe("a full disk", { skip: process.getuid?.() === 0 ? false : "skipped: nee
     assert.deepEqual(await readdir(disk), ["filler"])
   })
 
-  test("audit list does not forget the head that it had", async () => {
+  test("audit list does not forget the checkpoint that it had", async () => {
     const home = join(disk, "home")
     spawnSync("mount", ["-o", "remount,size=1m", disk])
     spawnSync("cp", ["-a", study.clinic.home, home])
     await demandStatus(["audit", "list"], 0, { PERUN_HOME: home })
-    const seen = await readFile(join(home, "audit-heads.json"), "utf8")
+    const seen = await readFile(join(home, "checkpoints.json"), "utf8")
     await study.sign(study.clinic)
     await writeFile(join(disk, "filler2"), Buffer.alloc(2 << 20)).catch(() => undefined) // Until it is full.
     await demandStatus(["audit", "list", "--json"], 50, { PERUN_HOME: home })
-    assert.equal(await readFile(join(home, "audit-heads.json"), "utf8"), seen)
+    assert.equal(await readFile(join(home, "checkpoints.json"), "utf8"), seen)
   })
 })
 

@@ -9,17 +9,20 @@ import { after, test } from "node:test"
 import { AmdAuthority, makeRsaKey } from "../../lab/devices/amd-authority.ts"
 import { SnpDevice } from "../../lab/devices/amd-snp.ts"
 import { makeRuntimeData, makeTdReport, reportDataFor } from "../../lab/devices/azure-hcl.ts"
+import { AzureVm } from "../../lab/devices/azure-vm.testing.ts"
 import { makeLabAuthority, makeLabKeys } from "../../lab/devices/dcap/authority.ts"
 import { makeTdxQuote } from "../../lab/devices/dcap/device.ts"
 import { type AzureVmEvidence, encodeAzureVmEvidence } from "../evidence/azure/document.ts"
 import { encodeHclReport } from "../evidence/azure/format.ts"
 import { encodeChain } from "../evidence/dcap/certificates.ts"
 import { encodeDcapCollateral } from "../evidence/dcap/endorsements.ts"
+import { sessionReportData } from "../evidence/report-data.ts"
 import { parseTdxQuote } from "../evidence/tdx/format.ts"
 import { encodeVouchers } from "../evidence/tee/vouchers.ts"
 import { encodeSizedPublicArea } from "../evidence/tpm/public-area.ts"
 import { makeQuote, makeRsaKey as makeTpmKey } from "../evidence/tpm/software-tpm.testing.ts"
 import { policy } from "../policy/fixtures.testing.ts"
+import type { AzureRequirement } from "../policy/tee.ts"
 import { demandStatus, type Ended, eventsOf, lastEvent } from "./process.testing.ts"
 
 const base = await mkdtemp(join(tmpdir(), "perun-cli-azure-"))
@@ -134,13 +137,28 @@ test("evidence verify refuses of Azure another nonce, root, key, register or bin
 
 test("evidence verify takes of Azure no option that it would not look at, no two signatures and no half folder", async () => {
   const policyFile = await write("policy.json", JSON.stringify(policy))
-  assert.match((await verify(2, td, "--nonce", nonce, "--policy", policyFile)).stderr, /no policy says yet/)
+  assert.match((await verify(2, td, "--nonce", nonce, "--policy", policyFile)).stderr, /demands no proof of its manager/)
   assert.match((await verify(2, td, "--nonce", nonce, "--quirk", "no-exit-boot-services")).stderr, /none is read/)
   assert.match((await verify(2, td, "--nonce", nonce, "--enrolled", policyFile)).stderr, /--enrolled is for evidence of a host/)
   await verify(2, td)
   await verify(30, await folder("two", { ...tdFiles, "quote.sig.raw": new Uint8Array(256) }), "--nonce", nonce)
   const { "quote.msg": _quote, ...half } = tdFiles
   assert.match((await verify(40, await folder("half", half), "--nonce", nonce)).stderr, /quote\.msg/)
+})
+
+test("evidence verify holds a confidential VM of Azure against a policy, and ends with 10 and what differs where it is another", async () => {
+  const machine = new AzureVm(chip)
+  const file = await write("vm.json", json(machine.evidence(sessionReportData(new Uint8Array(32).fill(0x0c)))))
+  const demanding = async (name: string, change: Partial<AzureRequirement>): Promise<string> =>
+    write(name, JSON.stringify({ ...policy, manager: { accept: [{ azure: { ...machine.requirement, ...change } }] } }))
+  const good = await demanding("azure-policy.json", {})
+  assert.match((await verify(0, file, "--nonce", nonce, ...snpTime, "--policy", good)).stdout, /^acceptable: it meets demand 1/m)
+  const other = await demanding("azure-other.json", { pcrs: { ...machine.requirement.pcrs, "4": ["ee".repeat(32)] } })
+  assert.match((await verify(10, file, "--nonce", nonce, ...snpTime, "--policy", other)).stdout, /tee-measurement-differs PCR4: found 04/)
+  const event = lastEvent((await verify(10, file, "--nonce", nonce, ...snpTime, "--policy", other, "--json")).stdout)
+  assert.deepEqual([event["ok"], event["code"]], [false, "refused"])
+  // Whatever was signed is no answer to anybody.
+  assert.match((await verify(10, file, "--insecure-any-nonce", ...snpTime, "--policy", good)).stdout, /tee-not-bound/)
 })
 
 test("evidence verify finds in the cache what vouches for Azure's hardware", async () => {

@@ -10,15 +10,16 @@ import { evidenceKinds } from "../evidence/kinds.ts"
 import { teeRootsFor, type TeeRoots } from "../evidence/tee/roots.ts"
 import type { TeeEvidence } from "../evidence/tee/format.ts"
 import { endorsementKeyDigest } from "../evidence/tpm/endorsements.ts"
-import { parseAttest } from "../evidence/tpm/format.ts"
+import { appraiseTee, type TeeAppraisal } from "../policy/appraise-tee.ts"
 import { printable } from "../policy/findings.ts"
-import { type AzureFiles, azureFiles, withHardware } from "./azure-file.ts"
+import { laboratoryRootsOf, type TeeRequirement } from "../policy/tee.ts"
+import { type AzureFiles, azureFiles } from "./azure-file.ts"
 import { collateralFolder } from "./commands/collateral.ts"
 import { insecureLaboratory } from "./connect.ts"
 import { RefusedError, UsageError } from "./exit.ts"
 import { fact, type Fact, factLists, plainClaims, showFacts } from "./facts.ts"
 import type { Output } from "./output.ts"
-import { isCurrent, isLaboratory, outdatedWords, plainFaults, snpFacts, tdxFacts, validUntil } from "./tee-facts.ts"
+import { demandAcceptable, isCurrent, isLaboratory, outdatedWords, plainFaults, showAcceptable, snpFacts, tdxFacts, validUntil } from "./tee-facts.ts"
 import { fingerprintsOf } from "./tee-file.ts"
 
 export interface AzureVerifyOptions {
@@ -27,26 +28,28 @@ export interface AzureVerifyOptions {
   readonly insecureAnyNonce?: true
   /** PEM files. */
   readonly laboratoryRoot: readonly string[]
+  /** What a policy demands of it; undefined where none was given. */
+  readonly accept: readonly TeeRequirement[] | undefined
   /** When certificates and lists must be valid. */
   readonly time: Date
 }
 
 /**
  * Verifies a confidential VM of Azure and says what was proved, by whom, until when, and what was not.
- * @throws {EvidenceError}, {MalformedError} not genuine; {RefusedError} genuine, but debugged or without what vouches for it; {UsageError} no nonce
+ * @throws {EvidenceError}, {MalformedError} not genuine; {RefusedError} genuine, but debugged, without what vouches for it, or not what the policy accepts; {UsageError} no nonce
  */
 export async function verifyOfAzure({ evidence: given, akKey }: AzureFiles, options: AzureVerifyOptions, output: Output): Promise<void> {
   const anyNonce = options.nonce === undefined
   if (anyNonce && options.insecureAnyNonce !== true)
     throw new UsageError("--nonce says which challenge the quote must answer (or --insecure-any-nonce to look at evidence of any age)")
-  const laboratoryRoots = await fingerprintsOf(options.laboratoryRoot)
+  const laboratoryRoots = [...laboratoryRootsOf(options.accept ?? []), ...(await fingerprintsOf(options.laboratoryRoot))]
   const roots = (of: TeeEvidence): TeeRoots => teeRootsFor(of, laboratoryRoots)
   const time = options.time.getTime()
-  const evidence = withHardware(given, await withCachedCollateral(collateralFolder(), given.hardware, { roots, time }))
+  const evidence = await withCachedCollateral(collateralFolder(), given, { roots, time })
   const { dcap, snp } = roots(evidence.hardware)
-  const { claims } = verifyAzureVtpm(azureEvidenceOf(evidence), {
+  const tee = verifyAzureVtpm(azureEvidenceOf(evidence), {
     quote: {
-      extraData: options.nonce === undefined ? parseAttest(evidence.quote.attest).extraData : parseHex(options.nonce, "--nonce"),
+      extraData: options.nonce === undefined ? "as-signed" : parseHex(options.nonce, "--nonce"),
       selection: "as-signed",
       pcrs: evidence.pcrs,
     },
@@ -54,21 +57,24 @@ export async function verifyOfAzure({ evidence: given, akKey }: AzureFiles, opti
     dcapRoots: dcap,
     time,
   })
-  if (akKey !== undefined) checkKeyBeside(akKey, claims)
-  tell(claims, anyNonce, options.time, output)
+  if (akKey !== undefined) checkKeyBeside(akKey, tee.claims)
+  const appraisal = options.accept === undefined ? undefined : appraiseTee({ kind: "azure-vtpm", tee }, options.accept)
+  tell(tee.claims, appraisal, options.time, output)
 }
 
-function tell(claims: AzureClaims, anyNonce: boolean, time: Date, output: Output): void {
+function tell(claims: AzureClaims, appraisal: TeeAppraisal | undefined, time: Date, output: Output): void {
   const { hardware } = claims
+  const anyNonce = !claims.isNonceChecked
   const facts = azureFacts(claims, anyNonce)
   const faults = plainFaults(hardware)
   const until = new Date(validUntil(hardware)).toISOString()
   output.event({
-    ...(faults.length === 0 ? { ok: true } : { event: "genuine" }),
+    ...(faults.length === 0 && appraisal?.outcome !== "refused" ? { ok: true } : { event: "genuine" }),
     ...{ kind: claims.kind, fresh: !anyNonce, insecureLaboratory: isLaboratory(hardware), at: time.toISOString(), validUntil: until },
     claims: plainClaims(claims),
     ...factLists(facts),
     faults,
+    ...(appraisal === undefined ? {} : { accepted: appraisal.outcome === "accepted", findings: appraisal.findings }),
   })
   if (isLaboratory(hardware)) output.line(`${insecureLaboratory}: it chains to a root that was given, not to a vendor's`, "warn")
   showFacts(facts, output)
@@ -78,8 +84,9 @@ function tell(claims: AzureClaims, anyNonce: boolean, time: Date, output: Output
   if (!isCurrent(hardware)) output.line(outdatedWords, "warn")
   const open = facts.filter(({ proved }) => !proved).map(({ what }) => what)
   output.line(`not proved: ${open.join("; ")}`, "warn")
+  demandAcceptable(appraisal, output)
   if (faults.length > 0) throw new RefusedError(`genuine, but no policy takes it: ${faults.join("; ")}`)
-  output.line("Whether this paravisor and these registers are acceptable is for whoever trusts them to say; no policy here demands them yet.")
+  showAcceptable(appraisal, output)
 }
 
 /** The links of the chain in their order, then what no link of it shows. */

@@ -7,6 +7,7 @@ import type { LabErrorCode } from "../../lab/error.ts"
 import { agentCodes } from "../agent/error.ts"
 import { MalformedError, type MalformedCode, PerunError, UnavailableError } from "../bytes/error.ts"
 import { evidenceCodes } from "../evidence/errors.ts"
+import { logCodes } from "../log/errors.ts"
 import { tpmCodes } from "../evidence/tpm/client/errors.ts"
 import { pkiCodes } from "../pki/errors.ts"
 import { policyCodes, PolicyError } from "../policy/errors.ts"
@@ -30,6 +31,7 @@ const rooms: Readonly<Record<string, { readonly codes: object; readonly exceptio
   policy: { codes: policyCodes, exceptions: { "invalid-reference": 30 } },
   succession: { codes: successionCodes, exceptions: {} },
   protocol: { codes: protocolCodes, exceptions: { "already-exists": 2, "time-unchecked": 40, "too-many-requests": 40, internal: 40 } },
+  log: { codes: logCodes, exceptions: {} },
   sealing: {
     codes: sealingCodes,
     exceptions: {

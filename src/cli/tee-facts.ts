@@ -4,12 +4,16 @@ import type { SgxClaims } from "../evidence/sgx/claims.ts"
 import type { SnpClaims } from "../evidence/snp/claims.ts"
 import { describeTcb } from "../evidence/snp/products.ts"
 import type { TdxClaims } from "../evidence/tdx/claims.ts"
+import { rootOf, type HardwareClaims } from "../evidence/tee/identity.ts"
 import type { GenuineTee } from "../evidence/tee/verify.ts"
+import type { AcceptedTee, TeeAppraisal } from "../policy/appraise-tee.ts"
 import { printable } from "../policy/findings.ts"
+import { RefusedError } from "./exit.ts"
 import { fact, type Fact } from "./facts.ts"
+import type { Output } from "./output.ts"
 
 /** Everything that a TEE's evidence says, for people: what was proved, by whom, until when, and what was not. */
-export function teeFacts(evidence: GenuineTee, anyReportData: boolean): readonly Fact[] {
+export function teeFacts(evidence: Exclude<GenuineTee, { kind: "azure-vtpm" }>, anyReportData: boolean): readonly Fact[] {
   switch (evidence.kind) {
     case "tdx":
       return [...tdxFacts(evidence.tee.claims, bound(evidence.tee.claims.reportData, anyReportData)), ...logFacts(evidence.log?.claims)]
@@ -20,12 +24,9 @@ export function teeFacts(evidence: GenuineTee, anyReportData: boolean): readonly
   }
 }
 
-/** What the hardware says of a TEE, of whichever kind. */
-export type HardwareClaims = SgxClaims | TdxClaims | SnpClaims
-
 /** Whether a laboratory's root stands behind it. */
 export function isLaboratory(claims: HardwareClaims): boolean {
-  return (claims.kind === "snp" ? claims.endorsement.rootKind : claims.dcap.rootKind) === "laboratory"
+  return rootOf(claims).rootKind === "laboratory"
 }
 
 /** What no policy puts up with, whatever it says: the host can look inside, or nobody can say that the platform is not revoked. */
@@ -52,6 +53,18 @@ export const outdatedWords = "the platform is not at the level that its maker ca
 
 function bound(reportData: string, anyReportData: boolean): Fact {
   return fact("for this question", !anyReportData, `report data ${reportData}${anyReportData ? ", whatever it was asked for" : ""}`)
+}
+
+/** Tells what a policy misses. @throws {RefusedError} */
+export function demandAcceptable(appraisal: TeeAppraisal | undefined, output: Output): asserts appraisal is AcceptedTee | undefined {
+  if (appraisal?.outcome !== "refused") return
+  for (const { code, subject, found, expected } of appraisal.findings) output.line(`${code} ${subject}: found ${found}, expected ${expected}`, "bad")
+  throw new RefusedError("genuine, but not what the policy accepts")
+}
+
+export function showAcceptable(appraisal: AcceptedTee | undefined, output: Output): void {
+  if (appraisal === undefined) output.line("Whether it is acceptable is for a policy to say: --policy FILE")
+  else output.line(`acceptable: it meets demand ${appraisal.alternative + 1} of the policy on its manager`, "good")
 }
 
 /** What a TD's quote proves; `binding` says what its report data bind it to. */

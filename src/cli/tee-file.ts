@@ -9,7 +9,7 @@ import { parseDcapCollateral, type DcapCollateral } from "../evidence/dcap/endor
 import { parseSnpCertTable } from "../evidence/snp/cert-table.ts"
 import type { SnpEndorsements } from "../evidence/snp/endorsements.ts"
 import { parseSnpReport } from "../evidence/snp/format.ts"
-import { parseTeeEvidence, type TeeEvidence } from "../evidence/tee/format.ts"
+import { hardwareOf, parseTeeEvidence, type TeeEvidence } from "../evidence/tee/format.ts"
 import { parseVouchers, supplementedBy } from "../evidence/tee/vouchers.ts"
 import { certificateFingerprint, parseCertificate, parsePemCertificates, type Certificate } from "../pki/certificate.ts"
 import { parseRevocationList } from "../pki/crl.ts"
@@ -54,7 +54,7 @@ const collateralFiles = {
 export async function loadTeeEvidence(path: string, options: TeeFileOptions): Promise<TeeEvidence | undefined> {
   const evidence = (await isFolder(path)) ? await loadFolder(path) : parseOne(await readFileBounded(path, maxFileBytes))
   if (evidence === undefined || options.collateral === undefined) return evidence
-  return supplementedBy(evidence, parseVouchers(evidence.kind, await readFileBounded(options.collateral, maxFileBytes)))
+  return supplementedBy(evidence, parseVouchers(hardwareOf(evidence).kind, await readFileBounded(options.collateral, maxFileBytes)))
 }
 
 /** Fingerprints of the certificates in PEM files: laboratory roots that a person names. */
@@ -82,7 +82,7 @@ function parseOne(bytes: Uint8Array): TeeEvidence | undefined {
 
 /** Other documents have another `kind`, or none; the strict parser judges what is chosen here. */
 function hasKind(bytes: Uint8Array): boolean {
-  return /"kind"\s*:\s*"(?:sgx|tdx|snp)"/.test(parseUtf8(bytes, "evidence"))
+  return /"kind"\s*:\s*"(?:sgx|tdx|snp|azure-vtpm)"/.test(parseUtf8(bytes, "evidence"))
 }
 
 /** A folder of small files, each read whole when it is asked for. */

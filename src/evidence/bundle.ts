@@ -6,7 +6,8 @@ import { canonicalJsonBytes, parseJson } from "../bytes/json.ts"
 import { parseBase64 } from "../bytes/text.ts"
 import { EvidenceError } from "./errors.ts"
 import { sessionReportData } from "./report-data.ts"
-import { decodeTeeEvidence, maxTeeEvidenceBytes, teeEvidenceSchema } from "./tee/format.ts"
+import { decodeTeeEvidence, teeEvidenceSchema } from "./tee/format.ts"
+import { maxTeeEvidenceBytes } from "./tee/hardware.ts"
 import type { TeeEvidence } from "./tee/format.ts"
 
 /** What binds evidence to one conversation: everything in it is known to the verifier itself, nothing is taken from the host. */

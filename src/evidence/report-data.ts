@@ -1,4 +1,4 @@
-import { bytesEqual } from "../bytes/compare.ts"
+import { bytesEqual, isAllZero } from "../bytes/compare.ts"
 import { encodeHex } from "../bytes/text.ts"
 import { EvidenceError } from "./errors.ts"
 
@@ -18,6 +18,17 @@ export function sessionReportData(sessionDigest: Uint8Array): Uint8Array {
   const reportData = new Uint8Array(reportDataBytes)
   reportData.set(sessionDigest)
   return reportData
+}
+
+/**
+ * What the quote of a paravisor's virtual TPM carries in the place of these report data: their session digest, 32 bytes, for a TPM takes no 64 (its largest hash bounds extraData).
+ * @throws {TypeError} report data that are more than a digest and zeros: half of them would be covered by nothing
+ */
+export function quotedReportData(reportData: Uint8Array): Uint8Array {
+  if (reportData.length !== reportDataBytes) throw new TypeError(`expected report data must have ${reportDataBytes} bytes`)
+  const [digest, filling] = [reportData.slice(0, sessionDigestBytes), reportData.slice(sessionDigestBytes)]
+  if (!isAllZero(filling)) throw new TypeError("a virtual TPM's quote carries a session digest only, not 64 bytes")
+  return digest
 }
 
 /** Compares the report data of a report with what is expected. @throws {EvidenceError} `wrong-nonce` */

@@ -177,6 +177,10 @@ const refused: Readonly<Record<RouteName, { readonly [Who in "stranger" | "membe
   listHosts: { stranger: "not-permitted", member: "empty", other: "empty", host: "unauthenticated" },
   retireHost: { stranger: "not-found", member: "not-found", other: "not-found", host: "unauthenticated" },
   listReceipts: { stranger: "not-permitted", member: "links", other: "ok", host: "unauthenticated" },
+  proveReceipt: { stranger: "not-permitted", member: "not-found", other: "not-found", host: "unauthenticated" },
+  getLog: { stranger: "not-permitted", member: "ok", other: "ok", host: "unauthenticated" },
+  getCheckpoint: { stranger: "not-permitted", member: "ok", other: "ok", host: "unauthenticated" },
+  getTile: { stranger: "not-permitted", member: "ok", other: "ok", host: "unauthenticated" },
   // Any TPM that the manager's roots vouch for may enrol; policies say which machines get work.
   beginEnrolment: { stranger: "ok", member: "ok", other: "ok", host: "ok" },
   answerEnrolment: { stranger: "not-found", member: "not-found", other: "not-found", host: "not-found" },
@@ -207,7 +211,7 @@ test("each route refuses whom it is not for, and those for whom it is get past",
   const { boot, ima } = parts.references
   const { evidence, machine } = { evidence: study.evidence(await study.challenge(agent, "host-1", grant.lease.id), agent), machine: parts.machine }
   const signature = signStatement("session", digest, clinic.privateKey)
-  const params = { digest, job: "train", run, output, lease: grant.lease.id, enrolment: "2".repeat(32), host: "host-1" }
+  const params = { digest, job: "train", run, output, lease: grant.lease.id, enrolment: "2".repeat(32), host: "host-1", index: "0" }
   const bodies: { readonly [Name in RouteName]?: object } = {
     submitPolicy: { policy: study.policy(), references: [boot, ima] },
     approvePolicy: { signature },
@@ -229,7 +233,8 @@ test("each route refuses whom it is not for, and those for whom it is get past",
   }
   const ask = async (name: RouteName, caller: Caller): Promise<Word> => {
     const route: Route = routes[name]
-    const values: Readonly<Record<string, string>> = route.content === "blob" ? { digest: digestOf(name === "putBlob" ? random(9) : blob) } : params
+    const values: Readonly<Record<string, string>> =
+      route.content === "blob" ? { digest: digestOf(name === "putBlob" ? random(9) : blob), tile: "0/000.p/1" } : params
     const query = queries[name] ?? ""
     const path = route.path.replaceAll(/:([a-z]+)/g, (_, part: string) => values[part] ?? "") + query
     const body = route.method === "PUT" ? random(9) : route.method === "POST" ? JSON.stringify(bodies[name] ?? {}) : undefined

@@ -33,7 +33,7 @@ import { demandHolder, leaseOfKey } from "./leases.ts"
 import { listOutputs, packageOutput, reportOutput, voteOutput } from "./outputs.ts"
 import { attestManager, demandOwnTee } from "./own-tee.ts"
 import { approvePolicy, listPolicies, submitPolicy, viewPolicy, withdrawPolicy } from "./policies.ts"
-import { listReceipts } from "./receipts.ts"
+import { listReceipts, proveReceipt, readLog } from "./receipts.ts"
 import { cancelRun, demandRun, finishRun, listRuns, queueRun, reportMetrics, viewRun } from "./runs.ts"
 import { demandStakeholder } from "./standing.ts"
 
@@ -66,7 +66,7 @@ type CallerOf<A extends Route["access"]> = A extends "open"
 /** A handler gives the response's message; undefined is 204 with a pause. */
 type Handler<R extends Route> = (context: ManagerContext, call: Call<R>) => ResponseBody<R> | undefined | Promise<ResponseBody<R> | undefined>
 
-type JsonRouteName = Exclude<RouteName, "headBlob" | "getBlob" | "putBlob" | "watchRun">
+type JsonRouteName = Exclude<RouteName, "headBlob" | "getBlob" | "putBlob" | "watchRun" | "getCheckpoint" | "getTile">
 
 /** Seconds after which a host without work asks again. */
 const idleRetrySeconds = 2
@@ -119,6 +119,14 @@ const handlers: { readonly [Name in JsonRouteName]: Handler<Routes[Name]> } = {
   listReceipts: (context, { caller, query }) => {
     demandKnown(context, context.store, caller)
     return listReceipts(context, caller, Number(query.from ?? "0"), receiptsPerPage)
+  },
+  proveReceipt: (context, { caller, params }) => {
+    demandKnown(context, context.store, caller)
+    return proveReceipt(context, caller, Number(params.index))
+  },
+  getLog: (context, { caller, query }) => {
+    demandKnown(context, context.store, caller)
+    return readLog(context, Number(query.from ?? "0"))
   },
 
   beginEnrolment: (context, { caller, body }) => beginEnrolment(context, caller, body),
@@ -182,6 +190,15 @@ export function createApp(context: ManagerContext): ManagerApp {
     const body = bodyChunks(c.req.raw, maxBlobBytes)
     await storeBlob(context, caller, digestOf(c.req.param("digest")), body)
     return new Response(null, { status: 204 })
+  })
+  app.get(routes.getCheckpoint.path, (c) => {
+    demandKnown(context, context.store, authenticate(context, routes.getCheckpoint, c))
+    return new Response(context.log.checkpoint(), { headers: { "content-type": "text/plain; charset=utf-8", "cache-control": "no-cache" } })
+  })
+  app.get(`${routes.getTile.path}{.+}`, (c) => {
+    demandKnown(context, context.store, authenticate(context, routes.getTile, c))
+    const tile = context.log.tile(parseShape(pathParameters.tile, c.req.param("tile"), "tile"))
+    return new Response(Uint8Array.from(tile), { headers: { "content-type": "application/octet-stream", "cache-control": "private, immutable" } })
   })
   app.get(routes.watchRun.path, (c) => {
     const caller = authenticate(context, routes.watchRun, c)

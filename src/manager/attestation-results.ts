@@ -2,6 +2,7 @@ import type { Digest } from "../bytes/digest.ts"
 import type { TeeKind } from "../evidence/tee/format.ts"
 import type { Decision, JudgedPiece } from "../policy/appraise.ts"
 import { hostLevelOf, hostRequirementOf, own, type Machine } from "../policy/document.ts"
+import { teeKindOf } from "../policy/tee.ts"
 import { type Appraised, type AppraisedPiece, codesOf, trustOf } from "../policy/trust-vector.ts"
 import { signAttestationResult } from "../protocol/attestation-result.ts"
 import { ProtocolError } from "../protocol/errors.ts"
@@ -84,8 +85,7 @@ function unjudgedPieces(machine: Machine | undefined, { identity }: HostRecord, 
   const laboratory = identity.rootKind === "laboratory" ? { laboratoryRoot: identity.root } : {}
   const tpm: readonly JudgedPiece[] = machine !== undefined && hostRequirementOf(machine) === undefined ? [] : [{ kind: "tpm", ...laboratory }]
   if (machine?.level !== "enclave") return tpm
-  const kinds = machine.accept.map((alternative) => ("tdx" in alternative ? "tdx" : "sgx" in alternative ? "sgx" : "snp"))
-  const kind = tee ?? kinds[0]
+  const kind = tee ?? machine.accept.map(teeKindOf)[0]
   return kind === undefined ? tpm : [...tpm, { kind, upToDate: false, ...laboratory }]
 }
 

@@ -10,6 +10,7 @@ import type { DocumentCache } from "./documents.ts"
 import type { EnrolmentBook } from "./enrolments.ts"
 import type { MachineJudge } from "./judge.ts"
 import type { LeaseMemory } from "./leases.ts"
+import type { PublishedLog } from "./log.ts"
 import type { NetworkBudget } from "./network-budget.ts"
 import type { OwnTee } from "./own-tee.ts"
 import type { Store, Transaction } from "./store.ts"
@@ -33,6 +34,7 @@ export interface ManagerContext {
   readonly keys: ManagerKeys
   readonly description: ManagerDescription
   readonly signedDescription: SignedManagerDescription
+  readonly log: PublishedLog
   readonly blobs: BlobFolder
   readonly documents: DocumentCache
   readonly judge: MachineJudge

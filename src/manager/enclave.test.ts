@@ -1,5 +1,6 @@
 import assert from "node:assert/strict"
 import { test } from "node:test"
+import { AzureVm, type AzureKnobs } from "../../lab/devices/azure-vm.testing.ts"
 import { certifyPlatform, labPlatform, makeLabAuthority, makeLabKeys, type LabAuthority } from "../../lab/devices/dcap/authority.ts"
 import { makeTdxQuote } from "../../lab/devices/dcap/device.ts"
 import { encodeBase64 } from "../bytes/text.ts"
@@ -394,4 +395,63 @@ test("refuseTaken() keeps 1024 machines that do not say which they are, and cann
   refuseTaken(records, "new", { ...identity, tee: "tdx" })
   assert.throws(() => refuseTaken(records, "host-0", identity), { code: "already-exists" })
   assert.throws(() => refuseTaken(records, "host-1", { ...identity, root: digestOf(new Uint8Array(1)) }), { code: "already-exists" })
+})
+
+/** A machine that is a confidential VM of Azure over TDX, with its agent: what it shows is made by the paravisor's virtual TPM. */
+class AzureHost extends TdHost {
+  readonly vm: AzureVm
+  knobs: AzureKnobs = {}
+
+  constructor(keys: AgentKeys, vm = new AzureVm(intel)) {
+    super(keys)
+    this.vm = vm
+  }
+
+  override quote(fields: SessionFields): TeeEvidenceDocument {
+    return encodeTeeEvidence(this.vm.evidence(sessionReportData(sessionDigest(fields)), this.knobs))
+  }
+}
+
+test("a confidential VM of Azure enrols, is given the keys of a run and renews, by paravisor and registers; a changed register ends it", async () => {
+  const study = await newStudy()
+  const vm = new AzureHost(await makeAgent())
+  const digest = await study.agree(enclavePolicy(study, { level: "enclave", accept: [{ azure: vm.vm.requirement }], guest: "none" }))
+  const view = await vm.enrol(study, "azure-1")
+  assert.partialDeepStrictEqual(view, { identity: { tee: "azure-vtpm", platform: labPlatform.ppid, root, rootKind: "laboratory" } })
+  const run = await study.queue(digest)
+  const grant = await vm.claim(study, "azure-1")
+  assert.deepEqual(await study.openGrant(vm.keys, grant), { records: parts.records.identity, trainer: parts.trainer.identity })
+  study.clock.advance(50)
+  assert.deepEqual(await vm.renew(study, grant.lease.id, "azure-1"), { seconds: 60 })
+  const { submodules } = study.store.get("appraisals", run) ?? assert.fail("no record")
+  assert.deepEqual(Object.keys(submodules), ["azure-vtpm"])
+  study.restart()
+  assert.deepEqual(await vm.renew(study, grant.lease.id, "azure-1"), { seconds: 60 })
+  vm.knobs = { pcrs: { "11": "dd".repeat(32) } }
+  await assert.rejects(vm.renew(study, grant.lease.id, "azure-1"), /PCR11/)
+  assert.equal((await study.call(routes.getRun, study.as(clinic), { params: { run } })).state, "ended")
+})
+
+test("a confidential VM of Azure that is another, booted otherwise or only a TD is refused by name", async () => {
+  const study = await newStudy()
+  const good = new AzureHost(await makeAgent())
+  const digest = await study.agree(enclavePolicy(study, { level: "enclave", accept: [{ azure: good.vm.requirement }], guest: "none" }))
+  await study.queue(digest)
+  const claims = async (host: TdHost, name: string, refusal: RegExp): Promise<void> => {
+    await host.enrol(study, name)
+    await assert.rejects(host.claim(study, name), refusal)
+  }
+  await claims(new AzureHost(await makeAgent()), "another-vtpm", /tee-platform-not-listed/)
+  const changed = new AzureHost(await makeAgent(), good.vm)
+  changed.knobs = { pcrs: { "4": "ee".repeat(32) } }
+  await claims(changed, "other-boot", /tee-measurement-differs: PCR4/)
+  const shorter = new AzureHost(await makeAgent(), good.vm)
+  shorter.knobs = { pcrs: { "7": undefined } }
+  await claims(shorter, "no-pcr7", /PCR7/)
+  const insecure = new AzureHost(await makeAgent(), good.vm)
+  insecure.knobs = { runtime: { vmConfiguration: { "secure-boot": false } } }
+  await claims(insecure, "no-secure-boot", /tee-setting-differs/)
+  const bare = await TdHost.make()
+  await bare.enrol(study, "bare-td")
+  await assert.rejects(bare.claim(study, "bare-td"), /tee-kind-not-accepted/)
 })

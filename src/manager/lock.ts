@@ -53,7 +53,10 @@ export class VaultLock {
     this.#options = options
     this.#shareKeys = shareKeys
     this.tls = createTlsIdentity("perun manager, locked")
-    this.#budgets = { attestations: new NetworkBudget(options.monotonic, asksPerNetwork), shares: new NetworkBudget(options.monotonic, sharesPerNetwork) }
+    this.#budgets = {
+      attestations: new NetworkBudget(options.monotonic, asksPerNetwork),
+      shares: new NetworkBudget(options.monotonic, sharesPerNetwork),
+    }
   }
 
   static async create(options: LockOptions): Promise<VaultLock> {
@@ -111,7 +114,8 @@ export class VaultLock {
 
   #placeOf(custodian: string): SharePlace {
     const place = this.#options.folder.file.shares.custodians.find(({ key }) => key === custodian)
-    if (place === undefined) throw new ProtocolError("not-permitted", `${custodian} is no custodian of this manager's vault key`, { path: "custodian" })
+    if (place === undefined)
+      throw new ProtocolError("not-permitted", `${custodian} is no custodian of this manager's vault key`, { path: "custodian" })
     return place
   }
 

@@ -32,7 +32,10 @@ export function createLockedApp(lock: VaultLock): Hono<Env> {
     demandLocked(lock)
     const { present, shares } = lock.description
     return problemResponse(
-      new ProtocolError("locked", `the manager is locked: ${present} of the ${shares.threshold} custodians that it takes have unlocked it (perun manager unlock)`),
+      new ProtocolError(
+        "locked",
+        `the manager is locked: ${present} of the ${shares.threshold} custodians that it takes have unlocked it (perun manager unlock)`,
+      ),
     )
   })
   app.onError((error) => problemResponse(error))

@@ -6,6 +6,7 @@ import type { Custodian, ManagerVault } from "../policy/manager-vault.ts"
 import { ProtocolError } from "../protocol/errors.ts"
 import { signManagerDescription } from "../protocol/manager-description.ts"
 import type { ManagerDescription } from "../protocol/messages.ts"
+import { logKeyOf } from "../protocol/receipts.ts"
 import { createApp, type ManagerApp } from "./api.ts"
 import type { BlobFolder } from "./blobs.ts"
 import { BodyRoom } from "./body-room.ts"
@@ -16,6 +17,7 @@ import { DocumentCache } from "./documents.ts"
 import { EnrolmentBook } from "./enrolments.ts"
 import type { MachineJudge } from "./judge.ts"
 import { expireLeases, LeaseMemory, restoreLeases } from "./leases.ts"
+import { PublishedLog } from "./log.ts"
 import { NetworkBudget } from "./network-budget.ts"
 import { certifyManager, type OwnCertificate, type OwnTee } from "./own-tee.ts"
 import { appendReceipt } from "./receipts.ts"
@@ -79,6 +81,7 @@ export function createManager(options: ManagerOptions): Manager {
     keys: { identityKey, resultKey: createPrivateKey(keys.resultKey), depositPrivateKey: parseBase64(keys.depositPrivateKey) },
     description,
     signedDescription: signManagerDescription(description, identityKey),
+    log: new PublishedLog(store, logKeyOf(description), identityKey),
     blobs,
     documents: new DocumentCache(),
     judge,

@@ -93,7 +93,7 @@ test("an output waits for its votes, then goes to the named consumer, rewrapped"
 test("an output is handed out so often, each time with a receipt, and then no more", async () => {
   const { study, view } = await finished()
   await vote(study, view, clinic)
-  const receipts = (): number => study.store.list("receipts").length
+  const receipts = (): number => study.receipts.length
   const before = receipts()
   for (let count = 0; count < 256; count++) await fetchPackage(study, view, consortium)
   assert.equal(receipts() - before, 256)

@@ -1,4 +1,4 @@
-/** A manager on a SEV-SNP guest and in an SGX enclave of a laboratory, over HTTPS: its collectors, its operator's collateral file, and a client under a policy's demands. */
+/** A manager on a SEV-SNP guest, in an SGX enclave and in a confidential VM of Azure, of a laboratory, over HTTPS: its collectors, its operator's collateral file, and a client under a policy's demands. */
 import assert from "node:assert/strict"
 import { mkdtemp, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
@@ -6,15 +6,20 @@ import { join } from "node:path"
 import { after, test } from "node:test"
 import { AmdAuthority, makeRsaKey, serials } from "../../lab/devices/amd-authority.ts"
 import { SnpDevice } from "../../lab/devices/amd-snp.ts"
+import { makeRuntimeData, reportDataFor } from "../../lab/devices/azure-hcl.ts"
+import { demandedRegisters, extendRegister, provisionAzureTpm } from "../../lab/devices/azure-swtpm.testing.ts"
+import { AzureVm, azureSettings } from "../../lab/devices/azure-vm.testing.ts"
 import { makeLabAuthority, makeLabKeys } from "../../lab/devices/dcap/authority.ts"
 import { gramineFiles, labSgxRequirement, labSnpRequirement, snpCertTable, snpGuestFiles } from "../../lab/devices/guest-files.ts"
 import { storeCollateral, withCachedCollateral } from "../evidence/collateral/cache.ts"
-import type { DeviceFiles } from "../evidence/tee/collectors/device-files.ts"
+import type { TeeDevices } from "../evidence/tee/collectors/collect.ts"
 import type { TeeEvidence } from "../evidence/tee/format.ts"
 import { teeRootsFor } from "../evidence/tee/roots.ts"
 import { encodeVouchers } from "../evidence/tee/vouchers.ts"
+import { noSoftwareTpm, noTpmTools, startSoftwareTpm, type SoftwareTpm } from "../evidence/tpm/client/swtpm.testing.ts"
+import { endorsementKeyDigest } from "../evidence/tpm/endorsements.ts"
 import { parseRevocationList } from "../pki/crl.ts"
-import type { SnpRequirement, TeeRequirement } from "../policy/tee.ts"
+import type { AzureRequirement, SnpRequirement, TeeRequirement } from "../policy/tee.ts"
 import { connectVerified, verifyManager } from "../protocol/manager-connection.ts"
 import { routes } from "../protocol/routes.ts"
 import { createTlsIdentity } from "../protocol/tls.ts"
@@ -42,15 +47,20 @@ function collateralOf(device: SnpDevice, list = authority.revocationList()): Tee
 }
 
 interface Start {
-  readonly source?: "tsm" | "gramine"
-  readonly files: DeviceFiles
+  readonly source?: "tsm" | "gramine" | "azure"
+  readonly devices: TeeDevices
   readonly accept: readonly TeeRequirement[]
   readonly now?: number
 }
 
 /** Starts the manager, lets a client trust it by a policy's demands, and asks it something over the verified connection. */
-async function trust({ source = "tsm", files, accept, now = time }: Start): Promise<{ readonly tee: string | undefined; readonly members: number }> {
-  const ownTee = await openOwnTee(source, file, files)
+async function trust({
+  source = "tsm",
+  devices,
+  accept,
+  now = time,
+}: Start): Promise<{ readonly tee: string | undefined; readonly members: number }> {
+  const ownTee = await openOwnTee(source, file, devices)
   await using running = await serveManager({ folder, host: "127.0.0.1", port: 0, ownTee })
   const tls = createTlsIdentity("perun client")
   const verified = await verifyManager(new URL(running.url), { accept }, tls, { now: new Date(now) })
@@ -60,7 +70,7 @@ async function trust({ source = "tsm", files, accept, now = time }: Start): Prom
 }
 
 const snp = async (change: Partial<SnpRequirement> = {}, device = chip, now = time): ReturnType<typeof trust> =>
-  trust({ files: snpGuestFiles(device, undefined), accept: [{ snp: { ...requirement, ...change } }], now })
+  trust({ devices: { files: snpGuestFiles(device, undefined) }, accept: [{ snp: { ...requirement, ...change } }], now })
 
 test("a client trusts a manager on a SEV-SNP guest whose host hands out no certificates, by its operator's file", async () => {
   await writeFile(file, encodeVouchers(collateralOf(chip)))
@@ -70,9 +80,9 @@ test("a client trusts a manager on a SEV-SNP guest whose host hands out no certi
 test("the host's table counts for the key, the operator's file for the revocation list", async () => {
   await writeFile(file, encodeVouchers(collateralOf(chip)))
   const table = snpCertTable(chip.endorsements("vcek", {}, []), authority.ark)
-  assert.equal((await trust({ files: snpGuestFiles(chip, table), accept: [{ snp: requirement }] })).tee, "snp")
+  assert.equal((await trust({ devices: { files: snpGuestFiles(chip, table) }, accept: [{ snp: requirement }] })).tee, "snp")
   // Without the file nobody has looked whether the key is revoked, which no policy takes.
-  const alone = await openOwnTee("tsm", undefined, snpGuestFiles(chip, table))
+  const alone = await openOwnTee("tsm", undefined, { files: snpGuestFiles(chip, table) })
   await using running = await serveManager({ folder, host: "127.0.0.1", port: 0, ownTee: alone })
   const pending = verifyManager(new URL(running.url), { accept: [{ snp: requirement }] }, createTlsIdentity("client"), { now: new Date(time) })
   await assert.rejects(pending, { code: "wrong-manager", message: /tee-collateral-missing/ })
@@ -115,7 +125,7 @@ test("what the cache keeps of a chip is what a manager serves", async () => {
 
 test("openOwnTee() says at once that the collateral is of another maker", async () => {
   await writeFile(file, encodeVouchers(collateralOf(chip)))
-  await assert.rejects(openOwnTee("gramine", file, gramineFiles(makeLabAuthority({ keys: makeLabKeys() }))), { name: "MalformedError" })
+  await assert.rejects(openOwnTee("gramine", file, { files: gramineFiles(makeLabAuthority({ keys: makeLabKeys() })) }), { name: "MalformedError" })
 })
 
 test("a client trusts a manager in an SGX enclave under Gramine, and refuses another enclave, a revoked platform and old collateral", async () => {
@@ -124,11 +134,49 @@ test("a client trusts a manager in an SGX enclave under Gramine, and refuses ano
   const accept = [{ sgx: labSgxRequirement(intel) }]
   const sgx: TeeEvidence = { kind: "sgx", quote: new Uint8Array(0), collateral: intel.sgxCollateral }
   await writeFile(file, encodeVouchers(sgx))
-  const files = gramineFiles(intel)
-  assert.equal((await trust({ source: "gramine", files, accept })).tee, "sgx")
-  await assert.rejects(trust({ source: "gramine", files: gramineFiles(intel, { report: { mrEnclave: "aa".repeat(32) } }), accept }), {
+  const devices = { files: gramineFiles(intel) }
+  assert.equal((await trust({ source: "gramine", devices, accept })).tee, "sgx")
+  await assert.rejects(trust({ source: "gramine", devices: { files: gramineFiles(intel, { report: { mrEnclave: "aa".repeat(32) } }) }, accept }), {
     code: "wrong-manager",
     message: /MRENCLAVE/,
   })
-  await assert.rejects(trust({ source: "gramine", files, accept, now: time + 60 * 86_400_000 }), { name: "EvidenceError", code: "expired" })
+  await assert.rejects(trust({ source: "gramine", devices, accept, now: time + 60 * 86_400_000 }), { name: "EvidenceError", code: "expired" })
+})
+
+/** A confidential VM of a laboratory's Azure: the chip's report in the index of a software TPM, whose real commands the collector speaks. */
+async function azureVm(swtpm: SoftwareTpm): Promise<AzureRequirement> {
+  const good = new AzureVm(chip)
+  const { attestationKey } = await provisionAzureTpm(swtpm, (key) => {
+    const runtimeData = makeRuntimeData({ attestationKey: key, vmConfiguration: azureSettings })
+    return { type: "snp", report: chip.report({ reportData: reportDataFor(runtimeData) }), runtimeData }
+  })
+  await extendRegister(swtpm, 11, "ab".repeat(32))
+  return { ...good.requirement, pcrs: await demandedRegisters(swtpm), attestationKeys: [endorsementKeyDigest(attestationKey)] }
+}
+
+const noVirtualTpm = noSoftwareTpm === false ? noTpmTools : noSoftwareTpm
+
+test("a client trusts a manager in a confidential VM of Azure, by paravisor, registers and settings", { skip: noVirtualTpm }, async () => {
+  await using swtpm = await startSoftwareTpm()
+  const azure = await azureVm(swtpm)
+  await writeFile(file, encodeVouchers(collateralOf(chip)))
+  const devices = { tpm: swtpm.location }
+  const start = async (change: Partial<AzureRequirement>): ReturnType<typeof trust> =>
+    trust({ source: "azure", devices, accept: [{ azure: { ...azure, ...change } }] })
+  assert.deepEqual(await start({}), { tee: "azure-vtpm", members: 0 })
+  await assert.rejects(start({ pcrs: { ...azure.pcrs, "4": ["cd".repeat(32)] } }), {
+    code: "wrong-manager",
+    message: /PCR4: .*tee-measurement-differs/,
+  })
+  await assert.rejects(start({ attestationKeys: [new AzureVm(chip).attestationKey] }), { code: "wrong-manager" })
+  await assert.rejects(start({ vmUniqueId: ["00000000-0000-4000-8000-000000000001"] }), { code: "wrong-manager", message: /vmUniqueId/ })
+  await assert.rejects(start({ tee: { snp: { ...requirement, measurement: ["4e".repeat(48)] } } }), { code: "wrong-manager", message: /MEASUREMENT/ })
+  // A bare SEV-SNP guest is demanded, and the paravisor's report is not that of one.
+  await assert.rejects(trust({ source: "azure", devices, accept: [{ snp: requirement }] }), {
+    code: "wrong-manager",
+    message: /tee-kind-not-accepted/,
+  })
+  // What booted since is seen at the next proof.
+  await extendRegister(swtpm, 11, "cd".repeat(32))
+  await assert.rejects(start({}), { code: "wrong-manager", message: /PCR11: / })
 })

@@ -1,9 +1,9 @@
 import type { KeyObject } from "node:crypto"
 import { readFileBounded } from "../bytes/durable.ts"
-import { collectTee, type TeeSource } from "../evidence/tee/collectors/collect.ts"
-import type { DeviceFiles } from "../evidence/tee/collectors/device-files.ts"
+import { collectTee, type TeeDevices, type TeeSource } from "../evidence/tee/collectors/collect.ts"
 import type { TeeEvidence, TeeKind } from "../evidence/tee/format.ts"
-import { encodeTeeEvidence, maxTeeEvidenceBytes } from "../evidence/tee/format.ts"
+import { encodeTeeEvidence, hardwareOf } from "../evidence/tee/format.ts"
+import { maxTeeEvidenceBytes } from "../evidence/tee/hardware.ts"
 import { parseVouchers, supplementedBy } from "../evidence/tee/vouchers.ts"
 import type { ManagerRequirement } from "../policy/document.ts"
 import { ProtocolError } from "../protocol/errors.ts"
@@ -22,14 +22,14 @@ export interface OwnTee {
 
 /**
  * The TEE that answers at `source`, asked once, so that a missing device or file is heard of now. `collateralFile`: what the processor's maker says of the platform, read again
- * for every proof; sent along unjudged, for whoever asks judges it. `files`: the machine's own, or a laboratory device's.
+ * for every proof; sent along unjudged, for whoever asks judges it. `devices`: the machine's own, or a laboratory's.
  * @throws as collectTee; {MalformedError} a file of another maker or form; {UnavailableError} no such file
  */
-export async function openOwnTee(source: TeeSource, collateralFile: string | undefined, files?: DeviceFiles): Promise<OwnTee> {
+export async function openOwnTee(source: TeeSource, collateralFile: string | undefined, devices?: TeeDevices): Promise<OwnTee> {
   const collect = async (reportData: Uint8Array): Promise<TeeEvidence> => {
-    const evidence = await collectTee(source, reportData, files)
+    const evidence = await collectTee(source, reportData, devices)
     if (collateralFile === undefined) return evidence
-    return supplementedBy(evidence, parseVouchers(evidence.kind, await readFileBounded(collateralFile, maxTeeEvidenceBytes)))
+    return supplementedBy(evidence, parseVouchers(hardwareOf(evidence).kind, await readFileBounded(collateralFile, maxTeeEvidenceBytes)))
   }
   const { kind } = await collect(new Uint8Array(64))
   return { kind, collect }

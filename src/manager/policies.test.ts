@@ -5,7 +5,6 @@ import { signStatement } from "../pki/statement.ts"
 import { policyDigest } from "../policy/document.ts"
 import type { ProblemError } from "../protocol/problem.ts"
 import { routes } from "../protocol/routes.ts"
-import { verifyReceipts, noReceipts } from "../protocol/receipts.ts"
 import { makeParts, random, TestStudy, toJson } from "./study.testing.ts"
 
 const parts = await makeParts()
@@ -161,33 +160,14 @@ test("recorded time survives a restart with a clock that was set back", async ()
   await assert.rejects(study.queue(digest), { code: "policy-expired" })
 })
 
-test("receipts are linked, signed and complete; a cut or changed list is refused", async () => {
+test("every step of a policy is a receipt; strangers see none, nor hosts", async () => {
   const study = await newStudy()
-  const digest = await study.agree()
-  const { logKey, instance } = study.manager.description
-  const list = await study.call(routes.listReceipts, study.as(clinic))
+  await study.agree()
+  const { receipts } = await study.call(routes.listReceipts, study.as(clinic))
   assert.deepEqual(
-    list.receipts.map(({ receipt }) => receipt?.kind),
+    receipts.map(({ receipt }) => receipt?.kind),
     ["policy-submitted", "policy-signed", "policy-signed", "policy-signed", "policy-activated", "artifact-deposited", "artifact-deposited"],
   )
-  const expected = { logKey, manager: instance }
-  const head = verifyReceipts(list.receipts, expected, noReceipts)
-  assert.equal(head.count, 7)
-  await study.queue(digest)
-  const more = await study.call(routes.listReceipts, study.as(clinic), { query: `?from=${head.count}` })
-  assert.equal(verifyReceipts(more.receipts, expected, head).count, 8)
-  const [first, second, ...rest] = list.receipts
-  assert.ok(first?.receipt && second)
-  const spoiled = [
-    [second, ...rest],
-    [first, ...rest],
-    [first, first],
-    [{ ...first, receipt: { ...first.receipt, by: "vendor" } }],
-    [{ ...first, signature: signStatement("receipt", digest, clinic.privateKey) }],
-    [{ ...first, link: { ...first.link, manager: "0".repeat(32) } }],
-    [{ ...first, link: { ...first.link, receipt: second.link.receipt } }],
-  ]
-  for (const receipts of spoiled) assert.throws(() => verifyReceipts(receipts, expected, noReceipts), { code: "wrong-receipts" })
   await assert.rejects(study.call(routes.listReceipts, study.as(stranger)), { code: "not-permitted" })
   await assert.rejects(study.call(routes.listHosts, study.as(stranger)), { code: "not-permitted" })
 })

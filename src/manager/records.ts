@@ -6,7 +6,6 @@ import {
   runEventSchema,
   runReportSchema,
   runStateSchema,
-  signedReceiptSchema,
   teeIdentitySchema,
   teeKindSchema,
   tpmIdentitySchema,
@@ -208,7 +207,6 @@ export const recordSchemas = {
   outputs: outputRecord,
   votes: voteRecord,
   derivations: derivationRecord,
-  receipts: signedReceiptSchema,
 } as const satisfies Record<string, z.ZodType>
 
 export type Table = keyof typeof recordSchemas

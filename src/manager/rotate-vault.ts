@@ -1,6 +1,6 @@
-import { createPrivateKey } from "node:crypto"
 import { readdir, rename, rm } from "node:fs/promises"
 import { join } from "node:path"
+import { bytesEqual } from "../bytes/compare.ts"
 import { fromSystemError, syncFolder, writeFileDurably } from "../bytes/durable.ts"
 import type { ManagerVault } from "../policy/manager-vault.ts"
 import { ProtocolError } from "../protocol/errors.ts"
@@ -137,22 +137,29 @@ function writeStore(
   { file, key }: Awaited<ReturnType<typeof makeVault>>,
   randomBytes: (length: number) => Uint8Array,
 ): void {
-  const keys = store.get("keys", keysKey)
-  if (keys === undefined) throw new TypeError("internal: the store holds no manager keys")
   const time = new ManagerTime(systemClock, () => store.recordedMilliseconds)
-  const writer = { randomBytes, time, description: { instance: keys.instance }, keys: { identityKey: createPrivateKey(keys.identityKey) } }
   const vault = describeVault(file)
   using fresh = Store.create({ journal: SqliteJournal.create(path), vaultKey: key, randomBytes }, store.recordedMilliseconds)
+  // The same entries in the same places make the same tree: whoever remembers it finds it again.
+  const { size, root } = store.logHead
+  for (let from = 0; from < size; from += entriesAtOnce)
+    fresh.transact(time.now(), (tx) => {
+      for (const receipt of store.logEntries(from, from + entriesAtOnce)) tx.append(receipt)
+    })
+  if (!bytesEqual(fresh.logHead.root, root)) throw new TypeError("internal: the log's tree changed while it was written anew")
   fresh.transact(time.now(), (tx) => {
     for (const table of Object.keys(recordSchemas) as Table[]) copyTable(store, tx, table)
     tx.put("vault", vaultKeyOfRecord, { digest: vaultDigest(file) })
-    appendReceipt(writer, tx, {
+    appendReceipt({ randomBytes, time }, tx, {
       kind: "vault-rotated",
       vault: vault.kind,
       ...(vault.kind === "shares" ? { custodians: [...vault.custodians] } : {}),
     })
   })
 }
+
+/** Entries of the log that are in memory at once. */
+const entriesAtOnce = 1000
 
 /** A half-written store would keep a full disk full until the next start. */
 async function orRemove(path: string, write: () => void): Promise<void> {

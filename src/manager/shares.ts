@@ -58,9 +58,13 @@ export function demandHolders(holders: readonly ShareHolder[], threshold: number
   if (holders.length < minThreshold || holders.length > maxCustodians)
     throw new MalformedError("malformed", `${holders.length} custodians, expected ${minThreshold} to ${maxCustodians}`, { path: "custodians" })
   if (!Number.isInteger(threshold) || threshold < minThreshold || threshold > holders.length)
-    throw new MalformedError("malformed", `${threshold} of ${holders.length} custodians, expected ${minThreshold} to ${holders.length}: one alone must not have the key`, {
-      path: "threshold",
-    })
+    throw new MalformedError(
+      "malformed",
+      `${threshold} of ${holders.length} custodians, expected ${minThreshold} to ${holders.length}: one alone must not have the key`,
+      {
+        path: "threshold",
+      },
+    )
   for (const part of ["name", "key", "recipient"] as const) {
     const values = holders.map((holder) => holder[part])
     const twice = values.find((value, index) => values.indexOf(value) < index)

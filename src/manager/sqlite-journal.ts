@@ -2,10 +2,10 @@ import { existsSync } from "node:fs"
 import { DatabaseSync, type StatementSync } from "node:sqlite"
 import { UnavailableError } from "../bytes/error.ts"
 import { ProtocolError } from "../protocol/errors.ts"
-import type { Journal, JournalEntry, SealedRow } from "./store.ts"
+import type { Journal, JournalEntry, SealedEntry, SealedRow } from "./store.ts"
 
 /** Layout of the database; a database of another number is refused. */
-const schemaVersion = 1
+const schemaVersion = 2
 
 const schema = `
   CREATE TABLE rows (
@@ -16,6 +16,8 @@ const schema = `
     PRIMARY KEY (tbl, key)
   ) STRICT, WITHOUT ROWID;
   CREATE TABLE head (id INTEGER PRIMARY KEY CHECK (id = 1), sealed BLOB NOT NULL) STRICT;
+  CREATE TABLE log (idx INTEGER PRIMARY KEY, sealed BLOB NOT NULL, hash BLOB NOT NULL) STRICT;
+  CREATE TABLE nodes (level INTEGER NOT NULL, idx INTEGER NOT NULL, hash BLOB NOT NULL, PRIMARY KEY (level, idx)) STRICT, WITHOUT ROWID;
 `
 
 /**
@@ -28,6 +30,12 @@ export class SqliteJournal implements Journal {
   readonly #remove: StatementSync
   readonly #setHead: StatementSync
   readonly #getHead: StatementSync
+  readonly #append: StatementSync
+  readonly #addNode: StatementSync
+  readonly #getEntries: StatementSync
+  readonly #countEntries: StatementSync
+  readonly #getLeaves: StatementSync
+  readonly #getNodes: StatementSync
 
   private constructor(database: DatabaseSync) {
     this.#database = database
@@ -37,6 +45,12 @@ export class SqliteJournal implements Journal {
     this.#remove = database.prepare("DELETE FROM rows WHERE tbl = ? AND key = ?")
     this.#setHead = database.prepare("INSERT INTO head (id, sealed) VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET sealed = excluded.sealed")
     this.#getHead = database.prepare("SELECT sealed FROM head WHERE id = 1")
+    this.#append = database.prepare("INSERT INTO log (idx, sealed, hash) VALUES (?, ?, ?)")
+    this.#addNode = database.prepare("INSERT INTO nodes (level, idx, hash) VALUES (?, ?, ?)")
+    this.#getEntries = database.prepare("SELECT idx, sealed, hash FROM log WHERE idx >= ? AND idx < ? ORDER BY idx")
+    this.#countEntries = database.prepare("SELECT count(*) AS n FROM log")
+    this.#getLeaves = database.prepare("SELECT hash FROM log WHERE idx >= ? AND idx < ? ORDER BY idx")
+    this.#getNodes = database.prepare("SELECT hash FROM nodes WHERE level = ? AND idx >= ? AND idx < ? ORDER BY idx")
   }
 
   /** @throws {UnavailableError} `permission-denied`, `disk-full`, `unavailable` */
@@ -80,6 +94,8 @@ export class SqliteJournal implements Journal {
       try {
         for (const { table, key, version, sealed } of entry.put) this.#put.run(table, key, version, sealed)
         for (const { table, key } of entry.remove) this.#remove.run(table, key)
+        for (const { index, sealed, hash } of entry.append) this.#append.run(index, sealed, hash)
+        for (const { level, index, hash } of entry.nodes) this.#addNode.run(level, index, hash)
         this.#setHead.run(entry.head)
         this.#database.exec("COMMIT")
       } catch (error) {
@@ -87,6 +103,26 @@ export class SqliteJournal implements Journal {
         throw error
       }
     })
+  }
+
+  entries(from: number, to: number): readonly SealedEntry[] {
+    return onDatabase("", () =>
+      this.#getEntries.all(from, to).map(({ idx, sealed, hash }) => {
+        if (typeof idx !== "number" || !(sealed instanceof Uint8Array)) throw new ProtocolError("store-changed", "an entry of another form")
+        return { index: idx, sealed: new Uint8Array(sealed), hash: blobOf(hash) }
+      }),
+    )
+  }
+
+  countEntries(): number {
+    const count = onDatabase("", () => this.#countEntries.get()?.["n"])
+    if (typeof count !== "number") throw new TypeError("internal: SQLite counts to a number")
+    return count
+  }
+
+  hashes(level: number, from: number, to: number): readonly Uint8Array[] {
+    const rows = onDatabase("", () => (level === 0 ? this.#getLeaves.all(from, to) : this.#getNodes.all(level, from, to)))
+    return rows.map(({ hash }) => blobOf(hash))
   }
 
   close(): void {
@@ -101,6 +137,11 @@ export class SqliteJournal implements Journal {
       yield { table: tbl, key, version, sealed: new Uint8Array(sealed) }
     }
   }
+}
+
+function blobOf(value: unknown): Uint8Array {
+  if (!(value instanceof Uint8Array)) throw new ProtocolError("store-changed", "a hash of another form")
+  return new Uint8Array(value)
 }
 
 function connect(path: string): DatabaseSync {

@@ -71,7 +71,7 @@ export interface InitializedManager {
 export async function initManager(options: InitOptions): Promise<InitializedManager> {
   for (const root of options.laboratoryRoots) parseCertificate(root)
   const { folder } = options
-  const building = `${folder}.${encodeHex(random(8))}.new`
+  const building = `${folder}.${encodeHex(randomBytes(8))}.new`
   try {
     await mkdir(building, { recursive: true, mode: 0o700 })
     const result = await fillFolder(building, options)
@@ -91,15 +91,15 @@ async function fillFolder(folder: string, { laboratoryRoots, members = [], vault
   const configuration = { perun: 1, laboratoryRoots: laboratoryRoots.map((root) => encodeBase64(root)) }
   await createFileDurably(folderPart(folder, "configuration"), `${JSON.stringify(configuration, null, 2)}\n`)
   await createFileDurably(membersPath(folder), encodeMembers(members))
-  const instance = encodeHex(random(16))
-  const { file, key } = await makeVault(plan, instance, random)
+  const instance = encodeHex(randomBytes(16))
+  const { file, key } = await makeVault(plan, instance, randomBytes)
   try {
     await createFileDurably(folderPart(folder, "vault"), encodeVaultFile(file), { mode: 0o600 })
     await BlobFolder.create(folderPart(folder, "blobs"))
     const { privateKey } = generateKeyPairSync("ed25519")
     const tls = createTlsIdentity("perun manager")
     const deposit = await generateHpkeKeyPair()
-    using store = Store.create({ journal: SqliteJournal.create(folderPart(folder, "database")), vaultKey: key, randomBytes: random }, Date.now())
+    using store = Store.create({ journal: SqliteJournal.create(folderPart(folder, "database")), vaultKey: key, randomBytes }, Date.now())
     store.transact(new Date(), (tx) => {
       tx.put("vault", vaultKeyOfRecord, { digest: vaultDigest(file) })
       tx.put("keys", keysKey, {
@@ -158,12 +158,12 @@ export async function openManager(folder: string, world: ManagerWorld = {}): Pro
     if (store.get("vault", vaultKeyOfRecord)?.digest !== vaultDigest(vaultFile))
       throw new ProtocolError("store-changed", "vault.json is not the one that the store was sealed with", { path: folder })
     const blobs = await BlobFolder.open(folderPart(folder, "blobs"))
-    const judge = new EvidenceJudge({ laboratoryRoots: roots, randomBytes: random, vouch: voucherIn(managerCollateralFolder(folder)) })
+    const judge = new EvidenceJudge({ laboratoryRoots: roots, randomBytes, vouch: voucherIn(managerCollateralFolder(folder)) })
     const manager = createManager({
       store,
       blobs,
       clock: systemClock,
-      randomBytes: random,
+      randomBytes,
       judge,
       members,
       ...(ownTee === undefined ? {} : { ownTee }),
@@ -230,7 +230,7 @@ function wholeConfiguration(configuration: object, vaultFile: VaultFile, timeSou
 async function openStore(journal: SqliteJournal, vaultFile: VaultFile, openers: VaultOpeners): Promise<Store> {
   const key = await openVault(vaultFile, openers)
   try {
-    return Store.open({ journal, vaultKey: key, randomBytes: random })
+    return Store.open({ journal, vaultKey: key, randomBytes })
   } finally {
     key.fill(0)
   }
@@ -241,6 +241,6 @@ function voucherIn(folder: string): EvidenceJudgeOptions["vouch"] {
     withCachedCollateral(folder, evidence, { roots: (known) => teeRootsFor(known, laboratoryRoots), time: time.getTime() })
 }
 
-function random(length: number): Uint8Array {
+export function randomBytes(length: number): Uint8Array {
   return new Uint8Array(nodeRandomBytes(length))
 }

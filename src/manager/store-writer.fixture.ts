@@ -18,6 +18,7 @@ for (let count = 0; ; count++) {
     tx.put("references", "right", { count })
     if (count % 3 === 0) tx.remove("references", "right")
     tx.put("references", "right", { count })
+    tx.append({ salt: String(count).padStart(32, "0"), at: "2026-11-22T12:00:00Z", kind: "run-queued" })
   })
   writeSync(1, `${count}\n`)
 }

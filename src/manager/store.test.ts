@@ -8,9 +8,12 @@ import { join } from "node:path"
 import { DatabaseSync } from "node:sqlite"
 import { after, test } from "node:test"
 import { fileURLToPath } from "node:url"
+import { leafHash, verifyConsistency, verifyInclusion } from "../log/merkle.ts"
+import type { Receipt } from "../protocol/messages.ts"
+import { receiptDigest, receiptLeaf } from "../protocol/receipts.ts"
 import { SqliteJournal } from "./sqlite-journal.ts"
 import { MemoryJournal } from "./journal.testing.ts"
-import { Store, type Journal, type SealedRow } from "./store.ts"
+import { Store, type Journal, type SealedEntry, type SealedRow } from "./store.ts"
 
 const folder = await mkdtemp(join(tmpdir(), "perun-store-"))
 after(() => rm(folder, { recursive: true }))
@@ -160,6 +163,109 @@ for (const [what, change] of Object.entries(tamper))
     assert.throws(() => reopen(journal), { code: "store-changed" })
   })
 
+const entry = (number: number): Receipt => ({ salt: String(number).padStart(32, "0"), at: "2026-11-22T12:00:00Z", kind: "run-queued" })
+
+/** A store with a log of so many entries, and rows that go with them. */
+function withLog(count: number, journal = new MemoryJournal()): { readonly store: Store; readonly journal: MemoryJournal } {
+  const store = makeStore(journal)
+  for (let from = 0; from < count; from += 100)
+    store.transact(at, (tx) => {
+      for (let number = from; number < Math.min(count, from + 100); number++) tx.append(entry(number))
+      tx.put("references", "count", document(String(from)))
+    })
+  return { store, journal }
+}
+
+test("append() adds to the log in the step that it belongs to; after a restart the same tree goes on", () => {
+  const { store, journal } = withLog(300)
+  assert.throws(() =>
+    store.transact(at, (tx) => {
+      tx.append(entry(300))
+      throw new TypeError("no")
+    }),
+  )
+  const again = reopen(journal)
+  assert.deepEqual(again.logHead, store.logHead)
+  assert.deepEqual(again.logEntries(298, 400), [entry(298), entry(299)])
+  again.transact(at, (tx) => tx.append(entry(300)))
+  verifyConsistency(store.logHead, again.logHead, again.logConsistency(300))
+  for (const index of [0, 255, 256, 300]) {
+    const leaf = leafHash(receiptLeaf(index, receiptDigest(entry(index))))
+    verifyInclusion({ index, size: 301, leaf, proof: again.logInclusion(index), root: again.logHead.root })
+  }
+  assert.deepEqual(again.logEntries(301, 400), [])
+  assert.throws(() => again.logConsistency(302), { code: "wrong-proof" })
+})
+
+test("a commit of entries that fails before or after it took effect leaves the tree as it is on the medium", () => {
+  for (const when of ["before", "after"] as const) {
+    const { store, journal } = withLog(3)
+    journal.failNext = when
+    const append = (): void => store.transact(at, (tx) => tx.append(entry(3)))
+    if (when === "before") assert.throws(append)
+    else append()
+    assert.equal(store.logHead.size, when === "before" ? 3 : 4)
+    assert.deepEqual(reopen(journal).logHead, store.logHead)
+  }
+  const { store, journal } = withLog(3)
+  journal.failNext = "between"
+  assert.throws(() => store.transact(at, (tx) => tx.append(entry(3))))
+  assert.deepEqual(reopen(journal).logHead.size, 3)
+})
+
+const logTamper: Record<string, (journal: MemoryJournal, forked: MemoryJournal) => void> = {
+  "an entry whose bytes were changed": ({ log }) =>
+    changeEntry(log, 260, ({ sealed }) => ({ sealed: sealed.map((byte, place) => (place === 20 ? byte ^ 1 : byte)) })),
+  "an entry that was cut": ({ log }) => changeEntry(log, 260, ({ sealed }) => ({ sealed: sealed.slice(0, 9) })),
+  "two entries that changed places": ({ log }) => {
+    const [a, b] = [log[260], log[261]]
+    assert.ok(a && b)
+    log[260] = { ...b, index: 260 }
+    log[261] = { ...a, index: 261 }
+  },
+  "an entry of another history, under its own hash": ({ log }, forked) => changeEntry(log, 260, () => forked.log[260] ?? {}),
+  "an entry of another history, under the hash of this one": ({ log }, forked) =>
+    changeEntry(log, 260, () => ({ sealed: forked.log[260]?.sealed ?? new Uint8Array() })),
+  "a hash that was changed": ({ log }) => changeEntry(log, 260, ({ hash }) => ({ hash: hash.map((byte) => byte ^ 1) })),
+  "a subtree's hash that was changed": ({ nodes }) => {
+    const node = nodes.find(({ level }) => level === 1)
+    assert.ok(node)
+    nodes[nodes.indexOf(node)] = { ...node, hash: node.hash.map((byte) => byte ^ 1) }
+  },
+  "a subtree's hash that is gone": (journal) => (journal.nodes = []),
+}
+
+function changeEntry(log: SealedEntry[], index: number, change: (entry: SealedEntry) => Partial<SealedEntry>): void {
+  const before = log[index]
+  assert.ok(before)
+  log[index] = { ...before, ...change(before) }
+}
+
+for (const [what, change] of Object.entries(logTamper))
+  test(`the log refuses ${what}, and names it`, () => {
+    const { journal } = withLog(600)
+    // Another history by the same manager, as after a database was put back.
+    const fork = new MemoryJournal()
+    const forked = Store.create({ journal: fork, vaultKey, randomBytes: random }, at.getTime())
+    forked.transact(at, (tx) => {
+      for (let number = 0; number < 600; number++) tx.append(entry(number + 1000))
+    })
+    change(journal, fork)
+    const store = reopen(journal)
+    assert.throws(() => [store.logEntries(250, 270), store.logInclusion(3), store.logConsistency(300)], { code: "store-changed", message: /log/ })
+  })
+
+test("open() refuses a log that lost an entry at its end, or has one more", () => {
+  for (const change of [
+    (log: SealedEntry[]) => void log.pop(),
+    (log: SealedEntry[]) => void log.push({ index: 5, sealed: random(40), hash: random(32) }),
+  ]) {
+    const { journal } = withLog(5)
+    change(journal.log)
+    assert.throws(() => reopen(journal), { code: "store-changed" })
+  }
+})
+
 test("open() refuses another vault key and an old head", () => {
   const journal = new MemoryJournal()
   const store = makeStore(journal)
@@ -229,6 +335,8 @@ test("kill -9 at any moment: every acknowledged transaction is there, and none i
     const [left, right] = [store.get("references", "left"), store.get("references", "right")]
     assert.deepEqual(left, right)
     assert.ok(Number(left?.["count"]) >= acknowledged, `found ${String(left?.["count"])}, acknowledged ${acknowledged}`)
+    assert.equal(store.logHead.size, Number(left?.["count"]) + 1)
+    assert.equal(store.logEntries(0, store.logHead.size).length, store.logHead.size)
     store[Symbol.dispose]()
   }
 })

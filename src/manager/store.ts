@@ -1,10 +1,15 @@
 import { createCipheriv, createDecipheriv, createHmac, hkdfSync } from "node:crypto"
-import { concatBytes } from "../bytes/compare.ts"
+import { bytesEqual, concatBytes } from "../bytes/compare.ts"
 import { PerunError, UnavailableError } from "../bytes/error.ts"
 import { canonicalJsonBytes } from "../bytes/json.ts"
 import { ByteReader } from "../bytes/reader.ts"
 import { encodeHex, encodeUtf8, parseHex } from "../bytes/text.ts"
+import { LogError } from "../log/errors.ts"
+import { CompactRange, consistencyProof, inclusionProof, leafHash, type TreeHead } from "../log/merkle.ts"
+import { type LevelReader, verifiedLevels, verifiedReader } from "../log/tiles.ts"
 import { ProtocolError } from "../protocol/errors.ts"
+import { type Receipt, receiptSchema } from "../protocol/messages.ts"
+import { receiptDigest, receiptLeaf } from "../protocol/receipts.ts"
 import { parseMessage, parseShape } from "../protocol/wire.ts"
 import { z } from "zod"
 import { recordSchemas, type RecordOf, type Table } from "./records.ts"
@@ -13,7 +18,10 @@ import { recordSchemas, type RecordOf, type Table } from "./records.ts"
  * The manager's memory. All records live in this process; a journal makes each transaction durable before it counts. The journal's medium is not
  * trusted: every row is sealed to its table, key and version, and a sealed head row holds a keyed digest over the set of all rows, so a row that was
  * changed, swapped, put back to an older version, removed or added is found when the store is opened. A journal that was put back as a whole is not
- * found here; clients find it, for they remember how far the receipts went.
+ * found here; clients find it, for they remember how far the log went.
+ *
+ * Beside the tables stands a log to which steps only append (what happened, for ever). Its entries stay on the medium, sealed to their place; the head holds the
+ * compact range of their Merkle tree, so that an entry is read when it is asked for and held against the tree then.
  */
 
 /** One row as the journal keeps it. */
@@ -25,11 +33,29 @@ export interface SealedRow {
   readonly sealed: Uint8Array
 }
 
+/** One entry of the log as the journal keeps it. */
+export interface SealedEntry {
+  readonly index: number
+  /** nonce (12) ‖ ciphertext ‖ tag (16) */
+  readonly sealed: Uint8Array
+  /** Merkle leaf hash. */
+  readonly hash: Uint8Array
+}
+
+/** Hash of a whole subtree of 256^level leaves, kept so that a proof reads few hashes. */
+export interface LogNode {
+  readonly level: number
+  readonly index: number
+  readonly hash: Uint8Array
+}
+
 /** What a transaction does to the medium, all of it or nothing. */
 export interface JournalEntry {
   readonly head: Uint8Array
   readonly put: readonly SealedRow[]
   readonly remove: readonly { readonly table: string; readonly key: string }[]
+  readonly append: readonly SealedEntry[]
+  readonly nodes: readonly LogNode[]
 }
 
 /** A medium that keeps rows: SQLite, or another. Synchronous, so that no other request runs in the middle of a transaction. */
@@ -39,6 +65,12 @@ export interface Journal {
   /** Makes an entry durable; when it throws, `loadHead` tells what happened. */
   commit(entry: JournalEntry): void
   loadHead(): Uint8Array | undefined
+  /** Entries of the log from `from` on, before `to`, in order; fewer where some are missing. */
+  entries(from: number, to: number): Iterable<SealedEntry>
+  /** Number of entries that are there. */
+  countEntries(): number
+  /** Hashes of a level (0: leaves) from `from` on, before `to`, in order. */
+  hashes(level: number, from: number, to: number): readonly Uint8Array[]
   close(): void
 }
 
@@ -57,6 +89,8 @@ export interface Transaction {
   count(table: Table): number
   put<T extends Table>(table: T, key: string, record: RecordOf<T>): void
   remove(table: Table, key: string): void
+  /** Adds an entry to the log, for ever. */
+  append(receipt: Receipt): void
 }
 
 interface Entry {
@@ -70,13 +104,15 @@ type Tables = ReadonlyMap<Table, Map<string, Entry>>
 
 const headSchema = z.strictObject({
   /** Format of records and rows. */
-  format: z.literal(1),
+  format: z.literal(2),
   /** Number of transactions so far. */
   sequence: z.int().min(0),
   /** Latest recorded time, milliseconds since 1970. */
   at: z.int().min(0),
   /** XOR of the marks of all rows. */
   set: z.string().regex(/^[0-9a-f]{64}$/),
+  /** Compact range of the log's Merkle tree. */
+  log: z.strictObject({ size: z.int().min(0), hashes: z.array(z.string().regex(/^[0-9a-f]{64}$/)).max(64) }),
 })
 type Head = z.output<typeof headSchema>
 
@@ -87,6 +123,8 @@ export class Store implements Disposable {
   readonly #randomBytes: (length: number) => Uint8Array
   readonly #tables: Tables
   #head: Head
+  /** As the head has it. */
+  #range: CompactRange
   #broken = false
   #isInTransaction = false
 
@@ -95,6 +133,10 @@ export class Store implements Disposable {
     this.#randomBytes = options.randomBytes
     this.#tables = tables
     this.#head = head
+    this.#range = CompactRange.of(
+      head.log.size,
+      head.log.hashes.map((hash) => parseHex(hash)),
+    )
     this.#sealKey = keys.seal
     this.#markKey = keys.mark
   }
@@ -103,8 +145,9 @@ export class Store implements Disposable {
   static create(options: StoreOptions, atMilliseconds: number): Store {
     if (options.journal.loadHead() !== undefined) throw new ProtocolError("already-exists", "the store has content")
     const keys = deriveKeys(options.vaultKey)
-    const head: Head = { format: 1, sequence: 0, at: atMilliseconds, set: "00".repeat(32) }
-    options.journal.commit({ head: sealBytes(keys.seal, options.randomBytes(12), headContext, canonicalJsonBytes(head)), put: [], remove: [] })
+    const head: Head = { format: 2, sequence: 0, at: atMilliseconds, set: "00".repeat(32), log: { size: 0, hashes: [] } }
+    const sealed = sealBytes(keys.seal, options.randomBytes(12), headContext, canonicalJsonBytes(head))
+    options.journal.commit({ head: sealed, put: [], remove: [], append: [], nodes: [] })
     return Store.open(options)
   }
 
@@ -128,6 +171,8 @@ export class Store implements Disposable {
       set = xor(set, mark)
     }
     if (encodeHex(set) !== head.set) throw new ProtocolError("store-changed", "rows were added, removed or put back to an older state")
+    const entries = options.journal.countEntries()
+    if (entries !== head.log.size) throw new ProtocolError("store-changed", `the log has ${entries} entries, ${head.log.size} were written`)
     return new Store(options, tables, head, keys)
   }
 
@@ -155,6 +200,62 @@ export class Store implements Disposable {
 
   count(table: Table): number {
     return this.#table(table).size
+  }
+
+  /** Size and root of the log's Merkle tree. */
+  get logHead(): TreeHead {
+    return { size: this.#range.size, root: this.#range.root() }
+  }
+
+  /**
+   * Entries of the log from `from` on, before `to`, each held against the tree.
+   * @throws {ProtocolError} `store-changed` naming the entry that is not what was written
+   */
+  logEntries(from: number, to: number): readonly Receipt[] {
+    this.#refuseBroken()
+    const end = Math.min(to, this.#range.size)
+    if (from >= end) return []
+    const hashes = this.#verified(() => verifiedLevels(this.logHead, this.#levels())(0, from, end))
+    const entries = [...this.#journal.entries(from, end)]
+    return hashes.map((hash, place) => {
+      const index = from + place
+      const entry = entries[place]
+      if (entry?.index !== index) throw new ProtocolError("store-changed", `entry ${index} of the log is missing`)
+      return openEntry(this.#sealKey, entry, hash)
+    })
+  }
+
+  /** The hashes that lead from an entry to the root of the tree as it is now. @throws as logEntries */
+  logInclusion(index: number): readonly Uint8Array[] {
+    this.#refuseBroken()
+    return this.#verified(() => inclusionProof(index, this.#range.size, verifiedReader(this.logHead, this.#levels())))
+  }
+
+  /** That the tree as it is now goes on from that of `older` entries. @throws as logEntries; {LogError} `wrong-proof` for a size that the tree never had */
+  logConsistency(older: number): readonly Uint8Array[] {
+    this.#refuseBroken()
+    const { size } = this.#range
+    if (!(older >= 0 && older <= size)) throw new LogError("wrong-proof", `the log has ${size} entries, not ${older}`)
+    return this.#verified(() => consistencyProof(older, size, verifiedReader(this.logHead, this.#levels())))
+  }
+
+  /** Hashes of one level of the tree, held against it. @throws as logEntries */
+  logHashes(level: number, from: number, to: number): readonly Uint8Array[] {
+    this.#refuseBroken()
+    return this.#verified(() => verifiedLevels(this.logHead, this.#levels())(level, from, to))
+  }
+
+  #levels(): LevelReader {
+    return (level, from, to) => this.#journal.hashes(level, from, Math.min(to, Math.floor(this.#range.size / 256 ** level)))
+  }
+
+  #verified<T>(read: () => T): T {
+    try {
+      return read()
+    } catch (cause) {
+      if (!(cause instanceof LogError)) throw cause
+      throw new ProtocolError("store-changed", `the log is not what was written: ${cause.message}`, { cause })
+    }
   }
 
   /**
@@ -193,17 +294,30 @@ export class Store implements Disposable {
       set = xor(set, mark)
       put.push({ row, entry: { version, record, mark } })
     }
+    const range = this.#range.copy()
+    const append: SealedEntry[] = []
+    const nodes: LogNode[] = []
+    for (const receipt of changes.appended) {
+      const index = range.size
+      const hash = entryHash(index, receipt)
+      append.push({ index, sealed: sealBytes(this.#sealKey, this.#randomBytes(12), entryContext(index), canonicalJsonBytes(receipt)), hash })
+      range.append(hash, (height, place, whole) => {
+        if (height > 0 && height % 8 === 0) nodes.push({ level: height / 8, index: place, hash: whole })
+      })
+    }
     const head: Head = {
-      format: 1,
+      format: 2,
       sequence: this.#head.sequence + 1,
       at: Math.max(this.#head.at, at.getTime()),
       set: encodeHex(set),
+      log: { size: range.size, hashes: range.hashes.map(encodeHex) },
     }
     const sealedHead = sealBytes(this.#sealKey, this.#randomBytes(12), headContext, canonicalJsonBytes(head))
-    this.#commitEntry({ head: sealedHead, put: put.map(({ row }) => row), remove }, head)
+    this.#commitEntry({ head: sealedHead, put: put.map(({ row }) => row), remove, append, nodes }, head)
     for (const { row, entry } of put) this.#table(row.table as Table).set(row.key, entry)
     for (const { table, key } of remove) this.#table(table).delete(key)
     this.#head = head
+    this.#range = range
   }
 
   /** A commit that reports a failure may have happened all the same; the head on the medium is the judge. */
@@ -248,13 +362,18 @@ export class Store implements Disposable {
 class Changes implements Transaction {
   readonly #store: Store
   readonly #writes = new Map<Table, Map<string, unknown>>()
+  readonly #appended: Receipt[] = []
 
   constructor(store: Store) {
     this.#store = store
   }
 
   get isEmpty(): boolean {
-    return this.#writes.size === 0
+    return this.#writes.size === 0 && this.#appended.length === 0
+  }
+
+  get appended(): readonly Receipt[] {
+    return this.#appended
   }
 
   get<T extends Table>(table: T, key: string): RecordOf<T> | undefined {
@@ -289,6 +408,10 @@ class Changes implements Transaction {
     this.#write(table, key, undefined)
   }
 
+  append(receipt: Receipt): void {
+    this.#appended.push(parseShape(receiptSchema, receipt, "receipt"))
+  }
+
   *all(): Generator<{ readonly table: Table; readonly key: string; readonly record: unknown }> {
     for (const [table, writes] of this.#writes) for (const [key, record] of writes) yield { table, key, record }
   }
@@ -301,7 +424,7 @@ class Changes implements Transaction {
 }
 
 const tableNames = Object.keys(recordSchemas) as Table[]
-const headContext = encodeUtf8("perun store head v1")
+const headContext = encodeUtf8("perun store head v2")
 
 interface StoreKeys {
   readonly seal: Uint8Array
@@ -348,6 +471,27 @@ function openRecord(key: Uint8Array, row: SealedRow): unknown {
   } catch (cause) {
     throw changed(row, "does not open", cause)
   }
+}
+
+function entryContext(index: number): Uint8Array {
+  return canonicalJsonBytes({ store: 1, log: index })
+}
+
+function entryHash(index: number, receipt: Receipt): Uint8Array {
+  return leafHash(receiptLeaf(index, receiptDigest(receipt)))
+}
+
+/** An entry of a log that went another way, after the store was put back, opens too: what counts is that the tree has it. */
+function openEntry(key: Uint8Array, { index, sealed }: SealedEntry, hash: Uint8Array): Receipt {
+  let receipt: Receipt
+  try {
+    receipt = parseMessage(receiptSchema, openBytes(key, entryContext(index), sealed), maxRecordBytes)
+  } catch (cause) {
+    throw new ProtocolError("store-changed", `entry ${index} of the log does not open`, { cause })
+  }
+  if (!bytesEqual(entryHash(index, receipt), hash))
+    throw new ProtocolError("store-changed", `entry ${index} of the log is not the one that was written`)
+  return receipt
 }
 
 /** The largest record is a reference document. */

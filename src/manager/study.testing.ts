@@ -11,9 +11,10 @@ import { signStatement } from "../pki/statement.ts"
 import { hostRequirementOf, type Policy } from "../policy/document.ts"
 import { type BootReference, type ImaReference, referenceDigest } from "../policy/reference.ts"
 import { generateHpkeKeyPair, openMessage, sealMessage, type HpkeKeyPair } from "../protocol/hpke.ts"
-import { type Challenge, type ClaimGrant, releasedKeysSchema } from "../protocol/messages.ts"
+import { type Challenge, type ClaimGrant, type Receipt, releasedKeysSchema } from "../protocol/messages.ts"
+import type { LogConnection } from "../protocol/follow-log.ts"
 import { problemSchema, ProblemError } from "../protocol/problem.ts"
-import { type PathValues, type RequestBody, type ResponseBody, type Route, routes } from "../protocol/routes.ts"
+import { type PathValues, type RequestBody, type RequestQuery, type ResponseBody, type Route, routes } from "../protocol/routes.ts"
 import { makeSessionHeader, sessionHeader } from "../protocol/session.ts"
 import { parseMessage } from "../protocol/wire.ts"
 import { generateAgeIdentity, recipientOf } from "../sealing/keys.ts"
@@ -229,7 +230,13 @@ export class TestStudy {
     const { clock, blobs, members, ownTee, timeSource } = this
     const world = { store, blobs, clock, randomBytes: random, judge, members, ...(ownTee === undefined ? {} : { ownTee }) }
     const time = timeSource === undefined ? {} : { timeSource }
-    const manager = createManager({ ...world, ...time, warn: (line) => this.warnings.push(line), vault: { kind: "key-file" }, configuration: { test: true } })
+    const manager = createManager({
+      ...world,
+      ...time,
+      warn: (line) => this.warnings.push(line),
+      vault: { kind: "key-file" },
+      configuration: { test: true },
+    })
     return { manager, store }
   }
 
@@ -324,6 +331,20 @@ export class TestStudy {
     if (response.status === 204) throw new MalformedError("malformed", "no content")
     if (!response.ok) throw new ProblemError(parseMessage(problemSchema, bytes), undefined)
     return parseMessage(route.response, bytes, 33_554_432) as ResponseBody<R>
+  }
+
+  /** The whole log, as the store has it. */
+  get receipts(): readonly Receipt[] {
+    return this.store.logEntries(0, this.store.logHead.size)
+  }
+
+  /** A party's connection, as those who read the log need it. */
+  connectionOf(party: Party): LogConnection {
+    const call = async <R extends Route>(route: R, options: { readonly params?: PathValues<R["path"]>; readonly query?: RequestQuery<R> } = {}) => {
+      const query = options.query === undefined ? "" : `?${new URLSearchParams(options.query as Record<string, string>).toString()}`
+      return this.call(route, this.as(party), { ...(options.params === undefined ? {} : { params: options.params }), query })
+    }
+    return { call, description: this.manager.description }
   }
 
   async submit(policy: Policy, by = this.parts.clinic): Promise<Digest> {

@@ -47,9 +47,13 @@ export async function unwrapVaultKey(file: WrappedKey & { readonly instance: str
   try {
     return concatBytes(decipher.update(ciphertext), decipher.final())
   } catch (cause) {
-    throw new ProtocolError("store-changed", `the vault key does not open: it was sealed on another machine, by an enclave of another ${device.to.toUpperCase()}, or changed`, {
-      cause,
-    })
+    throw new ProtocolError(
+      "store-changed",
+      `the vault key does not open: it was sealed on another machine, by an enclave of another ${device.to.toUpperCase()}, or changed`,
+      {
+        cause,
+      },
+    )
   }
 }
 

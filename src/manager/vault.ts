@@ -2,6 +2,7 @@ import { z } from "zod"
 import { digestOfJson, type Digest } from "../bytes/digest.ts"
 import { readFileBounded } from "../bytes/durable.ts"
 import { encodeBase64, parseBase64 } from "../bytes/text.ts"
+import { parseSshPublicKey } from "../pki/ssh-key.ts"
 import { sealingIdentities, type ManagerVault } from "../policy/manager-vault.ts"
 import { ProtocolError } from "../protocol/errors.ts"
 import { maxCustodians, minThreshold } from "../policy/manager-vault.ts"
@@ -30,6 +31,8 @@ export interface VaultOpeners {
   readonly sealingDevice?: SealingDevice
   /** The key itself, rebuilt from its custodians' shares. */
   readonly rebuiltKey?: Uint8Array
+  /** The key itself, just drawn. */
+  readonly freshKey?: Uint8Array
 }
 
 /** Content of `vault.json`. */
@@ -115,12 +118,13 @@ export function vaultDigest(file: VaultFile): Digest {
  * @throws {UnavailableError} the TPM or the enclave's device is not there
  * @throws {ProtocolError} `wrong-state` where it takes something that was not given; `store-changed` when what was opened is no vault key
  */
-export async function openVault(file: VaultFile, { sealer, sealingDevice, rebuiltKey }: VaultOpeners): Promise<Uint8Array> {
+export async function openVault(file: VaultFile, { sealer, sealingDevice, rebuiltKey, freshKey }: VaultOpeners): Promise<Uint8Array> {
   const key = await opened()
   if (key.length !== 32) throw new ProtocolError("store-changed", `vault key of ${key.length} bytes, expected 32`)
   return key
 
   async function opened(): Promise<Uint8Array> {
+    if (freshKey !== undefined) return freshKey.slice()
     switch (file.kind) {
       case "key-file":
         return parseBase64(file.key, "key")
@@ -140,6 +144,23 @@ export async function openVault(file: VaultFile, { sealer, sealingDevice, rebuil
 function given<T>(opener: T | undefined, message: string): T {
   if (opener === undefined) throw new ProtocolError("wrong-state", message)
   return opener
+}
+
+/** What the manager will say of a vault that is made so. */
+export function vaultOfPlan(plan: VaultPlan): ManagerVault {
+  switch (plan.kind) {
+    case "key-file":
+    case "tpm":
+      return { kind: plan.kind }
+    case "tee-sealing":
+      return { kind: plan.kind, to: plan.device.to }
+    case "shares":
+      return {
+        kind: plan.kind,
+        threshold: plan.threshold,
+        custodians: plan.holders.map(({ name, key }) => ({ name, key: parseSshPublicKey(key).text })),
+      }
+  }
 }
 
 /** What the manager says of its vault. */

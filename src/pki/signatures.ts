@@ -1,6 +1,8 @@
 import { constants, createHash, createPublicKey, sign, verify } from "node:crypto"
 import type { JsonWebKey, KeyObject } from "node:crypto"
-import { encodeBase64Url } from "../bytes/text.ts"
+import { bytesEqual, concatBytes } from "../bytes/compare.ts"
+import { encodeBase64, encodeBase64Url, parseHex } from "../bytes/text.ts"
+import { derElement, tags } from "./der.ts"
 import { PkiError } from "./errors.ts"
 
 /**
@@ -63,8 +65,11 @@ export function verifySignature(
   checkVerificationKey(key)
   const { type } = keyKind(key)
   if (type !== row.key) throw new PkiError("wrong-key", `scheme ${scheme} does not fit a key of type ${type ?? "?"}`)
-  if (!verify(row.hash, message, verifyInput(row.padding, key, options), signature))
-    throw new PkiError("wrong-signature", `${scheme} signature does not verify`)
+  const isRight =
+    row.padding === "none"
+      ? verify(row.hash, message, key, options.ecdsa === "raw" ? ecdsaDer(signature, key) : signature)
+      : verify(row.hash, message, paddedInput(row.padding, key), signature)
+  if (!isRight) throw new PkiError("wrong-signature", `${scheme} signature does not verify`)
 }
 
 /** Makes an Ed25519 signature (64 bytes) or an ECDSA signature in DER form. Private keys stay in their KeyObject. */
@@ -129,6 +134,7 @@ export function rsaPublicKey(modulus: Uint8Array, exponent: Uint8Array): KeyObje
 
 /** EC public key from affine coordinates, big-endian, each as long as the field. @throws {PkiError} `wrong-key` when the point is not on the curve */
 export function ecPublicKey(curve: "P-256" | "P-384", x: Uint8Array, y: Uint8Array): KeyObject {
+  if (curve === "P-256" && x.length === 32 && y.length === 32) return spkiPublicKey(concatBytes(p256SpkiPrefix, x, y))
   const key = keyFromJwk({ kty: "EC", crv: curve, x: encodeBase64Url(x), y: encodeBase64Url(y) })
   keyKinds.set(key, { type: "ec", details: { namedCurve: curve === "P-256" ? "prime256v1" : "secp384r1" } })
   return key
@@ -142,9 +148,10 @@ export function ed25519PublicKey(raw: Uint8Array): KeyObject {
 /** Public key from a SubjectPublicKeyInfo in DER. @throws {PkiError} `wrong-key` */
 export function spkiPublicKey(der: Uint8Array): KeyObject {
   try {
-    const key = createPublicKey({ key: Buffer.from(der), format: "der", type: "spki" })
+    // The library takes twice as long to find out what it is given where that is no text.
+    const key = createPublicKey(`-----BEGIN PUBLIC KEY-----\n${encodeBase64(der)}\n-----END PUBLIC KEY-----\n`)
     // What the bytes say need not be asked of the library, which takes as long to answer as to load the key.
-    if (der.length === p256SpkiBytes && p256SpkiPrefix.every((byte, at) => der[at] === byte))
+    if (der.length === p256SpkiBytes && bytesEqual(der.subarray(0, p256SpkiPrefix.length), p256SpkiPrefix))
       keyKinds.set(key, { type: "ec", details: { namedCurve: "prime256v1" } })
     return key
   } catch (cause) {
@@ -153,7 +160,7 @@ export function spkiPublicKey(der: Uint8Array): KeyObject {
 }
 
 /** SubjectPublicKeyInfo of an uncompressed P-256 point: SEQUENCE { SEQUENCE { id-ecPublicKey, prime256v1 }, BIT STRING { 04, x, y } }. RFC 5480. */
-const p256SpkiPrefix = [0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00, 0x04] // prettier-ignore
+const p256SpkiPrefix = parseHex("3059301306072a8648ce3d020106082a8648ce3d03010703420004")
 const p256SpkiBytes = p256SpkiPrefix.length + 64
 
 function keyFromJwk(jwk: JsonWebKey): KeyObject {
@@ -164,13 +171,29 @@ function keyFromJwk(jwk: JsonWebKey): KeyObject {
   }
 }
 
-function verifyInput(padding: "pkcs1" | "pss" | "none", key: KeyObject, options: SignatureOptions): Parameters<typeof verify>[2] {
-  switch (padding) {
-    case "pkcs1":
-      return { key, padding: constants.RSA_PKCS1_PADDING }
-    case "pss":
-      return { key, padding: constants.RSA_PKCS1_PSS_PADDING, saltLength: constants.RSA_PSS_SALTLEN_DIGEST }
-    case "none":
-      return { key, dsaEncoding: options.ecdsa === "raw" ? "ieee-p1363" : "der" }
-  }
+function paddedInput(padding: "pkcs1" | "pss", key: KeyObject): Parameters<typeof verify>[2] {
+  return padding === "pkcs1"
+    ? { key, padding: constants.RSA_PKCS1_PADDING }
+    : { key, padding: constants.RSA_PKCS1_PSS_PADDING, saltLength: constants.RSA_PSS_SALTLEN_DIGEST }
+}
+
+/** Bytes of an element of each curve's field. */
+const fieldBytes: ReadonlyMap<string, number> = new Map([
+  ["prime256v1", 32],
+  ["secp384r1", 48],
+  ["secp521r1", 66],
+])
+
+/** A signature r ‖ s as SEQUENCE of two INTEGERs: the library takes longer to do this, or to be asked for it, than for a third of the check. */
+function ecdsaDer(raw: Uint8Array, key: KeyObject): Uint8Array {
+  const size = fieldBytes.get(curveOf(key) ?? "")
+  if (size === undefined || raw.length !== 2 * size) throw new PkiError("wrong-signature", `a signature of ${raw.length} bytes`)
+  return derElement(tags.sequence, derElement(tags.integer, unsigned(raw.subarray(0, size))), derElement(tags.integer, unsigned(raw.subarray(size))))
+}
+
+/** Contents of the INTEGER with this big-endian value, in shortest form. */
+function unsigned(bytes: Uint8Array): Uint8Array {
+  const first = bytes.findIndex((byte) => byte !== 0)
+  const digits = first < 0 ? Uint8Array.of(0) : bytes.subarray(first)
+  return (digits[0] ?? 0) < 0x80 ? digits : concatBytes(Uint8Array.of(0), digits)
 }

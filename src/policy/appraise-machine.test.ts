@@ -1,5 +1,7 @@
 import assert from "node:assert/strict"
+import { generateKeyPairSync } from "node:crypto"
 import { test } from "node:test"
+import { AzureVm } from "../../lab/devices/azure-vm.testing.ts"
 import { certifyPlatform, labPlatform, labTime, makeLabAuthority, makeLabKeys, type LabAuthority } from "../../lab/devices/dcap/authority.ts"
 import { makeSgxQuote, makeTdxQuote, type TdxKnobs } from "../../lab/devices/dcap/device.ts"
 import { Genuine } from "../evidence/genuine.ts"
@@ -7,7 +9,9 @@ import type { HostClaims } from "../evidence/host/claims.ts"
 import type { MachineClaims } from "../evidence/machine/claims.ts"
 import type { TeeEvidence } from "../evidence/tee/format.ts"
 import { teeRootsFor } from "../evidence/tee/roots.ts"
+import { sessionReportData } from "../evidence/report-data.ts"
 import { type GenuineTee, verifyTee } from "../evidence/tee/verify.ts"
+import { endorsementKeyDigest } from "../evidence/tpm/endorsements.ts"
 import { certificateFingerprint } from "../pki/certificate.ts"
 import { appraise, GrantedDecision, type Decision, type PreviousDecision } from "./appraise.ts"
 import type { Machine } from "./document.ts"
@@ -145,4 +149,25 @@ test("appraise() refuses a renewal whose lease rests on another kind of machine"
     refusals(judge({ host: claims }, hostMachine(), ofTee)),
     ["boot-session-changed TPM", "ima-boot-aggregate-missing boot_aggregate"].slice(0, 1),
   )
+})
+
+test("appraise() takes as the guest's TPM of a confidential VM of Azure the paravisor's own alone", () => {
+  const machine = new AzureVm(authority)
+  const endorsementKey = generateKeyPairSync("rsa", { modulusLength: 2048 }).publicKey
+  const own = endorsementKeyDigest(endorsementKey)
+  const bound = sessionReportData(new Uint8Array(32).fill(7))
+  const show = (runtime: { readonly endorsementKey?: typeof endorsementKey }): GenuineTee => {
+    const evidence = machine.evidence(bound, { runtime })
+    return verifyTee(evidence, { reportData: bound, roots: teeRootsFor(evidence, [root]), time: labTime, ccelQuirks: [] })
+  }
+  const { identity } = claims
+  const { guest } = guestedMachine()
+  assert.ok(identity !== undefined && guest !== "none")
+  const host: HostClaims = { ...claims, identity: { ...identity, endorsementKey: own } }
+  const accept = [{ azure: machine.requirement }]
+  const vm: Machine = { level: "enclave", accept, guest: { ...guest, tpm: { ...guest.tpm, endorsementKeys: [own, named("elsewhere")] } } }
+  granted(judge({ tee: show({ endorsementKey }), host }, vm))
+  const elsewhere: HostClaims = { ...claims, identity: { ...identity, endorsementKey: named("elsewhere") } }
+  assert.deepEqual(refusals(judge({ tee: show({ endorsementKey }), host: elsewhere }, vm)), ["endorsement-key-not-listed HCLEkPub"])
+  assert.deepEqual(refusals(judge({ tee: show({}), host }, vm)), ["endorsement-key-not-listed HCLEkPub"])
 })

@@ -1,13 +1,16 @@
+import { azurePcrs, type AzureClaims } from "../evidence/azure/claims.ts"
 import type { CcelClaims } from "../evidence/ccel/claims.ts"
 import type { DcapClaims } from "../evidence/dcap/claims.ts"
 import type { SgxClaims } from "../evidence/sgx/claims.ts"
 import type { SnpClaims } from "../evidence/snp/claims.ts"
 import type { TcbComponent } from "../evidence/snp/products.ts"
 import type { TdxClaims } from "../evidence/tdx/claims.ts"
+import { hardwareClaims, rootOf } from "../evidence/tee/identity.ts"
 import type { GenuineTee } from "../evidence/tee/verify.ts"
 import type { Finding, FindingCode } from "./findings.ts"
-import { finding } from "./findings.ts"
-import type { Accepted, PlatformRequirement, SgxRequirement, SnpRequirement, TdxRequirement, TeeRequirement } from "./tee.ts"
+import { finding, printable } from "./findings.ts"
+import { teeKindOf } from "./tee.ts"
+import type { Accepted, AzureRequirement, PlatformRequirement, SgxRequirement, SnpRequirement, TdxRequirement, TeeRequirement } from "./tee.ts"
 
 export type TeeAppraisal = AcceptedTee | RefusedTee
 
@@ -52,13 +55,13 @@ export function appraiseTee(evidence: GenuineTee, accept: readonly TeeRequiremen
     if (findings === undefined) continue
     const refusals = findings.filter(({ effect }) => effect === "refusal")
     if (refusals.length === 0) {
-      const insecureLaboratory = rootKindOf(evidence) === "laboratory"
+      const insecureLaboratory = rootOf(hardwareClaims(evidence)).rootKind === "laboratory"
       return new AcceptedTee(proof, { kind: evidence.kind, alternative, findings, insecureLaboratory })
     }
     if (nearest === undefined || refusals.length < count(nearest)) nearest = findings
   }
-  const kinds = [...new Set(accept.flatMap((requirement) => Object.keys(requirement)))]
-  const found = nearest ?? [finding("tee-kind-not-accepted", "TEE", evidence.kind, kinds.length === 0 ? "none" : kinds.join(" or "))]
+  const kinds = [...new Set(accept.map(kindWords))]
+  const found = nearest ?? [finding("tee-kind-not-accepted", "TEE", foundKind(evidence), kinds.length === 0 ? "none" : kinds.join(" or "))]
   return { outcome: "refused", findings: found }
 }
 
@@ -66,8 +69,12 @@ function count(findings: readonly Finding[]): number {
   return findings.filter(({ effect }) => effect === "refusal").length
 }
 
-function rootKindOf(evidence: GenuineTee): "vendor" | "laboratory" {
-  return evidence.kind === "snp" ? evidence.tee.claims.endorsement.rootKind : evidence.tee.claims.dcap.rootKind
+function foundKind(evidence: GenuineTee): string {
+  return evidence.kind === "azure-vtpm" ? `azure-vtpm over ${evidence.tee.claims.hardware.kind}` : evidence.kind
+}
+
+function kindWords(alternative: TeeRequirement): string {
+  return "azure" in alternative ? `azure-vtpm over ${Object.keys(alternative.azure.tee).join()}` : teeKindOf(alternative)
 }
 
 /** Undefined where the alternative is for another kind of TEE. */
@@ -79,7 +86,68 @@ function findingsOf(evidence: GenuineTee, requirement: TeeRequirement): readonly
       return "sgx" in requirement ? sgxFindings(evidence.tee.claims, requirement.sgx) : undefined
     case "snp":
       return "snp" in requirement ? snpFindings(evidence.tee.claims, requirement.snp) : undefined
+    case "azure-vtpm":
+      return "azure" in requirement ? azureFindings(evidence.tee.claims, requirement.azure) : undefined
   }
+}
+
+/** Undefined where the alternative is for a paravisor on other hardware. */
+function azureFindings(claims: AzureClaims, requirement: AzureRequirement): readonly Finding[] | undefined {
+  const { quote, attestationKey, isNonceChecked } = claims
+  const hardware = paravisorFindings(claims.hardware, requirement.tee)
+  if (hardware === undefined) return undefined
+  const registers = quote.pcrs.get("sha256")
+  return [
+    ...hardware,
+    ...demand(isNonceChecked, "tee-not-bound", "extraData of the virtual TPM's quote", "compared with nothing", "the session's"),
+    ...azurePcrs.flatMap((pcr) => measured(`PCR${pcr}`, registers?.get(pcr) ?? "not quoted", requirement.pcrs[`${pcr}`])),
+    ...listed("HCLAkPub", attestationKey, requirement.attestationKeys),
+    ...demand(
+      requirement.attestationKeyRestricted === "any" || quote.keyName !== undefined,
+      "tee-setting-differs",
+      "HCLAkPub",
+      "no public area that says so",
+      "a restricted key",
+    ),
+    ...settingFindings(claims, requirement),
+  ]
+}
+
+function paravisorFindings(claims: AzureClaims["hardware"], tee: AzureRequirement["tee"]): readonly Finding[] | undefined {
+  if (claims.kind === "snp") return "snp" in tee ? snpFindings(claims, tee.snp) : undefined
+  return "tdx" in tee ? tdxFindings(claims, undefined, tee.tdx) : undefined
+}
+
+/** Names by which the paravisor states the settings that a policy can demand. */
+const azureSettings = {
+  secureBoot: "secure-boot",
+  consoleEnabled: "console-enabled",
+  interactiveConsoleEnabled: "interactive-console-enabled",
+  tpmPersisted: "tpm-persisted",
+} as const
+
+function settingFindings({ vmConfiguration, unknownSettings }: AzureClaims, requirement: AzureRequirement): readonly Finding[] {
+  const { unknownSettings: unknown, ...settings } = requirement.vmConfiguration
+  const { vmUniqueId } = vmConfiguration
+  return [
+    ...(Object.entries(azureSettings) as [keyof typeof azureSettings, string][]).flatMap(([name, stated]) => {
+      const [expected, found] = [settings[name], vmConfiguration[stated]]
+      return demand(expected === "any" || found === expected, "tee-setting-differs", stated, String(found ?? "not stated"), String(expected))
+    }),
+    ...demand(
+      unknown === "any" || unknownSettings.length === 0,
+      "tee-setting-differs",
+      "vm-configuration",
+      `settings that nobody here knows: ${unknownSettings.map(printable).join(", ")}`,
+      "known settings only",
+    ),
+    ...listed("vmUniqueId", typeof vmUniqueId === "string" ? vmUniqueId.toLowerCase() : "not stated", lowerCase(requirement.vmUniqueId)),
+  ]
+}
+
+/** Azure writes the identifier in either case. */
+function lowerCase(expected: Accepted): Accepted {
+  return expected === "any" ? expected : expected.map((value) => value.toLowerCase())
 }
 
 function tdxFindings(claims: TdxClaims, log: CcelClaims | undefined, requirement: TdxRequirement): readonly Finding[] {

@@ -2,7 +2,7 @@ import type { Digest } from "../bytes/digest.ts"
 import type { Genuine } from "../evidence/genuine.ts"
 import type { HostClaims } from "../evidence/host/claims.ts"
 import type { MachineClaims } from "../evidence/machine/claims.ts"
-import { teeIdentity } from "../evidence/tee/identity.ts"
+import { hardwareClaims, teeIdentity } from "../evidence/tee/identity.ts"
 import type { GenuineTee } from "../evidence/tee/verify.ts"
 import type { ClockInfo } from "../evidence/tpm/claims.ts"
 import { bootFindings, localityFindings } from "./appraise-boot.ts"
@@ -136,7 +136,8 @@ export function appraise(evidence: Genuine<MachineClaims>, request: AppraisalReq
 
   const host = judgeHost(evidence.claims.host, machine, request)
   const tee = judgeTee(evidence.claims.tee, machine, request)
-  const findings = [...expiryFindings(policy, request.time), ...host.findings, ...tee.findings]
+  const together = paravisorTpmFindings(evidence.claims.host, evidence.claims.tee)
+  const findings = [...expiryFindings(policy, request.time), ...host.findings, ...tee.findings, ...together]
   const pieces = [host.piece, tee.piece].filter((piece) => piece !== undefined)
   if (findings.some(({ effect }) => effect === "refusal")) return { ...about, outcome: "refused", findings, pieces }
   return new GrantedDecision(proof, {
@@ -182,6 +183,7 @@ function judgeTee(evidence: GenuineTee | undefined, machine: Machine, { previous
   const requirement = machine.level === "enclave" ? machine.accept : undefined
   if (requirement === undefined || evidence === undefined) return { findings: pieceFindings("TEE", requirement, evidence) }
   const session = teeSession(evidence)
+  const hardware = hardwareClaims(evidence)
   const appraisal = appraiseTee(evidence, requirement)
   const met = appraisal instanceof AcceptedTee ? requirement[appraisal.alternative] : undefined
   return {
@@ -191,9 +193,17 @@ function judgeTee(evidence: GenuineTee | undefined, machine: Machine, { previous
       kind: evidence.kind,
       ...laboratoryRootOf(teeIdentity(evidence)),
       ...(met === undefined ? {} : { requirement: met }),
-      upToDate: evidence.kind === "snp" ? met !== undefined : evidence.tee.claims.dcap.tcb.status === "UpToDate",
+      upToDate: hardware.kind === "snp" ? met !== undefined : hardware.dcap.tcb.status === "UpToDate",
     },
   }
+}
+
+/** The guest's TPM must be the paravisor's own: another that answers for it is outside of what the processor measured. */
+function paravisorTpmFindings(host: HostClaims | undefined, tee: GenuineTee | undefined): readonly Finding[] {
+  if (tee?.kind !== "azure-vtpm" || host?.identity === undefined) return []
+  const { endorsementKey } = host.identity
+  const own = tee.tee.claims.endorsementKey
+  return own === endorsementKey ? [] : [finding("endorsement-key-not-listed", "HCLEkPub", own ?? "not stated", endorsementKey)]
 }
 
 function laboratoryRootOf({ root, rootKind }: { readonly root: Digest; readonly rootKind: "vendor" | "laboratory" }): { laboratoryRoot?: Digest } {

@@ -19,7 +19,7 @@ import type { Problem, ProblemCode } from "./problem.ts"
 import type { Reference, References } from "./reference.ts"
 import type { Locate } from "./locate.ts"
 import { nowhere } from "./locate.ts"
-import type { SgxRequirement, SnpRequirement, TdxRequirement, TeeRequirement } from "./tee.ts"
+import type { AzureRequirement, SgxRequirement, SnpRequirement, TdxRequirement, TeeRequirement } from "./tee.ts"
 import { isOver } from "./time.ts"
 
 /** What a check may rest on besides the policy. */
@@ -105,6 +105,7 @@ class PolicyCheck {
 
   /** An alternative that pins no measurement would accept whatever program runs in such a TEE. */
   #tee(path: Path, alternative: TeeRequirement): void {
+    if ("azure" in alternative) return this.#azure([...path, "azure"], alternative.azure)
     const [kind, requirement] = Object.entries(alternative)[0] as [string, TdxRequirement | SgxRequirement | SnpRequirement]
     const pinned =
       "mrTd" in requirement
@@ -142,6 +143,15 @@ class PolicyCheck {
           "name more custodians, or ask for fewer",
         )
     }
+  }
+
+  /** The paravisor's measurement says nothing of the guest, and registers nothing of who wrote them: both must be stated. */
+  #azure(path: Path, { tee, pcrs, attestationKeys, vmUniqueId }: AzureRequirement): void {
+    this.#tee([...path, "tee"], tee)
+    if (Object.values(pcrs).every((values) => values === "any"))
+      this.#problem("wrong-value", [...path, "pcrs"], "no register is stated, so any guest would do", "state what the VM must have booted")
+    for (const [name, values] of Object.entries({ ...pcrs, attestationKeys, vmUniqueId }))
+      if (values !== "any") this.#distinct([...path, name in pcrs ? "pcrs" : "", name].filter(Boolean), values)
   }
 
   #key(path: Path, key: string): void {

@@ -1,5 +1,7 @@
 import assert from "node:assert/strict"
 import { test } from "node:test"
+import { AzureVm } from "../../lab/devices/azure-vm.testing.ts"
+import { makeLabAuthority, makeLabKeys } from "../../lab/devices/dcap/authority.ts"
 import { encodeUtf8 } from "../bytes/text.ts"
 import type { PerunError } from "../bytes/error.ts"
 import { PolicyError } from "./errors.ts"
@@ -24,7 +26,7 @@ import { policyTemplate } from "./init.ts"
 import { canShow, listingOf, listsMachine, type MachineIdentity } from "./listing.ts"
 import { parsePolicy } from "./parse.ts"
 import { type BootReference, referenceDigest } from "./reference.ts"
-import type { SnpRequirement } from "./tee.ts"
+import type { AzureRequirement, SnpRequirement } from "./tee.ts"
 
 function problems(machine: unknown): readonly string[] {
   try {
@@ -187,6 +189,62 @@ test("listsMachine() knows a TPM by its endorsement key, and a TEE by kind, plat
   const snp = { snp: { chips: ["33".repeat(64)], laboratoryRoots: [] } as unknown as SnpRequirement }
   assert.ok(listsMachine({ ...enclaveMachine, accept: [snp] }, { ...tee, tee: "snp", platform: "33".repeat(64) }))
   assert.ok(!listsMachine({ ...enclaveMachine, accept: [snp] }, { ...tee, tee: "snp", platform: "44".repeat(64) }))
+})
+
+test("listsMachine() knows a confidential VM of Azure by its processor, and takes no bare TEE for it", () => {
+  const { requirement } = new AzureVm(makeLabAuthority({ keys: makeLabKeys() }))
+  assert.ok("tdx" in requirement.tee)
+  const [platform = ""] = requirement.tee.tdx.platforms
+  const [root] = requirement.tee.tdx.laboratoryRoots
+  assert.ok(root !== undefined)
+  const vm = { ...tee, tee: "azure-vtpm", platform, root, rootKind: "laboratory" } as const
+  const machine = { ...enclaveMachine, accept: [{ azure: requirement }] }
+  assert.ok(listsMachine(machine, vm))
+  assert.ok(!listsMachine(machine, { ...vm, tee: "tdx" }))
+  assert.ok(!listsMachine(machine, { ...vm, platform: "00".repeat(16) }))
+  assert.ok(!listsMachine(machine, { ...vm, root: named("other") }))
+  assert.ok(!listsMachine({ ...enclaveMachine, accept: [requirement.tee] }, vm))
+})
+
+test("checkPolicy() wants of a confidential VM of Azure both stated: which paravisor, and what the guest booted", () => {
+  const { requirement } = new AzureVm(makeLabAuthority({ keys: makeLabKeys() }))
+  assert.ok("tdx" in requirement.tee)
+  const at = "machines.gpu-host.accept.0.azure"
+  const of = (change: Partial<AzureRequirement>): readonly string[] =>
+    check({ ...enclaveMachine, accept: [{ azure: { ...requirement, ...change } }] })
+  assert.deepEqual(of({}), [])
+  const open = { "0": "any", "1": "any", "2": "any", "3": "any" } as const
+  assert.deepEqual(of({ tee: { tdx: { ...requirement.tee.tdx, mrTd: "any", rtmrs: open } } }), [`wrong-value ${at}.tee.tdx`])
+  const anyGuest = Object.fromEntries(Object.keys(requirement.pcrs).map((pcr) => [pcr, "any"])) as unknown as AzureRequirement["pcrs"]
+  assert.deepEqual(of({ pcrs: anyGuest }), [`wrong-value ${at}.pcrs`])
+  assert.deepEqual(of({ pcrs: { ...anyGuest, "11": ["ab".repeat(32)] } }), [])
+  assert.equal(of({ pcrs: { ...requirement.pcrs, "4": ["ab".repeat(32), "ab".repeat(32)] } }).length, 1)
+  const [key] = requirement.attestationKeys
+  assert.equal(of({ attestationKeys: [key ?? "", key ?? ""] }).length, 1)
+  assert.deepEqual(problems({ ...enclaveMachine, accept: [{ azure: { ...requirement, vmUniqueId: undefined } }] }).length > 0, true)
+})
+
+test("explainPolicy() says of a confidential VM of Azure that Microsoft's paravisor sees everything, on machines and on the manager", () => {
+  const azure = new AzureVm(makeLabAuthority({ keys: makeLabKeys() })).requirement
+  assert.ok("tdx" in azure.tee)
+  const study = { ...onMachine({ ...enclaveMachine, accept: [{ azure }] }), manager: { accept: [{ azure }] } }
+  const text = explanationText(explainPolicy(study))
+  assert.match(text, /trusts the processor's maker, Microsoft's paravisor/)
+  assert.match(text, /proved by measurement: on Azure, which paravisor/)
+  assert.match(text, /does not protect from: Microsoft: its paravisor runs at the highest privilege level/)
+  assert.doesNotMatch(text, /a paravisor that nobody here knows/)
+  const sights = policySights(study).filter(({ party }) => party === "Microsoft")
+  assert.ok(sights.some(({ words, sight }) => sight === "can-read" && words.includes("on the manager")))
+  assert.ok(sights.some(({ words, sight }) => sight === "can-read" && words.includes("on gpu-host")))
+  assert.deepEqual(
+    policySights(onMachine(enclaveMachine)).filter(({ party }) => party === "Microsoft"),
+    [],
+  )
+  const signerOnly = { ...azure, tee: { tdx: { ...azure.tee.tdx, mrTd: "any" } } } as const
+  assert.match(
+    explanationText(explainPolicy(onMachine({ ...enclaveMachine, accept: [{ azure: signerOnly }] }))),
+    /a paravisor that nobody here knows/,
+  )
 })
 
 test("canShow() is whether the machine has the pieces that are demanded", () => {

@@ -8,7 +8,7 @@ import { approvalText } from "./expression.ts"
 import { timeWords } from "./manager-time.ts"
 import { operatorNeeds } from "./manager-vault.ts"
 import { tableText } from "./table.ts"
-import { laboratoryRootsOf } from "./tee.ts"
+import { laboratoryRootsOf, type TeeRequirement } from "./tee.ts"
 
 /** What a policy means, for the people who sign it. Rows are data; `explanationText` writes them. */
 export interface Explanation {
@@ -140,9 +140,11 @@ function managerSights({ manager, stakeholders }: Policy, thing: string): readon
   const made = manager.vault === undefined ? [] : ["they made its folder outside its TEE and kept its keys"]
   const needs = [...operatorNeeds(manager.vault, nameOf), ...made].join(", or ")
   const operator: Sight = { party, thing, sight: "never", words: `never, unless ${needs}` }
-  if (laboratoryRootsOf(manager.accept).length === 0) return [operator]
+  const maker: Sight = { party: "Microsoft", thing, sight: "can-read", words: `could read it on the manager ${paravisorSight}` }
+  const near = hasParavisor(manager.accept) ? [operator, maker] : [operator]
+  if (laboratoryRootsOf(manager.accept).length === 0) return near
   const words = "can read it by imitating the manager: INSECURE LABORATORY"
-  return [operator, { party: "holder of the manager's laboratory root", thing, sight: "can-read", words }]
+  return [...near, { party: "holder of the manager's laboratory root", thing, sight: "can-read", words }]
 }
 
 function machinesOf(policy: Policy, artifact: string): readonly string[] {
@@ -155,7 +157,12 @@ function hostSights(policy: Policy, machineName: string, thing: string): readonl
   if (machine === undefined) return []
   const words = `can read it by imitating ${machineName}: INSECURE LABORATORY`
   const holder: Sight = { party: "holder of the laboratory root", thing, sight: "can-read", words }
-  return [administratorSight(machineName, machine.level, thing), ...(laboratoryRootsOfMachine(machine).length === 0 ? [] : [holder])]
+  const maker: Sight = { party: "Microsoft", thing, sight: "can-read", words: `could read it on ${machineName} ${paravisorSight}` }
+  return [
+    administratorSight(machineName, machine.level, thing),
+    ...(machine.level === "enclave" && hasParavisor(machine.accept) ? [maker] : []),
+    ...(laboratoryRootsOfMachine(machine).length === 0 ? [] : [holder]),
+  ]
 }
 
 function administratorSight(machineName: string, level: Level, thing: string): Sight {
@@ -329,21 +336,46 @@ function machineWords(machine: Machine): MachineWords {
   return machine.level === "enclave" ? enclaveWords(machine) : levelWords[machine.level]
 }
 
-const teeNames = { tdx: "Intel TDX", sgx: "Intel SGX", snp: "AMD SEV-SNP" } as const
+const teeNames = { tdx: "Intel TDX", sgx: "Intel SGX", snp: "AMD SEV-SNP", azure: "Azure confidential VM" } as const
 
 /** Interposers on the memory bus: WireTap and TEE.fail (2025), Battering RAM (2025), BadRAM (2024). */
 const interposerWords =
   "somebody with the machine in hand and a device between processor and memory, who has read and imitated SGX, TDX and SEV-SNP before (BadRAM, Battering RAM, WireTap, TEE.fail)"
 
+/** Who is near a confidential VM of Azure beside its administrators. */
+const paravisorSight = "by its paravisor, code of its own that it puts under the guest: it is measured, and trusted"
+
+function hasParavisor(accept: readonly TeeRequirement[]): boolean {
+  return accept.some((alternative) => "azure" in alternative)
+}
+
+/** Where the paravisor itself is not pinned, whoever signs it can put another in its place. */
+function isParavisorOpen(alternative: TeeRequirement): boolean {
+  if (!("azure" in alternative)) return false
+  const { tee } = alternative.azure
+  return ("snp" in tee ? tee.snp.measurement : tee.tdx.mrTd) === "any"
+}
+
+const paravisorLeaves = [
+  "Microsoft: its paravisor runs at the highest privilege level of the guest (VMPL 0), sees all of its memory, holds the virtual TPM's keys and can sign any register; the processor's measurement is of the paravisor, and what the guest booted only the registers say",
+  "whoever keeps the virtual TPM's state for the VM, where it persists: an older copy looks the same",
+] as const
+
 function enclaveWords({ accept, guest }: EnclaveMachine): MachineWords {
   const kinds = [...new Set(accept.flatMap((alternative) => Object.keys(alternative) as (keyof typeof teeNames)[]))].map((kind) => teeNames[kind])
+  const onAzure = hasParavisor(accept)
   const isGuestProved = guest !== "none"
   const { sealed } = levelWords
   return {
-    trusts: `the processor's maker, and what was measured inside the TEE${isGuestProved ? ", and the builder of the guest's appliance image" : ""}`,
+    trusts: `the processor's maker, ${onAzure ? "Microsoft's paravisor and the virtual TPM in it, " : ""}and what was measured inside the TEE${isGuestProved ? ", and the builder of the guest's appliance image" : ""}`,
     proved: [
       `a TEE (${kinds.join(" or ")}) of a genuine processor, whose firmware is at a level that the policy accepts, without debug or migration`,
       "what the TEE was started with: exactly the measurements that the policy lists",
+      ...(onAzure
+        ? [
+            "on Azure, which paravisor the processor started, and by the virtual TPM in it what the guest booted: exactly the registers that the policy lists",
+          ]
+        : []),
       ...(isGuestProved ? sealed.proved.map((line) => `inside, by a TPM that the TEE vouches for: ${line}`) : []),
     ],
     stated: isGuestProved ? sealed.stated : ["the measured program lets nobody in and nothing unmeasured run, does what it is for, and no more"],
@@ -361,6 +393,10 @@ function enclaveWords({ accept, guest }: EnclaveMachine): MachineWords {
             "a TPM that the host provides can be made to say wrong things about the guest by the host; what the TEE itself measured holds all the same",
           ]
         : ["administrators inside the guest, where the measured image lets any in"]),
+      ...(onAzure ? paravisorLeaves : []),
+      ...(accept.some(isParavisorOpen)
+        ? ["a paravisor that nobody here knows: the policy names its signer only, who can put another in its place"]
+        : []),
       "what the outputs and metrics themselves tell of the data",
     ],
   }

@@ -2,6 +2,7 @@ import type { TeeIdentity } from "../evidence/tee/identity.ts"
 import type { TpmIdentity } from "../evidence/tpm/claims.ts"
 import type { EnclaveMachine, Machine, Policy } from "./document.ts"
 import { demandedPieces, hostRequirementOf } from "./document.ts"
+import { hardwareRequirementOf, teeKindOf } from "./tee.ts"
 
 /** What a machine enrolled with: its TPM, or its TEE where it has none. */
 export type MachineIdentity = TpmIdentity | TeeIdentity
@@ -18,8 +19,8 @@ export function listsMachine(machine: Machine, identity: MachineIdentity): boole
 
 function listsTee({ accept }: EnclaveMachine, { tee, platform, root, rootKind }: TeeIdentity): boolean {
   return accept.some((alternative) => {
-    const requirement = "tdx" in alternative ? alternative.tdx : "sgx" in alternative ? alternative.sgx : alternative.snp
-    if (!Object.hasOwn(alternative, tee)) return false
+    if (teeKindOf(alternative) !== tee) return false
+    const requirement = hardwareRequirementOf(alternative)
     const platforms = "chips" in requirement ? requirement.chips : requirement.platforms
     const isOne = platforms === "any" || (platform !== null && platforms.includes(platform))
     return isOne && (rootKind === "vendor" || requirement.laboratoryRoots.includes(root))

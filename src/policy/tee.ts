@@ -1,15 +1,18 @@
 import { z } from "zod"
 import { isDigest } from "../bytes/digest.ts"
 import type { Digest } from "../bytes/digest.ts"
+import { azurePcrs } from "../evidence/azure/claims.ts"
 import type { TcbStatus } from "../evidence/dcap/tcb-status.ts"
 import { tcbStatuses } from "../evidence/dcap/tcb-status.ts"
 import type { CcelQuirk } from "../evidence/ccel/verify.ts"
 import { ccelQuirks } from "../evidence/ccel/verify.ts"
 import type { SnpProduct, TcbComponent } from "../evidence/snp/products.ts"
 import { snpProducts } from "../evidence/snp/products.ts"
+import type { TeeKind } from "../evidence/tee/format.ts"
 
 /** What a TEE must prove: one of these alternatives. Nothing has a default; that a value is not looked at is written `any`. */
-export type TeeRequirement = { readonly tdx: TdxRequirement } | { readonly sgx: SgxRequirement } | { readonly snp: SnpRequirement }
+export type TeeRequirement =
+  { readonly tdx: TdxRequirement } | { readonly sgx: SgxRequirement } | { readonly snp: SnpRequirement } | { readonly azure: AzureRequirement }
 
 /** Accepted values, lower-case hexadecimal. */
 export type Accepted = "any" | readonly string[]
@@ -86,6 +89,39 @@ export interface SnpRequirement {
   readonly chips: Accepted
   readonly laboratoryRoots: readonly Digest[]
 }
+
+/**
+ * A confidential VM of Azure. The processor measures Microsoft's paravisor (HCL), which runs at VMPL 0 and holds the virtual TPM: `tee` says which paravisor, on which
+ * hardware; the guest is what the registers say.
+ */
+export interface AzureRequirement {
+  /** MEASUREMENT, MRTD and the rest are the paravisor's. Their report data bind its words: that is verified, not demanded. */
+  readonly tee: { readonly snp: SnpRequirement } | { readonly tdx: TdxRequirement }
+  /** SHA-256 registers of the virtual TPM, each of those that a boot and its system write; the quote must cover every one that is stated. */
+  readonly pcrs: Readonly<Record<AzurePcr, Accepted>>
+  /** Digests of the virtual TPM's attestation keys (HCLAkPub): which VMs, for as long as their TPM keeps its state. */
+  readonly attestationKeys: Accepted
+  /** True: the key's public area came along, and says that it signs nothing but what its TPM made. */
+  readonly attestationKeyRestricted: true | "any"
+  /** vmUniqueId, as the paravisor writes it: which VMs, by its word alone. */
+  readonly vmUniqueId: "any" | readonly string[]
+  /** What the paravisor says of the VM's setting; a demanded one that it does not state is refused. */
+  readonly vmConfiguration: {
+    /** secure-boot */
+    readonly secureBoot: true | "any"
+    /** console-enabled: Azure's serial console. */
+    readonly consoleEnabled: false | "any"
+    /** interactive-console-enabled: the console takes input; only newer paravisors state it. */
+    readonly interactiveConsoleEnabled: false | "any"
+    /** tpm-persisted: whether the virtual TPM's state outlives the VM's stop, in Azure's keeping. */
+    readonly tpmPersisted: boolean | "any"
+    /** Settings that this program does not know: none, or whatever they mean. */
+    readonly unknownSettings: "none" | "any"
+  }
+}
+
+/** A register as a policy writes it. */
+export type AzurePcr = `${(typeof azurePcrs)[number]}`
 
 const maxMembers = 256
 const digest = z.custom<Digest>(isDigest, { error: 'expected "sha256:" and 64 lower-case hexadecimal digits' })
@@ -167,21 +203,60 @@ const snp: z.ZodType<SnpRequirement> = z.strictObject({
   laboratoryRoots: z.array(digest).max(maxMembers),
 })
 
+/** HCL's report holds no CC event log, and its hardware report is asked for at VMPL 0. */
+const azureTee: z.ZodType<AzureRequirement["tee"]> = z.union([
+  z.strictObject({
+    snp: snp.refine(({ vmpl }) => vmpl.length === 1 && vmpl[0] === 0, { path: ["vmpl"], error: "expected [0]: the paravisor asks" }),
+  }),
+  z.strictObject({
+    tdx: tdx.refine(({ eventLog }) => eventLog === "none", { path: ["eventLog"], error: "expected none: a paravisor has no CC event log" }),
+  }),
+])
+
+const azure: z.ZodType<AzureRequirement> = z.strictObject({
+  tee: azureTee,
+  pcrs: z.strictObject(Object.fromEntries(azurePcrs.map((pcr) => [String(pcr), accepted(32)])) as Record<AzurePcr, z.ZodType<Accepted>>),
+  attestationKeys: z.union([any, z.array(digest).min(1).max(maxMembers)]),
+  attestationKeyRestricted: z.union([z.literal(true), any]),
+  vmUniqueId: z.union([any, z.array(z.uuid()).min(1).max(maxMembers)]),
+  vmConfiguration: z.strictObject({
+    secureBoot: z.union([z.literal(true), any]),
+    consoleEnabled: z.union([z.literal(false), any]),
+    interactiveConsoleEnabled: z.union([z.literal(false), any]),
+    tpmPersisted: z.union([z.boolean(), any]),
+    unknownSettings: z.enum(["none", "any"]),
+  }),
+})
+
 /** The form of one alternative. */
-export const teeRequirementSchema: z.ZodType<TeeRequirement> = z.union([z.strictObject({ tdx }), z.strictObject({ sgx }), z.strictObject({ snp })])
+export const teeRequirementSchema: z.ZodType<TeeRequirement> = z.union([
+  z.strictObject({ tdx }),
+  z.strictObject({ sgx }),
+  z.strictObject({ snp }),
+  z.strictObject({ azure }),
+])
+
+/** The kind of evidence that an alternative is about. */
+export function teeKindOf(alternative: TeeRequirement): TeeKind {
+  if ("azure" in alternative) return "azure-vtpm"
+  if ("tdx" in alternative) return "tdx"
+  return "sgx" in alternative ? "sgx" : "snp"
+}
+
+/** What an alternative demands of the processor, whether it measured the TEE itself or a paravisor. */
+export function hardwareRequirementOf(alternative: TeeRequirement): TdxRequirement | SgxRequirement | SnpRequirement {
+  if ("azure" in alternative) return hardwareRequirementOf(alternative.azure.tee)
+  if ("tdx" in alternative) return alternative.tdx
+  return "sgx" in alternative ? alternative.sgx : alternative.snp
+}
 
 /** Laboratory roots that any of the alternatives accepts. */
 export function laboratoryRootsOf(accept: readonly TeeRequirement[]): readonly Digest[] {
-  return [...new Set(accept.flatMap((alternative) => requirementOf(alternative).laboratoryRoots))]
+  return [...new Set(accept.flatMap((alternative) => hardwareRequirementOf(alternative).laboratoryRoots))]
 }
 
 /** Faults of a TD's firmware that any of the alternatives accepts; each alternative then judges by its own list. */
 export function ccelQuirksOf(accept: readonly TeeRequirement[]): readonly CcelQuirk[] {
   const quirks = accept.flatMap((alternative) => ("tdx" in alternative && alternative.tdx.eventLog !== "none" ? alternative.tdx.eventLog.quirks : []))
   return [...new Set(quirks)]
-}
-
-function requirementOf(alternative: TeeRequirement): { readonly laboratoryRoots: readonly Digest[] } {
-  if ("tdx" in alternative) return alternative.tdx
-  return "sgx" in alternative ? alternative.sgx : alternative.snp
 }

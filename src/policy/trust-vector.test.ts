@@ -1,12 +1,13 @@
 import assert from "node:assert/strict"
 import { test } from "node:test"
+import { AzureVm } from "../../lab/devices/azure-vm.testing.ts"
 import { labTdRequirement } from "../../lab/devices/td.ts"
 import { makeLabAuthority, makeLabKeys } from "../../lab/devices/dcap/authority.ts"
 import { digestOf } from "../bytes/digest.ts"
 import { tierOf } from "./ar4si.ts"
 import { finding, type FindingCode, findingCodes } from "./findings.ts"
 import type { BootReference, ImaReference, References } from "./reference.ts"
-import type { SgxRequirement, SnpRequirement, TeeRequirement } from "./tee.ts"
+import type { AzurePcr, AzureRequirement, SgxRequirement, SnpRequirement, TeeRequirement } from "./tee.ts"
 import { codesOf, findingEffects, type TeePiece, type TpmPiece, trustOf } from "./trust-vector.ts"
 
 const [bootDigest, imaDigest] = [digestOf(Uint8Array.of(1)), digestOf(Uint8Array.of(2))]
@@ -166,6 +167,31 @@ test("trustOf() reads a TEE's demands: what the policy leaves open is not affirm
   assert.equal(vector({ kind: "snp", requirement: { snp: { ...snp, smt: "any" } } })?.configuration, 36)
   assert.equal(vector({ kind: "snp", requirement: { snp: { ...snp, measurement: "any", chips: "any" } } })?.executables, 33)
   assert.throws(() => vector({ kind: "sgx", requirement: { snp } }), TypeError)
+})
+
+test("trustOf() reads the demands on a confidential VM of Azure: paravisor, code, settings, and which VM", () => {
+  const azure = new AzureVm(makeLabAuthority({ keys: makeLabKeys() })).requirement
+  assert.ok("tdx" in azure.tee)
+  const { tdx } = azure.tee
+  const vector = (change: Partial<AzureRequirement>, paravisor: Partial<typeof tdx> = {}) =>
+    trustOf([{ ...td, kind: "azure-vtpm", requirement: { azure: { ...azure, tee: { tdx: { ...tdx, ...paravisor } }, ...change } } }], [])[
+      "azure-vtpm"
+    ]?.vector
+  const all = { "instance-identity": 2, configuration: 2, executables: 3, hardware: 2, "runtime-opaque": 2 }
+  assert.deepEqual(vector({}), all)
+  const without = (...pcrs: readonly AzurePcr[]): Partial<AzureRequirement> => ({
+    pcrs: { ...azure.pcrs, ...Object.fromEntries(pcrs.map((pcr) => [pcr, "any"])) },
+  })
+  for (const pcr of ["0", "2", "4", "8", "9", "11", "12", "13"] as const) assert.deepEqual(vector(without(pcr)), { ...all, executables: 33 }, pcr)
+  for (const pcr of ["1", "3", "5", "7", "14"] as const) assert.deepEqual(vector(without(pcr)), { ...all, configuration: 36 }, pcr)
+  for (const pcr of ["6", "10", "15"] as const) assert.deepEqual(vector(without(pcr)), all, pcr)
+  for (const name of ["secureBoot", "interactiveConsoleEnabled", "unknownSettings"] as const)
+    assert.equal(vector({ vmConfiguration: { ...azure.vmConfiguration, [name]: "any" } })?.configuration, 36, name)
+  // Who signs the paravisor can put another in its place, which sees all.
+  assert.deepEqual(vector({}, { mrTd: "any" }), { ...all, executables: 33, "runtime-opaque": 32 })
+  assert.equal(vector({ attestationKeys: "any" })?.["instance-identity"], 2)
+  assert.equal(vector({}, { platforms: "any" })?.["instance-identity"], 2)
+  assert.equal(vector({ attestationKeys: "any" }, { platforms: "any" })?.["instance-identity"], 0)
 })
 
 test("codesOf() names each code once, refusals first", () => {

@@ -1,8 +1,10 @@
 import { type TrustClaim, type TrustTier, type TrustVector, tierOf, trustTiers, worstOfVector, worstTier } from "./ar4si.ts"
+import type { TeeKind } from "../evidence/tee/format.ts"
 import type { HostMachine } from "./document.ts"
 import { type Finding, type FindingCode, findingCodes } from "./findings.ts"
 import type { References } from "./reference.ts"
-import type { SgxRequirement, SnpRequirement, TdxRequirement, TeeRequirement } from "./tee.ts"
+import { teeKindOf } from "./tee.ts"
+import type { AzurePcr, AzureRequirement, SgxRequirement, SnpRequirement, TdxRequirement, TeeRequirement } from "./tee.ts"
 
 /**
  * What an appraisal says, in the words of AR4SI. Each value comes from what was judged: where nothing was judged the claim is 0, and no finding makes a value
@@ -23,7 +25,7 @@ export interface TpmPiece {
 }
 
 export interface TeePiece {
-  readonly kind: "sgx" | "tdx" | "snp"
+  readonly kind: TeeKind
   /** The alternative that it met; undefined where it met none. */
   readonly requirement: TeeRequirement | undefined
   readonly laboratory: boolean
@@ -122,7 +124,8 @@ function judgedTee({ kind, requirement, laboratory, upToDate }: TeePiece): Trust
     configuration: judged === undefined ? nothingSaid : judged.settings ? 2 : partlyUnknown,
     executables: judged === undefined ? nothingSaid : judged.measured ? 3 : notAllRecognized,
     hardware: laboratory || !upToDate ? knownWeakness : 2,
-    "runtime-opaque": laboratory ? notEncrypted : 2,
+    // A paravisor sees all of the guest's memory, so it is opaque to the operator as far as it is stated which code the paravisor is.
+    "runtime-opaque": laboratory || judged?.namesParavisor === false ? notEncrypted : 2,
   }
 }
 
@@ -133,14 +136,35 @@ interface JudgedRequirement {
   readonly settings: boolean
   /** The policy lists the processors that are meant. */
   readonly namesPlatform: boolean
+  /** Of a machine with a paravisor: its measurement is compared, not only who signed it. */
+  readonly namesParavisor?: boolean
 }
 
 function judgedRequirement(kind: TeePiece["kind"], requirement: TeeRequirement): JudgedRequirement {
-  if ("tdx" in requirement && kind === "tdx") return judgedTdx(requirement.tdx)
-  if ("sgx" in requirement && kind === "sgx") return judgedSgx(requirement.sgx)
-  if ("snp" in requirement && kind === "snp") return judgedSnp(requirement.snp)
-  throw new TypeError("a requirement of another kind of TEE")
+  if (teeKindOf(requirement) !== kind) throw new TypeError("a requirement of another kind of TEE")
+  if ("azure" in requirement) return judgedAzure(requirement.azure)
+  if ("tdx" in requirement) return judgedTdx(requirement.tdx)
+  return "sgx" in requirement ? judgedSgx(requirement.sgx) : judgedSnp(requirement.snp)
 }
+
+function judgedAzure({ tee, pcrs, attestationKeys, vmConfiguration }: AzureRequirement): JudgedRequirement {
+  const paravisor = "snp" in tee ? judgedSnp(tee.snp) : { ...judgedTdx(tee.tdx), measured: tee.tdx.mrTd !== "any" }
+  const isPinned = (registers: readonly AzurePcr[]): boolean => registers.every((pcr) => pcrs[pcr] !== "any")
+  const { secureBoot, interactiveConsoleEnabled, unknownSettings } = vmConfiguration
+  return {
+    measured: paravisor.measured && isPinned(codeRegisters),
+    settings:
+      paravisor.settings && isPinned(settingRegisters) && secureBoot === true && interactiveConsoleEnabled === false && unknownSettings === "none",
+    // Attestation key: the very virtual TPM, which a processor's name does not say.
+    namesPlatform: paravisor.namesPlatform || attestationKeys !== "any",
+    namesParavisor: paravisor.measured,
+  }
+}
+
+/** Firmware, option ROMs, loaders and kernel; command line and what it read, by GRUB or as one unified image. TCG PC Client Platform Firmware Profile; UAPI Group. */
+const codeRegisters = ["0", "2", "4", "8", "9", "11", "12", "13"] as const
+/** Their configuration, partition table, secure boot and the shim's own lists. */
+const settingRegisters = ["1", "3", "5", "7", "14"] as const
 
 function judgedTdx({ mrTd, rtmrs, septVeDisable, platforms }: TdxRequirement): JudgedRequirement {
   return {

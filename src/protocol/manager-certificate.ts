@@ -1,10 +1,12 @@
 import type { KeyObject } from "node:crypto"
 import { sha256 } from "../bytes/digest.ts"
 import { canonicalJsonBytes } from "../bytes/json.ts"
+import { parseAzureVmEvidence, type AzureVmEvidence } from "../evidence/azure/document.ts"
 import { cmwIndicators, encodeCmwExtension, idPeCmw, parseCmwExtension, type CmwRecord } from "../evidence/cmw.ts"
 import { EvidenceError } from "../evidence/errors.ts"
 import { sessionReportData } from "../evidence/report-data.ts"
-import type { TeeEvidence, TeeKind } from "../evidence/tee/format.ts"
+import { encodeTeeEvidence, type TeeEvidence, type TeeKind } from "../evidence/tee/format.ts"
+import { withoutVouchers } from "../evidence/tee/vouchers.ts"
 import { certificateKey, parseCertificateUpTo, spkiDigest, type Certificate } from "../pki/certificate.ts"
 import { verifySignature } from "../pki/signatures.ts"
 import type { TeeRequirement } from "../policy/tee.ts"
@@ -21,7 +23,8 @@ import { parseMessage } from "./wire.ts"
  */
 
 /** Evidence of a TEE without what vouches for it: collateral and event logs outgrow a handshake, and come from a file or from `GET /v1/attestation`. */
-type CertifiedEvidence = Pick<TeeEvidence & { kind: "sgx" | "tdx" }, "kind" | "quote"> | Pick<TeeEvidence & { kind: "snp" }, "kind" | "report">
+type CertifiedEvidence =
+  Pick<TeeEvidence & { kind: "sgx" | "tdx" }, "kind" | "quote"> | Pick<TeeEvidence & { kind: "snp" }, "kind" | "report"> | AzureVmEvidence
 
 export interface CertificateTimes {
   /** Milliseconds since 1970, whole seconds. */
@@ -45,6 +48,8 @@ const teeTypes = {
   sgx: "application/x.perun.sgx-quote",
   tdx: "application/x.perun.tdx-quote",
   snp: "application/x.perun.snp-report",
+  // A report, a quote and register values in one: our JSON.
+  "azure-vtpm": "application/x.perun.azure-vtpm+json",
 } as const satisfies Record<TeeKind, string>
 const descriptionType = "application/x.perun.manager-description+json"
 
@@ -67,7 +72,7 @@ export interface CertificateParts extends CertificateTimes {
  * @throws {EvidenceError} `unsupported` for evidence that no handshake takes
  */
 export function encodeManagerCertificate(tlsPrivateKey: KeyObject, { manager, evidence, notBefore, notAfter }: CertificateParts): Uint8Array {
-  const bytes = evidence.kind === "snp" ? evidence.report : evidence.quote
+  const bytes = certifiedBytes(evidence)
   const record = (type: string, value: Uint8Array): CmwRecord => ({ type, value, indicator: cmwIndicators.evidence })
   const extension = encodeCmwExtension({
     type: collectionType,
@@ -77,6 +82,11 @@ export function encodeManagerCertificate(tlsPrivateKey: KeyObject, { manager, ev
   if (der.length > maxManagerCertificateBytes)
     throw new EvidenceError("unsupported", `a certificate of ${der.length} bytes, at most ${maxManagerCertificateBytes} fit a handshake`)
   return der
+}
+
+function certifiedBytes(evidence: TeeEvidence): Uint8Array {
+  if (evidence.kind === "azure-vtpm") return canonicalJsonBytes(encodeTeeEvidence(withoutVouchers(evidence)))
+  return evidence.kind === "snp" ? evidence.report : evidence.quote
 }
 
 export interface CertificateExpectation {
@@ -143,6 +153,7 @@ function evidenceOf(record: CmwRecord): CertifiedEvidence {
   const kind = (Object.keys(teeTypes) as TeeKind[]).find((name) => teeTypes[name] === record.type)
   if (kind === undefined) throw new EvidenceError("unsupported", `evidence of type ${record.type}`, { path: "CMW.tee" })
   demandType(record, teeTypes[kind], "CMW.tee")
+  if (kind === "azure-vtpm") return parseAzureVmEvidence(record.value)
   return kind === "snp" ? { kind, report: record.value } : { kind, quote: record.value }
 }
 

@@ -24,7 +24,10 @@ export const shareBytes = 33
 /** What everybody may know of a custodian's share. */
 export const sharePlaceSchema = custodianSchema.extend({
   /** age recipient that the share is sealed to. */
-  recipient: z.string().max(8192).regex(/^age1[a-z0-9]+$/),
+  recipient: z
+    .string()
+    .max(8192)
+    .regex(/^age1[a-z0-9]+$/),
   salt: idSchema,
   /** What `shareCommitment` gives for the share. */
   commitment: digestSchema,
@@ -39,10 +42,14 @@ export const shareSetSchema = z
     custodians: z.array(sharePlaceSchema).min(minThreshold).max(maxCustodians),
   })
   .refine(({ threshold, custodians }) => threshold <= custodians.length, { error: "more custodians are needed than there are", path: ["threshold"] })
-  .refine(({ custodians }) => (["name", "key", "recipient"] as const).every((part) => new Set(custodians.map((place) => place[part])).size === custodians.length), {
-    error: "a custodian stands twice",
-    path: ["custodians"],
-  })
+  .refine(
+    ({ custodians }) =>
+      (["name", "key", "recipient"] as const).every((part) => new Set(custodians.map((place) => place[part])).size === custodians.length),
+    {
+      error: "a custodian stands twice",
+      path: ["custodians"],
+    },
+  )
 export type ShareSet = z.output<typeof shareSetSchema>
 
 /** What a locked manager says about itself. */
@@ -123,10 +130,13 @@ export interface VerifiedLock {
  * @throws {ProtocolError} `wrong-tls-key`; `wrong-manager` no evidence, or what differs
  */
 export function verifyLock({ lock, evidence }: LockAnswer, { accept, nonce, peerTlsKey, time }: LockExpectation): VerifiedLock {
-  if (lock.tlsKey !== peerTlsKey) throw new ProtocolError("wrong-tls-key", `found ${peerTlsKey}, the description names ${lock.tlsKey}`, { path: "lock.tlsKey" })
+  if (lock.tlsKey !== peerTlsKey)
+    throw new ProtocolError("wrong-tls-key", `found ${peerTlsKey}, the description names ${lock.tlsKey}`, { path: "lock.tlsKey" })
   if (accept === undefined) return { lock, accepted: undefined }
   if (evidence === null)
-    throw new ProtocolError("wrong-manager", "the locked manager proves nothing about itself, and proof is demanded; nothing was sent", { path: "evidence" })
+    throw new ProtocolError("wrong-manager", "the locked manager proves nothing about itself, and proof is demanded; nothing was sent", {
+      path: "evidence",
+    })
   const tee = verifyOwnTee(decodeTeeEvidence(evidence), accept, lockReportData(lock, nonce), time)
   return { lock, accepted: demandAccepted(tee, accept) }
 }

@@ -1,6 +1,7 @@
 import { z } from "zod"
 import { machineBundleSchema } from "../evidence/bundle.ts"
-import { teeEvidenceSchema } from "../evidence/tee/format.ts"
+import { teeEvidenceSchema, teeKinds } from "../evidence/tee/format.ts"
+import { maxNoteBytes } from "../log/note.ts"
 import { statementSignatureSchema } from "../pki/statement.ts"
 import { checkedTimeSchema } from "../policy/manager-time.ts"
 import { custodianSchema, managerVaultSchema, maxCustodians, vaultKinds } from "../policy/manager-vault.ts"
@@ -42,7 +43,7 @@ export const managerDescriptionSchema = z.strictObject({
   /** Where the vault key comes from. */
   vault: managerVaultSchema,
   /** Kind of TEE that proves this description at `/v1/attestation`; null for an UNATTESTED MANAGER. */
-  evidence: z.enum(["sgx", "tdx", "snp"]).nullable(),
+  evidence: z.enum(teeKinds).nullable(),
   /** Who checks the manager's time; null where it comes from the manager's host alone. */
   time: checkedTimeSchema.nullable(),
 })
@@ -251,7 +252,7 @@ export const tpmIdentitySchema = z.strictObject({
   attestationKeyName: z.string().regex(/^[0-9a-f]{4,260}$/),
 })
 /** Kinds of TEE that a machine can enrol with. */
-export const teeKindSchema = z.enum(["sgx", "tdx", "snp"])
+export const teeKindSchema = z.enum(teeKinds)
 export const teeIdentitySchema = z.strictObject({
   tee: teeKindSchema,
   /** PPID or CHIP_ID; null where it is masked. */
@@ -411,22 +412,22 @@ export const receiptSchema = z.strictObject({
   /** Findings that were not kept. */
   moreFindings: z.int().min(0).optional(),
 })
-/** A receipt's place in the list, the same for all who look. */
-export const receiptLinkSchema = z.strictObject({
+/** A receipt as a caller gets it: the digest alone where the receipt does not concern it. Its place follows from where it stands in the answer. */
+export const shownReceiptSchema = z.strictObject({ digest: digestSchema, receipt: receiptSchema.optional() })
+/** Receipts from `from` on; `total` is the size of the log. */
+export const receiptListSchema = z.strictObject({ from: z.int().min(0), receipts: z.array(shownReceiptSchema).max(1000), total: z.int().min(0) })
+const logHashSchema = z.string().regex(/^[0-9a-f]{64}$/)
+const checkpointTextSchema = z.string().max(maxNoteBytes)
+/** The log's checkpoint (C2SP tlog-checkpoint, with witnesses' cosignatures), and that it goes on from the tree of as many entries as the asker named (RFC 9162, 2.1.4). */
+export const logCheckpointSchema = z.strictObject({ checkpoint: checkpointTextSchema, consistency: z.array(logHashSchema).max(64) })
+/** A receipt that anybody can verify who has the log's key: RFC 9162, 2.1.3. */
+export const provenReceiptSchema = z.strictObject({
   perun: z.literal(1),
-  /** From 0. */
   index: z.int().min(0),
-  /** Digest of the link before, `null` for the first. */
-  previous: digestSchema.nullable(),
-  manager: idSchema,
-  /** Digest of the receipt at this place. */
-  receipt: digestSchema,
+  receipt: receiptSchema,
+  proof: z.array(logHashSchema).max(64),
+  checkpoint: checkpointTextSchema,
 })
-/** The signature is over the link. */
-export const signedReceiptSchema = z.strictObject({ link: receiptLinkSchema, receipt: receiptSchema, signature: statementSignatureSchema })
-/** A receipt as a caller gets it: the link alone where the receipt does not concern it. */
-export const shownReceiptSchema = signedReceiptSchema.extend({ receipt: receiptSchema.optional() })
-export const receiptListSchema = z.strictObject({ receipts: z.array(shownReceiptSchema).max(1000), total: z.int().min(0) })
 
 // --- the types ----------------------------------------------------------------------------------------------------------------------------------
 
@@ -464,6 +465,6 @@ export type RenewRequest = z.output<typeof renewRequestSchema>
 export type OutputRequest = z.output<typeof outputRequestSchema>
 export type Receipt = z.output<typeof receiptSchema>
 export type ReceiptKind = z.output<typeof receiptKindSchema>
-export type ReceiptLink = z.output<typeof receiptLinkSchema>
-export type SignedReceipt = z.output<typeof signedReceiptSchema>
+export type LogCheckpoint = z.output<typeof logCheckpointSchema>
+export type ProvenReceipt = z.output<typeof provenReceiptSchema>
 export type ShownReceipt = z.output<typeof shownReceiptSchema>

@@ -2,6 +2,7 @@ import { z } from "zod"
 import { PerunError, UnavailableError, type MalformedCode } from "../bytes/error.ts"
 import { truncateText } from "../bytes/text.ts"
 import type { EvidenceCode } from "../evidence/errors.ts"
+import type { LogCode } from "../log/errors.ts"
 import type { PkiCode } from "../pki/errors.ts"
 import { type PolicyCode, PolicyError } from "../policy/errors.ts"
 import type { SuccessionCode } from "../policy/successors.ts"
@@ -53,6 +54,12 @@ const statusByCode = {
   revoked: 403,
   "wrong-certificate": 403,
   "wrong-stamp": 403,
+  // the log
+  "wrong-proof": 400,
+  "wrong-checkpoint": 403,
+  "older-tree": 403,
+  forked: 403,
+  "not-witnessed": 503,
   contradiction: 403,
   "wrong-identity": 403,
   "no-tcb-level": 403,
@@ -115,7 +122,7 @@ const statusByCode = {
   "permission-denied": 503,
   "port-in-use": 503,
 } as const satisfies Record<
-  ProtocolCode | EvidenceCode | PkiCode | MalformedCode | UnavailableCode | PolicyCode | SuccessionCode | SealingCode,
+  ProtocolCode | EvidenceCode | PkiCode | MalformedCode | UnavailableCode | PolicyCode | SuccessionCode | SealingCode | LogCode,
   number
 >
 

@@ -1,62 +1,81 @@
 import assert from "node:assert/strict"
-import { generateKeyPairSync, type KeyObject } from "node:crypto"
+import { generateKeyPairSync } from "node:crypto"
 import { test } from "node:test"
+import { encodeHex } from "../bytes/text.ts"
+import { signCheckpoint } from "../log/checkpoint.ts"
+import { CompactRange, inclusionProof, leafHash, nodeHash } from "../log/merkle.ts"
 import { sshPublicKeyText } from "../pki/ssh-key.ts"
-import type { Receipt, ReceiptLink, ShownReceipt } from "./messages.ts"
-import { linkDigest, noReceipts, receiptDigest, signReceipt, verifyReceipts } from "./receipts.ts"
+import type { ProvenReceipt, Receipt } from "./messages.ts"
+import { logKeyOf, logOrigin, receiptDigest, receiptLeaf, shownDigest, verifyProvenReceipt } from "./receipts.ts"
 
 const { privateKey } = generateKeyPairSync("ed25519")
-const other = generateKeyPairSync("ed25519").privateKey
-const manager = "0".repeat(32)
-const expected = { logKey: sshPublicKeyText(privateKey), manager }
+const instance = "0".repeat(32)
+const log = logKeyOf({ instance, logKey: sshPublicKeyText(privateKey) })
+const receipts: readonly Receipt[] = Array.from({ length: 5 }, (_, index) => ({
+  salt: String(index).padStart(32, "0"),
+  at: "2026-11-22T12:00:00Z",
+  kind: "run-queued",
+}))
 
-/** A list as a manager signs it, with one link changed before it is signed: what only the manager itself could do. */
-function listOf(length: number, change: (link: ReceiptLink) => Partial<ReceiptLink> = () => ({}), key: KeyObject = privateKey): ShownReceipt[] {
-  const list: ShownReceipt[] = []
-  for (let index = 0; index < length; index++) {
-    const receipt: Receipt = { salt: String(index).padStart(32, "0"), at: "2026-11-22T12:00:00Z", kind: "run-queued" }
-    const before = list.at(-1)
-    const previous = before === undefined ? null : linkDigest(before.link)
-    const link: ReceiptLink = { perun: 1, index, previous, manager, receipt: receiptDigest(receipt) }
-    list.push(signReceipt({ ...link, ...change(link) }, receipt, key))
-  }
-  return list
+const leaves = receipts.map((receipt, index) => leafHash(receiptLeaf(index, receiptDigest(receipt))))
+const range = CompactRange.empty()
+for (const leaf of leaves) range.append(leaf)
+const head = { origin: logOrigin(instance), size: range.size, root: range.root() }
+
+function subtree(height: number, index: number): Uint8Array {
+  if (height === 0) return leaves[index] ?? new Uint8Array()
+  return nodeHash(subtree(height - 1, 2 * index), subtree(height - 1, 2 * index + 1))
 }
 
-function withHoles(list: readonly ShownReceipt[]): ShownReceipt[] {
-  return list.map(({ link, signature }) => ({ link, signature }))
+function proven(index: number, change: Partial<ProvenReceipt> = {}): ProvenReceipt {
+  const [receipt] = receipts.slice(index, index + 1)
+  assert.ok(receipt)
+  const proof = inclusionProof(index, range.size, subtree).map(encodeHex)
+  return { perun: 1, index, receipt, proof, checkpoint: signCheckpoint(head, privateKey, log.publicKey), ...change }
 }
 
-test("verifyReceipts() gives the same head whatever of the list is shown, and goes on from it", () => {
-  const list = listOf(4)
-  const head = verifyReceipts(list, expected, noReceipts)
-  assert.equal(head.count, 4)
-  assert.deepEqual(verifyReceipts(withHoles(list), expected, noReceipts), head)
-  const half = verifyReceipts(withHoles(list.slice(0, 2)), expected, noReceipts)
-  assert.deepEqual(verifyReceipts(list.slice(2), expected, half), head)
+test("verifyProvenReceipt() takes each receipt of the log at its place", () => {
+  for (const index of receipts.keys()) assert.equal(verifyProvenReceipt(proven(index), log).size, 5)
 })
 
-test("verifyReceipts() refuses what the manager signed, but does not fit: also where nothing of it is shown", () => {
-  const elsewhere = receiptDigest({ salt: "f".repeat(32), at: "2026-11-22T12:00:00Z", kind: "run-queued" })
-  const spoiled: Readonly<Record<string, ShownReceipt[]>> = {
-    "a link that names another before it": listOf(3, ({ index }) => (index === 2 ? { previous: elsewhere } : {})),
-    "a second beginning": listOf(3, ({ index }) => (index === 1 ? { previous: null } : {})),
-    "a number left out": listOf(3, ({ index }) => (index === 2 ? { index: 3 } : {})),
-    "another manager's": listOf(3, ({ index }) => (index === 1 ? { manager: "1".repeat(32) } : {})),
-    "another key": listOf(3, () => ({}), other),
-    "one cut out": listOf(3).toSpliced(1, 1),
-  }
-  for (const [what, list] of Object.entries(spoiled))
-    for (const shown of [list, withHoles(list)]) assert.throws(() => verifyReceipts(shown, expected, noReceipts), { code: "wrong-receipts" }, what)
+test("verifyProvenReceipt() refuses another receipt, place, proof, log or signer", () => {
+  const other = generateKeyPairSync("ed25519").privateKey
+  const otherKey = logKeyOf({ instance, logKey: sshPublicKeyText(other) })
+  const [first] = receipts
+  assert.ok(first)
+  for (const [what, changed, code] of [
+    ["another receipt", proven(1, { receipt: first }), "wrong-proof"],
+    ["another salt", proven(1, { receipt: { ...first, salt: "e".repeat(32) } }), "wrong-proof"],
+    ["another place", proven(1, { index: 2 }), "wrong-proof"],
+    ["a place behind the end", proven(1, { index: 5 }), "wrong-proof"],
+    ["another proof", proven(1, { proof: proven(2).proof }), "wrong-proof"],
+    [
+      "another log's checkpoint",
+      proven(1, { checkpoint: signCheckpoint({ ...head, origin: logOrigin("1".repeat(32)) }, privateKey, log.publicKey) }),
+      "wrong-checkpoint",
+    ],
+    ["another signer", proven(1, { checkpoint: signCheckpoint(head, other, otherKey.publicKey) }), "wrong-checkpoint"],
+    [
+      "another tree",
+      proven(1, { checkpoint: signCheckpoint({ ...head, root: leafHash(Uint8Array.of(1)) }, privateKey, log.publicKey) }),
+      "wrong-proof",
+    ],
+    ["another size", proven(1, { checkpoint: signCheckpoint({ ...head, size: 9 }, privateKey, log.publicKey) }), "wrong-proof"],
+  ] as const)
+    assert.throws(() => verifyProvenReceipt(changed, log), { code }, what)
 })
 
-test("verifyReceipts() refuses a content that its link does not name, and a signature of another link", () => {
-  const [first, second] = listOf(2)
-  assert.ok(first?.receipt && second?.receipt)
-  const spoiled = [
-    [{ ...first, receipt: { ...first.receipt, salt: "e".repeat(32) } }],
-    [{ ...first, receipt: second.receipt }],
-    [{ ...first, signature: second.signature }],
-  ]
-  for (const list of spoiled) assert.throws(() => verifyReceipts(list, expected, noReceipts), { code: "wrong-receipts" })
+test("shownDigest() refuses a content that its leaf does not name", () => {
+  const [first, second] = receipts
+  assert.ok(first && second)
+  const digest = receiptDigest(first)
+  assert.equal(shownDigest(0, { digest, receipt: first }), digest)
+  assert.equal(shownDigest(0, { digest }), digest)
+  assert.throws(() => shownDigest(0, { digest, receipt: second }), { code: "wrong-receipts" })
+})
+
+test("logKeyOf() takes an Ed25519 key alone", () => {
+  const logKey =
+    "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBGsX0fLhLEJH+Lzm5WOkQPJ3A32BLeszoPShOUXYmMKWT+NC4v4af5uO5+tKfA+eFivOM1drMV7Oy7ZAaDe/UfU="
+  assert.throws(() => logKeyOf({ instance, logKey }), { code: "wrong-manager" })
 })

@@ -1,13 +1,16 @@
-import type { KeyObject } from "node:crypto"
 import { digestOfJson, type Digest } from "../bytes/digest.ts"
-import { PerunError } from "../bytes/error.ts"
-import { signStatement, verifyStatement } from "../pki/statement.ts"
+import { canonicalJsonBytes } from "../bytes/json.ts"
+import { parseHex } from "../bytes/text.ts"
+import { type SignedCheckpoint, verifyCheckpoint } from "../log/checkpoint.ts"
+import { leafHash, verifyInclusion } from "../log/merkle.ts"
+import type { NoteKey } from "../log/note.ts"
+import { parseSshPublicKey } from "../pki/ssh-key.ts"
 import { ProtocolError } from "./errors.ts"
-import type { Receipt, ReceiptLink, ShownReceipt, SignedReceipt } from "./messages.ts"
+import type { ManagerDescription, ProvenReceipt, Receipt, ShownReceipt } from "./messages.ts"
 
 /**
- * Receipts are a list of signed links, each of which names the one before it and the digest of what happened. What happened is shown to those whom it
- * concerns; the links to everybody who may see the list, so that whoever sees a part can still check that nothing was taken out or changed.
+ * Receipts are the entries of the manager's log. A leaf names the digest of what happened, and no more: what happened is shown to those whom it concerns, the leaves to everybody who may
+ * see the log, so that whoever sees a part can still check that nothing was taken out or changed.
  */
 
 /** Digest of what happened; its salt keeps it from being guessed. */
@@ -15,55 +18,39 @@ export function receiptDigest(receipt: Receipt): Digest {
   return digestOfJson(receipt)
 }
 
-/** Digest of a link: what the next one names as `previous`, and what is signed (statement purpose `receipt`). */
-export function linkDigest(link: ReceiptLink): Digest {
-  return digestOfJson(link)
+/** The bytes of a leaf of the Merkle tree. */
+export function receiptLeaf(index: number, receipt: Digest): Uint8Array {
+  return canonicalJsonBytes({ perun: 1, index, receipt })
 }
 
-export function signReceipt(link: ReceiptLink, receipt: Receipt, logKey: KeyObject): SignedReceipt {
-  return { link, receipt, signature: signStatement("receipt", linkDigest(link), logKey) }
+/** The origin line of a manager's log. */
+export function logOrigin(instance: string): string {
+  return `perun/manager/${instance}`
 }
 
-/** How far a list of receipts is known: what a client remembers between two looks. */
-export interface ReceiptHead {
-  /** Number of receipts seen. */
-  readonly count: number
-  /** Digest of the last link; null when none was seen. */
-  readonly last: Digest | null
+/** The key by which a manager signs its log's checkpoints. @throws {ProtocolError} `wrong-manager` where it is no Ed25519 key */
+export function logKeyOf({ instance, logKey }: Pick<ManagerDescription, "instance" | "logKey">): NoteKey {
+  const { type, key } = parseSshPublicKey(logKey)
+  if (type !== "ssh-ed25519") throw new ProtocolError("wrong-manager", `a log key of type ${type}`, { path: "description.logKey" })
+  const publicKey = new Uint8Array(key.export({ format: "der", type: "spki" })).slice(-32)
+  return { name: logOrigin(instance), type: 1, publicKey }
 }
 
-export const noReceipts: ReceiptHead = { count: 0, last: null }
+/** Digest of a shown receipt: of its content where that is shown, and then the one stated is the same. @throws {ProtocolError} `wrong-receipts` */
+export function shownDigest(index: number, { digest, receipt }: ShownReceipt): Digest {
+  if (receipt !== undefined && receiptDigest(receipt) !== digest)
+    throw new ProtocolError("wrong-receipts", `receipt ${index} is not what its leaf names`)
+  return digest
+}
 
 /**
- * Checks that receipts go on where `head` ends, each linked to the one before and signed by the manager's log key, and returns the new head. Those that
- * are not shown are checked as links. A list that was cut or rewritten below a head that the client remembers does not fit it.
- * @throws {ProtocolError} `wrong-receipts`
+ * Verifies a receipt with its proof, which needs nothing but the log's key: it stands at its place in a log whose checkpoint the manager has signed.
+ * @throws {LogError} `wrong-checkpoint`, `wrong-proof`; {MalformedError}
  */
-export function verifyReceipts(
-  receipts: readonly ShownReceipt[],
-  expected: { readonly logKey: string; readonly manager: string },
-  head: ReceiptHead,
-): ReceiptHead {
-  let { count, last } = head
-  for (const { link, receipt, signature } of receipts) {
-    if (link.manager !== expected.manager) throw wrong(count, `is of manager ${link.manager}`)
-    if (link.index !== count) throw wrong(count, `has index ${link.index}`)
-    if (link.previous !== last) throw wrong(count, "does not follow the one before it")
-    if (receipt !== undefined && receiptDigest(receipt) !== link.receipt) throw wrong(count, "is not what its link names")
-    if (signature.key !== expected.logKey) throw wrong(count, "is signed by another key")
-    const digest = linkDigest(link)
-    try {
-      verifyStatement("receipt", digest, signature)
-    } catch (cause) {
-      if (!(cause instanceof PerunError)) throw cause
-      throw wrong(count, "is not signed by the manager", cause)
-    }
-    last = digest
-    count++
-  }
-  return { count, last }
-}
-
-function wrong(index: number, what: string, cause?: unknown): ProtocolError {
-  return new ProtocolError("wrong-receipts", `receipt ${index} ${what}`, { cause })
+export function verifyProvenReceipt({ index, receipt, proof, checkpoint }: ProvenReceipt, log: NoteKey): SignedCheckpoint {
+  const verified = verifyCheckpoint(checkpoint, log)
+  const { size, root } = verified
+  const leaf = leafHash(receiptLeaf(index, receiptDigest(receipt)))
+  verifyInclusion({ index, size, leaf, proof: proof.map((hash) => parseHex(hash, "proof")), root })
+  return verified
 }

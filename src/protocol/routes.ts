@@ -3,7 +3,7 @@ import { managerAttestationSchema } from "./manager-attestation.ts"
 import { lockAnswerSchema, unlockAnswerSchema, unlockRequestSchema } from "./manager-lock.ts"
 import * as m from "./messages.ts"
 import { digestSchema, documentSchema, idSchema, maxBundleBytes, maxMessageBytes, maxPolicySubmissionBytes, nameSchema, nonceSchema } from "./wire.ts"
-import { maxTeeEvidenceBytes } from "../evidence/tee/format.ts"
+import { maxTeeEvidenceBytes } from "../evidence/tee/hardware.ts"
 
 /**
  * HTTP API v1 as one table: manager, agent, client and the OpenAPI document all read it. Blobs and the event stream have routes of their own kind
@@ -44,6 +44,9 @@ export const pathParameters = {
   lease: idSchema,
   enrolment: idSchema,
   host: nameSchema,
+  index: z.string().regex(/^(?:0|[1-9][0-9]{0,14})$/),
+  /** Slashes and all. */
+  tile: z.string().regex(/^(?:entries\/)?[0-9x/.p]{1,64}$/),
 } as const
 
 export type PathParameterName = keyof typeof pathParameters
@@ -59,6 +62,8 @@ export type PathValues<Path extends string> = { readonly [Name in PathNames<Path
 
 const none = z.undefined()
 const noQuery = z.strictObject({})
+/** A whole number as an address has it. */
+const countSchema = z.string().regex(/^(?:0|[1-9][0-9]{0,14})$/)
 
 function get<const Path extends string, const A extends Access, R extends z.ZodType>(path: Path, access: A, response: R, summary: string) {
   return { ...common, method: "GET", path, access, response, summary, idempotent: true } as const
@@ -198,13 +203,23 @@ export const routes = {
     idempotent: true,
   },
   listReceipts: {
-    ...get("/v1/receipts", "stakeholder", m.receiptListSchema, "signed, linked receipts; their content where it concerns the caller"),
-    query: z.strictObject({
-      from: z
-        .string()
-        .regex(/^[0-9]{1,12}$/)
-        .optional(),
-    }),
+    ...get("/v1/receipts", "stakeholder", m.receiptListSchema, "receipts by their place in the log; their content where it concerns the caller"),
+    query: z.strictObject({ from: countSchema.optional() }),
+  },
+  proveReceipt: get(
+    "/v1/receipts/:index/proof",
+    "stakeholder",
+    m.provenReceiptSchema,
+    "a receipt that concerns the caller, with its inclusion proof and checkpoint",
+  ),
+  getLog: {
+    ...get("/v1/log", "stakeholder", m.logCheckpointSchema, "the log's checkpoint, and the proof that it goes on from the tree of `from` entries"),
+    query: z.strictObject({ from: countSchema.optional() }),
+  },
+  getCheckpoint: { ...get("/v1/log/checkpoint", "stakeholder", none, "the log's checkpoint as text (C2SP tlog-tiles)"), content: "blob" },
+  getTile: {
+    ...get("/v1/log/tile/:tile", "stakeholder", none, "a tile of the log's Merkle tree, or a bundle of its leaves (C2SP tlog-tiles)"),
+    content: "blob",
   },
 
   beginEnrolment: post("/v1/enrolments", "host", m.enrolmentRequestSchema, m.enrolmentChallengeSchema, "ask a TPM to prove its attestation key"),

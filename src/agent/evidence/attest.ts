@@ -13,7 +13,7 @@ import {
 } from "../../evidence/bundle.ts"
 import { sessionReportData } from "../../evidence/report-data.ts"
 import { encodeTeeEvidence, type TeeEvidence, type TeeEvidenceDocument } from "../../evidence/tee/format.ts"
-import { collectTee, type TeeSource } from "../../evidence/tee/collectors/collect.ts"
+import { collectTee, type TeeDevices, type TeeSource } from "../../evidence/tee/collectors/collect.ts"
 import type { HostTpm } from "../../evidence/tpm/client/host-tpm.ts"
 import { tpmNameText } from "../../evidence/tpm/keys.ts"
 import { parseSizedPublicArea } from "../../evidence/tpm/public-area.ts"
@@ -55,8 +55,8 @@ export interface MachineDevices {
 }
 
 /** Asks the machine's own TEE at `source`. */
-export function teeAt(source: TeeSource): NonNullable<MachineDevices["tee"]> {
-  return (reportData) => collectTee(source, reportData)
+export function teeAt(source: TeeSource, devices?: TeeDevices): NonNullable<MachineDevices["tee"]> {
+  return (reportData) => collectTee(source, reportData, devices)
 }
 
 /** Proves a real machine by its devices and its kernel's logs. */

@@ -1,47 +1,166 @@
-import type { Command } from "commander"
-import type { ManagerConnection } from "../../client/connection.ts"
-import { fetchReceipts, type VerifiedReceipts } from "../../client/receipts.ts"
-import { ProtocolError } from "../../protocol/errors.ts"
-import type { Receipt, SignedReceipt } from "../../protocol/messages.ts"
-import { noReceipts } from "../../protocol/receipts.ts"
-import { auditHeadsFile, loadSeenHead, saveSeenHead, type SeenHead } from "../audit-heads.ts"
+import { InvalidArgumentError, type Command } from "commander"
+import { createFileDurably, readFileBounded } from "../../bytes/durable.ts"
+import { MalformedError } from "../../bytes/error.ts"
+import { fetchReceipts, followLog } from "../../protocol/follow-log.ts"
+import { type SignedCheckpoint, verifyCheckpoint } from "../../log/checkpoint.ts"
+import { LogError } from "../../log/errors.ts"
+import { encodeNote, maxNoteBytes } from "../../log/note.ts"
+import { verifyConsistency } from "../../log/merkle.ts"
+import { parseSshPublicKey } from "../../pki/ssh-key.ts"
+import { provenReceiptSchema, type Receipt } from "../../protocol/messages.ts"
+import { logKeyOf, verifyProvenReceipt } from "../../protocol/receipts.ts"
+import { routes } from "../../protocol/routes.ts"
+import { maxMessageBytes, parseMessage } from "../../protocol/wire.ts"
+import { checkpointsFile, followOwnLog } from "../checkpoints.ts"
 import { insecureLaboratory, withManager, withManagerOption, type ManagerOption } from "../connect.ts"
 import type { Cell, Output } from "../output.ts"
 
 export function register(command: Command, output: Output): void {
+  registerList(command, output)
+  registerShow(command, output)
+  registerCheckpoints(command, output)
+}
+
+function registerList(command: Command, output: Output): void {
   withManagerOption(command.command("list"))
     .option("--kind <kind>", "only receipts of this kind, e.g. key-released")
-    .description(
-      "what happened in your policies, from the manager's receipts; the whole signed list is verified first, links of others' receipts too",
-    )
+    .description("what happened in your policies, from the manager's log; every leaf of the log is verified first, those of others' receipts too")
     .action(async (options: ManagerOption & { kind?: string }) => {
-      const { receipts, head, seen } = await withManager(options, output, (connection) => receiptsSinceSeen(connection))
-      const own = receipts.filter((shown): shown is SignedReceipt => shown.receipt !== undefined)
+      const { receipts, head } = await withManager(options, output, async (connection) => {
+        const { head: followed } = await followOwnLog(connection)
+        return fetchReceipts(connection, followed)
+      })
+      const own = receipts.flatMap(({ receipt }, index) => (receipt === undefined ? [] : [{ index, receipt }]))
       const listed = own.filter(({ receipt }) => options.kind === undefined || receipt.kind === options.kind)
       const others = receipts.length - own.length
-      output.result({ ok: true, verified: receipts.length, others, head, receipts: listed }, () => {
+      output.result({ ok: true, verified: receipts.length, others, checkpoint: encodeNote(head.note), receipts: listed }, () => {
         output.table(
           ["", "at", "what", "by", "concerns", "on"],
-          listed.map(({ link, receipt }) => rowOf(link.index, receipt)),
+          listed.map(({ index, receipt }) => rowOf(index, receipt)),
         )
         output.line()
-        output.line(`${receipts.length} receipts, each signed by the manager's log key and linked to the one before`, "good")
-        if (seen !== undefined) output.line(`among them, unchanged, the ${seen.count} that were there on ${seen.at}`, "good")
-        if (others > 0) output.line(`${others} of them do not concern you: their links were verified, what they say is not shown`)
+        output.line(
+          `${receipts.length} receipts, every one in the tree whose root the manager signed; the tree goes on from what was seen before`,
+          "good",
+        )
+        if (others > 0) output.line(`${others} of them do not concern you: their leaves were verified, what they say is not shown`)
+        output.line(
+          `checkpoint: ${checkpointsFile()}; give it to the other parties (perun audit checkpoint), and compare theirs (perun audit compare)`,
+          "dim",
+        )
       })
     })
 }
 
-/** All receipts, held against the head that this home saw last; the new head is kept for the next time. */
-async function receiptsSinceSeen(connection: ManagerConnection): Promise<VerifiedReceipts & { readonly seen: SeenHead | undefined }> {
-  const { description } = connection
-  const seen = await loadSeenHead(description)
-  const verified = await fetchReceipts(connection, seen ?? noReceipts).catch((cause: unknown) => {
-    if (!(cause instanceof ProtocolError) || seen === undefined) throw cause
-    throw new ProtocolError(cause.code, `${cause.message} (seen on ${seen.at}, kept in ${auditHeadsFile()})`, { cause })
-  })
-  await saveSeenHead(description, verified.head, new Date().toISOString())
-  return { ...verified, seen }
+function registerShow(command: Command, output: Output): void {
+  withManagerOption(command.command("show"))
+    .argument("<index>", "place of a receipt in the log, as perun audit list shows it", parseIndex)
+    .option("--out <file>", "keep the receipt with its proof in this file, which must not exist: anybody can verify it (perun audit verify)")
+    .description("one receipt with the proof that it is in the manager's log")
+    .action(async (index: number, options: ManagerOption & { out?: string }) => {
+      const proven = await withManager(options, output, async (connection) => {
+        const answer = await connection.call(routes.proveReceipt, { params: { index: String(index) } })
+        if (answer.index !== index) throw new LogError("wrong-proof", `asked for receipt ${index}, got ${answer.index}`)
+        verifyProvenReceipt(answer, logKeyOf(connection.description))
+        return answer
+      })
+      if (options.out !== undefined) await createFileDurably(options.out, `${JSON.stringify(proven, null, 1)}\n`)
+      output.result({ ok: true, ...proven, ...(options.out === undefined ? {} : { file: options.out }) }, () => {
+        showReceipt(index, proven.receipt, output)
+        if (options.out !== undefined) output.line(`kept with its proof in ${options.out}`, "good")
+      })
+    })
+  command
+    .command("verify")
+    .argument("<file...>", "receipts as perun audit show --out keeps them")
+    .requiredOption("--log-key <key>", "the manager's log key, ssh-ed25519 …, as perun manager status shows it")
+    .requiredOption("--instance <id>", "the manager's instance, as perun manager status shows it")
+    .description("verify receipts offline: each is in a log whose checkpoint this manager signed")
+    .action(async (files: readonly string[], options: { logKey: string; instance: string }) => {
+      const key = logKeyOf({ logKey: parseSshPublicKey(options.logKey).text, instance: options.instance })
+      for (const file of files) {
+        const proven = parseMessage(provenReceiptSchema, await readFileBounded(file, maxMessageBytes), maxMessageBytes)
+        const { size } = verifyProvenReceipt(proven, key)
+        output.result({ ok: true, file, index: proven.index, size, receipt: proven.receipt }, () => {
+          output.line(`${file}: receipt ${proven.index} of a log of ${size}`, "good")
+          showReceipt(proven.index, proven.receipt, output)
+        })
+      }
+    })
+}
+
+function registerCheckpoints(command: Command, output: Output): void {
+  withManagerOption(command.command("checkpoint"))
+    .option("--out <file>", "write it to this file, which must not exist")
+    .description("the checkpoint of the manager's log that this home saw last, as the manager signed it: for other parties to compare")
+    .action(async (options: ManagerOption & { out?: string }) => {
+      const { head } = await withManager(options, output, (connection) => followOwnLog(connection))
+      const text = encodeNote(head.note)
+      if (options.out !== undefined) await createFileDurably(options.out, text)
+      output.result({ ok: true, size: head.size, checkpoint: text, ...(options.out === undefined ? {} : { file: options.out }) }, () => {
+        if (options.out === undefined) output.raw(text)
+        else output.line(`wrote ${options.out}: ${head.size} receipts`, "good")
+      })
+    })
+  withManagerOption(command.command("compare"))
+    .argument("<file...>", "checkpoints that other parties have seen (perun audit checkpoint --out)")
+    .description("whether other parties see the same log: their checkpoints must be parts of one history with yours")
+    .action(async (files: readonly string[], options: ManagerOption) => {
+      const others = await Promise.all(files.map(async (file) => ({ file, text: await readFileBounded(file, maxNoteBytes) })))
+      await withManager(options, output, async (connection) => {
+        const log = logKeyOf(connection.description)
+        for (const { file, text } of others) {
+          const other = inFile(file, () => verifyCheckpoint(text, log))
+          const { head } = await followOwnLog(connection)
+          if (other.size > head.size)
+            throw new LogError(
+              "older-tree",
+              `${file} has ${other.size} entries and this manager shows you ${head.size}: what they have seen is kept from you`,
+            )
+          await compare(connection, file, other, head)
+          output.result({ event: "same-log", file, size: other.size, ownSize: head.size }, () =>
+            output.line(`${file}: ${other.size} receipts, part of the log that you see (${head.size})`, "good"),
+          )
+        }
+      })
+      output.event({ ok: true, compared: files.length })
+    })
+}
+
+/** The log that the manager shows here goes on from the other party's checkpoint. */
+async function compare(connection: Parameters<typeof followLog>[0], file: string, other: SignedCheckpoint, head: SignedCheckpoint): Promise<void> {
+  try {
+    if (other.size === head.size) verifyConsistency(other, head, [])
+    else await followLog(connection, other)
+  } catch (cause) {
+    if (!(cause instanceof LogError)) throw cause
+    throw new LogError(
+      "forked",
+      `${file} is of another history than the one that this manager shows you: it has signed both (${file}, ${checkpointsFile()}); stop, and tell the other parties`,
+      { cause },
+    )
+  }
+}
+
+function inFile<T>(file: string, read: () => T): T {
+  try {
+    return read()
+  } catch (cause) {
+    if (cause instanceof LogError) throw new LogError(cause.code, cause.message, { path: file, cause })
+    if (cause instanceof MalformedError) throw new MalformedError(cause.code, cause.message, { path: file, cause })
+    throw cause
+  }
+}
+
+function showReceipt(index: number, receipt: Receipt, output: Output): void {
+  const { salt: _salt, ...facts } = receipt
+  output.line(`receipt   ${index}`)
+  for (const [name, value] of Object.entries(facts)) output.line(`${name.padEnd(9)} ${typeof value === "string" ? value : JSON.stringify(value)}`)
+}
+
+function parseIndex(text: string): number {
+  if (!/^(?:0|[1-9][0-9]{0,14})$/.test(text)) throw new InvalidArgumentError("expected a whole number, from 0")
+  return Number(text)
 }
 
 function rowOf(index: number, receipt: Receipt): readonly Cell[] {

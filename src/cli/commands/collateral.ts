@@ -12,7 +12,9 @@ import { parseSnpReport } from "../../evidence/snp/format.ts"
 import { productOfCpu } from "../../evidence/snp/products.ts"
 import { teeRootsFor } from "../../evidence/tee/roots.ts"
 import { verifyTee } from "../../evidence/tee/verify.ts"
-import type { TeeEvidence } from "../../evidence/tee/format.ts"
+import { hardwareOf } from "../../evidence/tee/format.ts"
+import type { HardwareEvidence } from "../../evidence/tee/hardware.ts"
+import { hardwareClaims } from "../../evidence/tee/identity.ts"
 import { encodeVouchers, parseVouchers, withVouchers } from "../../evidence/tee/vouchers.ts"
 import { insecureLaboratory } from "../connect.ts"
 import { RefusedError, UsageError } from "../exit.ts"
@@ -37,8 +39,9 @@ export function register(command: Command, output: Output): void {
     .option("--out <file>", "write it to this file too, as perun manager serve --collateral wants it")
     .description("fetch what the processor's maker says of a platform, verify all of it, and keep it")
     .action(async (path: string, options: Options & { from?: string; out?: string }) => {
-      const evidence = await loadTeeEvidence(path, {})
-      if (evidence === undefined) throw new MalformedError("malformed", "neither a quote nor a report", { path })
+      const given = await loadTeeEvidence(path, {})
+      if (given === undefined) throw new MalformedError("malformed", "neither a quote nor a report", { path })
+      const evidence = hardwareOf(given)
       const judge = await judgeOf(options)
       const whole = options.from === undefined ? await fetchFor(evidence, judge) : await readFor(evidence, options.from)
       const entry = await storeCollateral(options.folder ?? collateralFolder(), whole, judge)
@@ -80,20 +83,20 @@ async function judgeOf({ laboratoryRoot }: Options): Promise<CollateralJudge> {
 }
 
 /** From Intel's or AMD's service, by the names that the platform's own certificate states. */
-async function fetchFor(evidence: TeeEvidence, judge: CollateralJudge): Promise<TeeEvidence> {
+async function fetchFor(evidence: HardwareEvidence, judge: CollateralJudge): Promise<HardwareEvidence> {
   if (evidence.kind === "snp") {
     const report = parseSnpReport(evidence.report)
     if (report.cpu === undefined) throw new UsageError("a report of version 2 does not name its processor; fetch with a newer firmware's report")
     return withVouchers(evidence, await fetchSnpEndorsements(report, productOfCpu(report.cpu), overNetwork, evidence.endorsements?.signer))
   }
-  const bare: TeeEvidence = { kind: evidence.kind, quote: evidence.quote }
-  const genuine = verifyTee(bare, { reportData: "as-signed", roots: judge.roots(bare), time: judge.time, ccelQuirks: [] })
-  if (genuine.kind === "snp") throw new TypeError("internal: a quote became a report")
-  const { fmspc, authority } = genuine.tee.claims.dcap.platform
+  const bare = { kind: evidence.kind, quote: evidence.quote }
+  const claims = hardwareClaims(verifyTee(bare, { reportData: "as-signed", roots: judge.roots(bare), time: judge.time, ccelQuirks: [] }))
+  if (claims.kind === "snp") throw new TypeError("internal: a quote became a report")
+  const { fmspc, authority } = claims.dcap.platform
   return withVouchers(bare, await fetchDcapCollateral({ tee: evidence.kind, fmspc, authority }, overNetwork))
 }
 
-async function readFor(evidence: TeeEvidence, path: string): Promise<TeeEvidence> {
+async function readFor(evidence: HardwareEvidence, path: string): Promise<HardwareEvidence> {
   const vouchers = parseVouchers(evidence.kind, await readFileBounded(path, maxBytes))
   return withVouchers(evidence.kind === "snp" ? { kind: "snp", report: evidence.report } : { kind: evidence.kind, quote: evidence.quote }, vouchers)
 }

@@ -15,7 +15,7 @@ import { chosenManager } from "../home.ts"
 import { loadPolicyFile, policyNamed } from "../policy-file.ts"
 import { loadResultKey, loadResultToken, resultKeyOf, showResult } from "../result-file.ts"
 import { type Fact, factLists, plainClaims, showFacts } from "../facts.ts"
-import { isCurrent, isLaboratory, outdatedWords, plainFaults, teeFacts, validUntil } from "../tee-facts.ts"
+import { demandAcceptable, isCurrent, isLaboratory, outdatedWords, plainFaults, showAcceptable, teeFacts, validUntil } from "../tee-facts.ts"
 import { loadAzureEvidence } from "../azure-file.ts"
 import { verifyOfAzure } from "../evidence-azure.ts"
 import { type EvidenceForm, recogniseEvidence, unknownEvidence } from "../evidence-form.ts"
@@ -71,7 +71,11 @@ export function register(command: Command, output: Output): void {
         case "host":
           return verify(path, options, output)
         case "azure-vtpm":
-          return verifyOfAzure(await loadAzureEvidence(path, options.collateral), { ...options, time: parseTime(options.at) }, output)
+          return verifyOfAzure(
+            await loadAzureEvidence(path, options.collateral),
+            { ...options, accept: await demandsOf(options.policy), time: parseTime(options.at) },
+            output,
+          )
         case "tee":
           return verifyOfTee(path, options, output)
       }
@@ -131,9 +135,7 @@ function refuseOptionsOfOthers({ policy, collateral, enrolled, quirk }: VerifyOp
     throw new UsageError("--policy is for evidence of a TEE; a host is held against a policy by the manager")
   if (form === "host" && collateral !== undefined) throw new UsageError("--collateral is for evidence of a TEE")
   if (form !== "host" && enrolled !== undefined) throw new UsageError("--enrolled is for evidence of a host with a TPM")
-  if (form !== "azure-vtpm") return
-  if (policy !== undefined) throw new UsageError("--policy: no policy says yet what it demands of an Azure confidential VM")
-  if (quirk.length > 0) throw new UsageError("--quirk is for logs of firmware, and none is read of an Azure confidential VM")
+  if (form === "azure-vtpm" && quirk.length > 0) throw new UsageError("--quirk is for logs of firmware, and none is read of an Azure confidential VM")
 }
 
 async function verifyOfTee(path: string, options: VerifyOptions, output: Output): Promise<void> {
@@ -153,6 +155,7 @@ async function verifyOfTee(path: string, options: VerifyOptions, output: Output)
     time: time.getTime(),
     ccelQuirks: options.quirk.map(parseCcelQuirk),
   })
+  if (genuine.kind === "azure-vtpm") throw new TypeError("internal: a confidential VM of Azure took the way of a bare TEE")
   const facts = teeFacts(genuine, anyReportData)
   const open = facts.filter(({ proved }) => !proved)
   const { claims } = genuine.tee
@@ -174,14 +177,9 @@ async function verifyOfTee(path: string, options: VerifyOptions, output: Output)
   output.line(`genuine: ${evidenceKinds[genuine.kind].name}, valid until ${until}.`, isFine && isCurrent(claims) && !anyReportData ? "good" : "plain")
   if (!isCurrent(claims)) output.line(outdatedWords, "warn")
   if (open.length > 0) output.line(`not proved: ${open.map(({ what }) => what).join("; ")}`, "warn")
-  if (appraisal?.outcome === "refused") {
-    for (const { code, subject, found, expected } of appraisal.findings)
-      output.line(`${code} ${subject}: found ${found}, expected ${expected}`, "bad")
-    throw new RefusedError("genuine, but not what the policy accepts")
-  }
+  demandAcceptable(appraisal, output)
   if (faults.length > 0) throw new RefusedError(`genuine, but no policy takes it: ${faults.join("; ")}`)
-  if (appraisal === undefined) output.line("Whether it is acceptable is for a policy to say: --policy FILE")
-  else output.line(`acceptable: it meets demand ${appraisal.alternative + 1} of the policy on its manager`, "good")
+  showAcceptable(appraisal, output)
 }
 
 async function demandsOf(path: string | undefined): Promise<readonly TeeRequirement[] | undefined> {

@@ -16,6 +16,7 @@ import { createFileDurably } from "../../bytes/durable.ts"
 import { encodeHex } from "../../bytes/text.ts"
 import { evidenceKinds } from "../../evidence/kinds.ts"
 import { collectTee, type TeeSource } from "../../evidence/tee/collectors/collect.ts"
+import { sessionReportData } from "../../evidence/report-data.ts"
 import { encodeTeeEvidence } from "../../evidence/tee/format.ts"
 import { UsageError } from "../exit.ts"
 import { parseTeeSource } from "../tee-source.ts"
@@ -48,7 +49,7 @@ export function register(command: Command, output: Output): void {
   command
     .command("show")
     .option("--tpm <where>", "device, unix:PATH or tcp:HOST:PORT (default: /dev/tpmrm0)", parseTpmLocation)
-    .option("--tee <where>", "show the TEE instead: tsm, gramine, http://HOST:PORT or unix:PATH", parseTeeSource)
+    .option("--tee <where>", "show the TEE instead: tsm, gramine, azure, http://HOST:PORT or unix:PATH", parseTeeSource)
     .option("--out <file>", "with --tee: write its evidence to this file, which must not exist")
     .description("on the machine itself: show the endorsement key that policies list, or take evidence of its TEE")
     .action(async (options: { tpm?: TpmLocation; tee?: TeeSource; out?: string }) => {
@@ -80,9 +81,10 @@ export function register(command: Command, output: Output): void {
 
 /** Evidence over a nonce of this moment, for `perun evidence verify` and `perun collateral fetch`: what it proves is theirs to say. */
 async function showTee({ tpm, tee, out }: { tpm?: TpmLocation; tee?: TeeSource; out?: string }, output: Output): Promise<void> {
-  if (tee === undefined || out === undefined || tpm !== undefined) throw new UsageError("--tee and --out go together, and without --tpm")
-  const nonce = new Uint8Array(randomBytes(64))
-  const evidence = await collectTee(tee, nonce)
+  if (tee === undefined || out === undefined || (tpm !== undefined && tee !== "azure"))
+    throw new UsageError("--tee and --out go together, and --tpm with --tee azure alone")
+  const nonce = new Uint8Array(randomBytes(32))
+  const evidence = await collectTee(tee, sessionReportData(nonce), tpm === undefined ? {} : { tpm })
   await createFileDurably(out, `${JSON.stringify(encodeTeeEvidence(evidence))}\n`)
   const nonceText = encodeHex(nonce)
   output.result({ ok: true, file: out, kind: evidence.kind, nonce: nonceText }, () => {

@@ -1,7 +1,8 @@
 import type { Command } from "commander"
 import { readFileBounded } from "../../bytes/durable.ts"
 import { evidenceKinds } from "../../evidence/kinds.ts"
-import { maxTeeEvidenceBytes, type TeeEvidence } from "../../evidence/tee/format.ts"
+import { hardwareOf, type TeeEvidence } from "../../evidence/tee/format.ts"
+import { maxTeeEvidenceBytes } from "../../evidence/tee/hardware.ts"
 import { parseVouchers, supplementedBy } from "../../evidence/tee/vouchers.ts"
 import { timeWords } from "../../policy/manager-time.ts"
 import { demandOperation } from "../../protocol/manager-attestation.ts"
@@ -55,5 +56,5 @@ export function registerVerify(command: Command, output: Output): void {
 }
 
 function supplementFrom(file: Uint8Array): (evidence: TeeEvidence) => TeeEvidence {
-  return (evidence) => supplementedBy(evidence, parseVouchers(evidence.kind, file))
+  return (evidence) => supplementedBy(evidence, parseVouchers(hardwareOf(evidence).kind, file))
 }

@@ -205,8 +205,12 @@ function registerManagerSteps(command: Command, output: Output): void {
       const digest = await policyNamed(named)
       output.warn(`a withdrawal is for good: nothing can be released under ${digest} again`)
       await demandConsent(options.yes, "Withdraw?")
-      const status = await withManager(options, output, (connection, identity) =>
-        connection.call(routes.withdrawPolicy, { params: { digest }, body: { signature: signStatement("withdraw", digest, identity.privateKey) } }),
+      const status = await withManager(
+        options,
+        output,
+        (connection, identity) =>
+          connection.call(routes.withdrawPolicy, { params: { digest }, body: { signature: signStatement("withdraw", digest, identity.privateKey) } }),
+        { hold: "warn" },
       )
       output.result({ ok: true, ...status }, () => showStatus(status, output))
     })

@@ -5,8 +5,8 @@ import type { JsonValue } from "../../bytes/json.ts"
 import { encodeBase64, parseBase64 } from "../../bytes/text.ts"
 import { hashSizes } from "../../pki/signatures.ts"
 import { EvidenceError } from "../errors.ts"
-import { decodeEndorsements, decodeTeeEvidence, encodeTeeEvidence, maxTeeEvidenceBytes, teeEvidenceSchema } from "../tee/format.ts"
-import type { SnpTeeEvidence, TdxTeeEvidence } from "../tee/format.ts"
+import { decodeEndorsements, decodeHardwareEvidence, encodeHardwareEvidence, hardwareEvidenceSchemas, maxTeeEvidenceBytes } from "../tee/hardware.ts"
+import type { SnpTeeEvidence, TdxTeeEvidence } from "../tee/hardware.ts"
 import { isHashName } from "../tpm/algorithms.ts"
 import { encodeTpmSignature } from "../tpm/format.ts"
 import type { TpmSignature } from "../tpm/format.ts"
@@ -38,7 +38,7 @@ const maxQuoteBytes = 4096
 const maxBanks = 4
 
 const base64Text = (maxBytes: number): z.ZodString => z.string().max(Math.ceil(maxBytes / 3) * 4)
-const [, tdxSchema, snpSchema] = teeEvidenceSchema.options
+const { tdx: tdxSchema, snp: snpSchema } = hardwareEvidenceSchemas
 
 /** Register values as JSON: bank → index → lower-case hexadecimal. */
 const pcrsSchema = z
@@ -51,7 +51,8 @@ function isBank(bank: string, values: readonly string[]): boolean {
   return isHashName(bank) && values.every((value) => value.length === 2 * hashSizes[bank])
 }
 
-const documentSchema = z.strictObject({
+/** The evidence as JSON; every byte string is canonical padded base64. */
+export const azureVmSchema = z.strictObject({
   perun: z.literal(1),
   kind: z.literal("azure-vtpm"),
   hclReport: base64Text(maxHclReportBytes),
@@ -65,8 +66,7 @@ const documentSchema = z.strictObject({
   pcrs: pcrsSchema,
 })
 
-/** Evidence as JSON; every byte string is canonical padded base64. */
-export type AzureVmDocument = z.infer<typeof documentSchema>
+export type AzureVmDocument = z.infer<typeof azureVmSchema>
 
 /**
  * Reads evidence of a confidential VM from JSON text.
@@ -74,7 +74,14 @@ export type AzureVmDocument = z.infer<typeof documentSchema>
  * @throws {EvidenceError} `wrong-binding`: a report of the other hardware; and as parseHclReport
  */
 export function parseAzureVmEvidence(text: Uint8Array | string): AzureVmEvidence {
-  const { hclReport, hardware, quote, akPublic, pcrs } = check(documentSchema, parseJson(text, { maxBytes: maxTeeEvidenceBytes }), "evidence")
+  return decodeAzureVmEvidence(check(azureVmSchema, parseJson(text, { maxBytes: maxTeeEvidenceBytes }), "evidence"))
+}
+
+/**
+ * Decodes the byte strings of an evidence document.
+ * @throws {MalformedError} what the paravisor's report, certificates and lists throw; {EvidenceError} `wrong-binding`: a report of the other hardware; and as parseHclReport
+ */
+export function decodeAzureVmEvidence({ hclReport, hardware, quote, akPublic, pcrs }: AzureVmDocument): AzureVmEvidence {
   const report = parseBase64(hclReport, "evidence.hclReport")
   return {
     kind: "azure-vtpm",
@@ -144,13 +151,13 @@ function decodeSnp({ endorsements }: Extract<HardwareDocument, { kind: "snp" }>,
 
 function decodeTdx(document: Extract<HardwareDocument, { kind: "tdx" }>, hclReport: Uint8Array): TdxTeeEvidence {
   reportOf(hclReport, "tdx")
-  const decoded = decodeTeeEvidence({ perun: 1, ...document })
+  const decoded = decodeHardwareEvidence({ perun: 1, ...document })
   if (decoded.kind !== "tdx") throw new TypeError(`internal: ${decoded.kind} of a tdx document`)
   return decoded
 }
 
 function encodeHardware(hardware: AzureVmEvidence["hardware"]): HardwareDocument {
-  const document = encodeTeeEvidence(hardware)
+  const document = encodeHardwareEvidence(hardware)
   if (document.kind === "snp") return { kind: "snp", ...(document.endorsements === undefined ? {} : { endorsements: document.endorsements }) }
   if (document.kind !== "tdx") throw new TypeError("only SEV-SNP and TDX have paravisors")
   return { kind: "tdx", quote: document.quote, ...(document.collateral === undefined ? {} : { collateral: document.collateral }) }

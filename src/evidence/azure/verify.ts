@@ -3,6 +3,7 @@ import { sha256 } from "../../bytes/digest.ts"
 import { encodeHex, parseHex } from "../../bytes/text.ts"
 import { rsaPublicKey } from "../../pki/signatures.ts"
 import type { DcapCollateral } from "../dcap/endorsements.ts"
+import type { DcapReadings } from "../dcap/readings.ts"
 import type { DcapRoot } from "../dcap/roots.ts"
 import { EvidenceError } from "../errors.ts"
 import { Genuine } from "../genuine.ts"
@@ -15,6 +16,7 @@ import type { TdxClaims } from "../tdx/claims.ts"
 import { parseTdxQuote } from "../tdx/format.ts"
 import { verifyTdxQuote } from "../tdx/verify.ts"
 import { endorsementKeyDigest } from "../tpm/endorsements.ts"
+import { parseAttest } from "../tpm/format.ts"
 import type { TpmSignature } from "../tpm/format.ts"
 import { asEvidence } from "../tpm/pki-errors.ts"
 import type { PublicArea } from "../tpm/public-area.ts"
@@ -44,12 +46,13 @@ export interface AzureEvidence {
 }
 
 export interface AzureExpectation {
-  /** Nonce, selection and register values of the quote. */
-  readonly quote: QuoteExpectation
+  /** Nonce, selection and register values of the quote. `as-signed` takes whatever nonce it carries; the claims then say so, and no policy takes them. */
+  readonly quote: Omit<QuoteExpectation, "extraData"> & { readonly extraData: Uint8Array | "as-signed" }
   readonly snpRoots: readonly SnpRoot[]
   readonly dcapRoots: readonly DcapRoot[]
   /** Milliseconds since 1970. */
   readonly time: number
+  readonly readings?: DcapReadings
 }
 
 /**
@@ -63,12 +66,16 @@ export function verifyAzureVtpm(evidence: AzureEvidence, expectation: AzureExpec
   const hardware = verifyHardware(report, evidence, expectation)
   const runtime = parseRuntimeData(report.runtimeData)
   const key = quoteKey(runtime.attestationKey, evidence.akPublic)
-  const quote = verifyQuote({ ...evidence.quote, key }, expectation.quote)
+  const { extraData } = expectation.quote
+  const isNonceChecked = extraData !== "as-signed"
+  const nonce = isNonceChecked ? extraData : parseAttest(evidence.quote.attest).extraData
+  const quote = verifyQuote({ ...evidence.quote, key }, { ...expectation.quote, extraData: nonce })
   return Genuine.afterVerification({
     kind: "azure-vtpm",
     hardware,
     debug: hardware.kind === "snp" ? hardware.policy.debug : hardware.debug,
     quote: quote.claims,
+    isNonceChecked,
     attestationKey: endorsementKeyDigest(publicKey(runtime.attestationKey)),
     endorsementKey: runtime.endorsementKey === undefined ? undefined : endorsementKeyDigest(publicKey(runtime.endorsementKey)),
     vmConfiguration: runtime.vmConfiguration,
@@ -105,7 +112,7 @@ function verifySnp(report: HclReport, endorsements: SnpEndorsements, { snpRoots,
 }
 
 /** What the TD report says too must be what the quote says; its MAC is for its own machine, so only the quote counts. */
-function verifyTdx(report: HclReport, quote: Uint8Array, collateral: DcapCollateral, { dcapRoots, time }: AzureExpectation): TdxClaims {
+function verifyTdx(report: HclReport, quote: Uint8Array, collateral: DcapCollateral, { dcapRoots, time, readings }: AzureExpectation): TdxClaims {
   const reportData = reportDataFor(report)
   const local = parseTdReport(report.hardware.report)
   checkBinding(parseHex(local.reportData), reportData)
@@ -116,7 +123,7 @@ function verifyTdx(report: HclReport, quote: Uint8Array, collateral: DcapCollate
         path: `quote.${field}`,
       })
   }
-  return verifyTdxQuote({ quote, collateral }, { reportData, roots: dcapRoots, time }).claims
+  return verifyTdxQuote({ quote, collateral }, { reportData, roots: dcapRoots, time, ...(readings === undefined ? {} : { readings }) }).claims
 }
 
 /** SHA-256 of the runtime data, and 32 zero bytes. */

@@ -27,7 +27,7 @@ function tdx(authority: LabAuthority = intel, data = reportData): TeeEvidence {
 }
 
 function bare(evidence: TeeEvidence): TeeEvidence {
-  assert.ok(evidence.kind !== "snp")
+  assert.ok(evidence.kind === "tdx" || evidence.kind === "sgx")
   return { kind: evidence.kind, quote: evidence.quote }
 }
 

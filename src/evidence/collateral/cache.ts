@@ -4,11 +4,13 @@ import { readFileBounded, writeFileDurably } from "../../bytes/durable.ts"
 import { isAllZero } from "../../bytes/compare.ts"
 import { PerunError, UnavailableError } from "../../bytes/error.ts"
 import { encodeHex } from "../../bytes/text.ts"
+import type { AzureVmEvidence } from "../azure/document.ts"
 import { EvidenceError } from "../errors.ts"
 import { parseSnpReport } from "../snp/format.ts"
 import { productOfCpu, snpProductNames, tcbOf, type SnpProduct, type Tcb } from "../snp/products.ts"
-import type { SnpTeeEvidence, TeeEvidence } from "../tee/format.ts"
-import { encodeTeeEvidence, maxTeeEvidenceBytes, parseTeeEvidence } from "../tee/format.ts"
+import { encodeTeeEvidence, hardwareOf, parseTeeEvidence, withHardware, type TeeEvidence } from "../tee/format.ts"
+import { maxTeeEvidenceBytes, type HardwareEvidence, type HardwareKind, type SnpTeeEvidence } from "../tee/hardware.ts"
+import { hardwareClaims } from "../tee/identity.ts"
 import type { TeeRoots } from "../tee/roots.ts"
 import type { GenuineTee } from "../tee/verify.ts"
 import { verifyTee } from "../tee/verify.ts"
@@ -29,7 +31,7 @@ export interface CollateralJudge {
 export interface CollateralEntry {
   /** File name in the folder. */
   readonly name: string
-  readonly kind: TeeEvidence["kind"]
+  readonly kind: HardwareKind
   /** For people: platform, authority, product. */
   readonly of: string
   /** Milliseconds since 1970 up to which all of it is valid. */
@@ -48,14 +50,15 @@ export const refreshMilliseconds = 7 * 86_400_000
 const maxEntries = 10_000
 
 /**
- * Keeps what vouches for this evidence, after all of it was verified. An entry of the same platform is replaced at once or not at all.
+ * Keeps what vouches for this evidence's hardware, after all of that was verified. An entry of the same platform is replaced at once or not at all.
  * @throws {EvidenceError} as verifyTee, and `missing-piece` where something is missing; {UnavailableError} `disk-full`, `permission-denied`
  */
 export async function storeCollateral(folder: string, evidence: TeeEvidence, judge: CollateralJudge): Promise<CollateralEntry> {
-  const entry = entryOf(verifyWhole(evidence, judge))
+  const hardware = hardwareOf(evidence)
+  const entry = entryOf(verifyWhole(hardware, judge))
   await mkdir(folder, { recursive: true, mode: 0o700 })
   const path = join(folder, entry.name)
-  await writeFileDurably(path, `${JSON.stringify(encodeTeeEvidence(withoutLog(evidence)))}\n`)
+  await writeFileDurably(path, `${JSON.stringify(encodeTeeEvidence(withoutLog(hardware)))}\n`)
   await removeLeftOvers(folder, (await stat(path)).mtimeMs - leftOverMilliseconds)
   return entry
 }
@@ -84,7 +87,14 @@ const leftOverMilliseconds = 3_600_000
  * Evidence with what the folder has for its platform; as it is where it brings its own, or where nothing usable is there.
  * @throws {EvidenceError}, {MalformedError} the evidence itself is not genuine; {UnavailableError} the folder's entry cannot be read
  */
+export async function withCachedCollateral(folder: string, evidence: AzureVmEvidence, judge: CollateralJudge): Promise<AzureVmEvidence>
+export async function withCachedCollateral(folder: string, evidence: TeeEvidence, judge: CollateralJudge): Promise<TeeEvidence>
 export async function withCachedCollateral(folder: string, evidence: TeeEvidence, judge: CollateralJudge): Promise<TeeEvidence> {
+  if (evidence.kind === "azure-vtpm") return withHardware(evidence, await hardwareWithCached(folder, evidence.hardware, judge))
+  return hardwareWithCached(folder, evidence, judge)
+}
+
+async function hardwareWithCached(folder: string, evidence: HardwareEvidence, judge: CollateralJudge): Promise<HardwareEvidence> {
   if (evidence.kind === "snp") return withCachedEndorsements(folder, evidence, judge)
   if (evidence.collateral !== undefined) return evidence
   const { name } = entryOf(verifyTee(evidence, { reportData: "as-signed", roots: judge.roots(evidence), time: judge.time, ccelQuirks: [] }))
@@ -97,7 +107,7 @@ export async function withCachedCollateral(folder: string, evidence: TeeEvidence
  * For a report without certificates, or without a revocation list. Whose report it is, only its certificates prove: here its own word chooses a file, and whoever verifies
  * it with what was in that file finds out.
  */
-async function withCachedEndorsements(folder: string, evidence: SnpTeeEvidence, judge: CollateralJudge): Promise<TeeEvidence> {
+async function withCachedEndorsements(folder: string, evidence: SnpTeeEvidence, judge: CollateralJudge): Promise<HardwareEvidence> {
   if ((evidence.endorsements?.revocationLists.length ?? 0) > 0) return evidence
   const report = parseSnpReport(evidence.report)
   const { signingKey, chipId } = report
@@ -116,7 +126,7 @@ async function withCachedEndorsements(folder: string, evidence: SnpTeeEvidence, 
  * An entry that verifies now. Old, revoked, changed or damaged: as if it were not there; `check` says why.
  * @throws {UnavailableError} it is there, and cannot be read
  */
-async function loadUsable(folder: string, name: string, judge: CollateralJudge): Promise<TeeEvidence | undefined> {
+async function loadUsable(folder: string, name: string, judge: CollateralJudge): Promise<HardwareEvidence | undefined> {
   try {
     const known = await load(folder, name)
     if (known === undefined) return undefined
@@ -149,28 +159,25 @@ async function judgeEntry(folder: string, name: string, judge: CollateralJudge):
   }
 }
 
-function verifyWhole(evidence: TeeEvidence, { roots, time }: CollateralJudge): GenuineTee {
+function verifyWhole(evidence: HardwareEvidence, { roots, time }: CollateralJudge): GenuineTee {
   const genuine = verifyTee(withoutLog(evidence), { reportData: "as-signed", roots: roots(evidence), time, ccelQuirks: [] })
-  const missing =
-    genuine.kind === "snp"
-      ? genuine.tee.claims.endorsement.isRevocationChecked
-        ? []
-        : ["AMD's revocation list"]
-      : genuine.tee.claims.dcap.missingCollateral
+  const claims = hardwareClaims(genuine)
+  const missing = claims.kind === "snp" ? (claims.endorsement.isRevocationChecked ? [] : ["AMD's revocation list"]) : claims.dcap.missingCollateral
   if (missing.length > 0) throw new EvidenceError("missing-piece", `not given: ${missing.join(", ")}`, { path: "collateral" })
   return genuine
 }
 
 /** The log of one boot is no collateral. */
-function withoutLog(evidence: TeeEvidence): TeeEvidence {
+function withoutLog(evidence: HardwareEvidence): HardwareEvidence {
   if (evidence.kind !== "tdx") return evidence
   const { eventLog: _unused, ...rest } = evidence
   return rest
 }
 
 function entryOf(genuine: GenuineTee): CollateralEntry {
-  if (genuine.kind === "snp") {
-    const { product, signingKey, chipId, cspId, tcb, endorsement } = genuine.tee.claims
+  const claims = hardwareClaims(genuine)
+  if (claims.kind === "snp") {
+    const { product, signingKey, chipId, cspId, tcb, endorsement } = claims
     return {
       name: snpName(product, signingKey, chipId, tcb.reported),
       kind: "snp",
@@ -179,11 +186,11 @@ function entryOf(genuine: GenuineTee): CollateralEntry {
       isLaboratory: endorsement.rootKind === "laboratory",
     }
   }
-  const { platform, validUntil, rootKind } = genuine.tee.claims.dcap
+  const { platform, validUntil, rootKind } = claims.dcap
   const { fmspc, authority } = platform
   return {
-    name: `${genuine.kind}-${fmspc}-${authority}${rootKind === "laboratory" ? "-laboratory" : ""}.json`,
-    kind: genuine.kind,
+    name: `${claims.kind}-${fmspc}-${authority}${rootKind === "laboratory" ? "-laboratory" : ""}.json`,
+    kind: claims.kind,
     of: `platforms of FMSPC ${fmspc}, ${authority} authority`,
     validUntil,
     isLaboratory: rootKind === "laboratory",
@@ -196,9 +203,9 @@ function snpName(product: SnpProduct, signingKey: "vcek" | "vlek", chipId: strin
   return `snp-${product.toLowerCase()}-${signingKey}-${whose}-${Object.values(reported).join("-")}.json`
 }
 
-async function load(folder: string, name: string): Promise<TeeEvidence | undefined> {
+async function load(folder: string, name: string): Promise<HardwareEvidence | undefined> {
   try {
-    return parseTeeEvidence(await readFileBounded(join(folder, name), maxTeeEvidenceBytes))
+    return hardwareOf(parseTeeEvidence(await readFileBounded(join(folder, name), maxTeeEvidenceBytes)))
   } catch (error) {
     return ignoreAbsent(error)
   }

@@ -8,7 +8,8 @@ import { after, test } from "node:test"
 import { labTime, makeLabAuthority, makeLabKeys, type LabAuthority } from "../../../lab/devices/dcap/authority.ts"
 import { makeTdxQuote } from "../../../lab/devices/dcap/device.ts"
 import { certificateFingerprint } from "../../pki/certificate.ts"
-import { encodeTeeEvidence, type TdxTeeEvidence, type TeeEvidence } from "../tee/format.ts"
+import { encodeTeeEvidence, type TeeEvidence } from "../tee/format.ts"
+import type { TdxTeeEvidence } from "../tee/hardware.ts"
 import { type CollateralJudge, judgeCollateral, storeCollateral, withCachedCollateral } from "./cache.ts"
 
 const base = await mkdtemp(join(tmpdir(), "perun-collateral-durability-"))
@@ -54,7 +55,7 @@ test("a writer that is killed before any step of its writing leaves the old entr
     await storeCollateral(folder, of(older), judge())
     const { signal } = spawnSync(process.execPath, await writer(folder, newer, String(step)))
     assert.equal(signal, "SIGKILL", `step ${step}`)
-    const now = await withCachedCollateral(folder, bare, judge())
+    const now: TeeEvidence = await withCachedCollateral(folder, bare, judge())
     const isNew = JSON.stringify(now) === JSON.stringify(withNewer)
     if (!isNew) assert.deepEqual(now, withOlder, `step ${step}`)
     found.add(isNew ? "new" : "old")

@@ -6,8 +6,10 @@ import { encodeBase64, encodeUtf8 } from "../../bytes/text.ts"
 import { parseCertificate } from "../../pki/certificate.ts"
 import { parseRevocationList } from "../../pki/crl.ts"
 import { testParserLaws } from "../testing/parser-laws.ts"
-import { encodeTeeEvidence, maxTeeEvidenceBytes, parseTeeEvidence } from "./format.ts"
-import type { SnpTeeEvidence, TeeEvidence } from "./format.ts"
+import { encodeTeeEvidence, parseTeeEvidence } from "./format.ts"
+import { maxTeeEvidenceBytes } from "./hardware.ts"
+import type { TeeEvidence } from "./format.ts"
+import type { SnpTeeEvidence } from "./hardware.ts"
 
 const key = makeLabKey()
 const name = intelName("x")

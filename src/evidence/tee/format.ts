@@ -1,92 +1,32 @@
 import * as z from "zod"
 import { MalformedError } from "../../bytes/error.ts"
 import { parseJson } from "../../bytes/json.ts"
-import { encodeBase64, parseBase64 } from "../../bytes/text.ts"
-import { parseCertificate } from "../../pki/certificate.ts"
-import { parseRevocationList } from "../../pki/crl.ts"
-import type { DcapCollateral, SignedDocument } from "../dcap/endorsements.ts"
-import type { SnpEndorsements } from "../snp/endorsements.ts"
+import { azureVmSchema, decodeAzureVmEvidence, encodeAzureVmEvidence, type AzureVmEvidence } from "../azure/document.ts"
+import { decodeHardwareEvidence, encodeHardwareEvidence, hardwareEvidenceSchemas, maxTeeEvidenceBytes, type HardwareEvidence } from "./hardware.ts"
 
-/** Evidence of one TEE, decoded; nothing in it is verified. What vouches for it may travel with it or come from the verifier's cache. */
-export type TeeEvidence = SgxTeeEvidence | TdxTeeEvidence | SnpTeeEvidence
+export type { HardwareEvidence, SgxTeeEvidence, SnpTeeEvidence, TdxTeeEvidence } from "./hardware.ts"
 
-export interface SgxTeeEvidence {
-  readonly kind: "sgx"
-  readonly quote: Uint8Array
-  readonly collateral?: DcapCollateral
-}
-
-export interface TdxTeeEvidence {
-  readonly kind: "tdx"
-  readonly quote: Uint8Array
-  readonly collateral?: DcapCollateral
-  /** CC event log, the firmware's table or a guest agent's JSON; explains RTMR0 to RTMR3. */
-  readonly eventLog?: Uint8Array
-}
-
-export interface SnpTeeEvidence {
-  readonly kind: "snp"
-  /** ATTESTATION_REPORT. */
-  readonly report: Uint8Array
-  readonly endorsements?: SnpEndorsements
-}
+/** Evidence of one TEE, decoded; nothing in it is verified. `azure-vtpm`: a paravisor inside SEV-SNP or TDX, and the virtual TPM that it runs. */
+export type TeeEvidence = HardwareEvidence | AzureVmEvidence
 
 export type TeeKind = TeeEvidence["kind"]
 
-/** Quotes with their PCK chain have some 5 KiB, reports 1184 bytes; clouds pad. */
-const maxQuoteBytes = 32_768
-/** Firmware reserves 64 KiB. */
-const maxEventLogBytes = 1_048_576
-const maxDocumentBytes = 1_048_576
-const maxCrlBytes = 4_194_304
-const maxChainBytes = 16_384
-const maxCertificateBytes = 8192
-const maxCertificates = 4
-/** Largest evidence as JSON text. */
-export const maxTeeEvidenceBytes = 16_777_216
-
-const base64Text = (maxBytes: number): z.ZodString => z.string().max(Math.ceil(maxBytes / 3) * 4)
-const signedDocument = z.strictObject({ document: base64Text(maxDocumentBytes), issuerChain: base64Text(maxChainBytes) })
-
-const collateralSchema = z.strictObject({
-  tcbInfo: signedDocument.exactOptional(),
-  qeIdentity: signedDocument.exactOptional(),
-  rootCrl: base64Text(maxCrlBytes).exactOptional(),
-  pckCrl: base64Text(maxCrlBytes).exactOptional(),
-  pckChain: base64Text(maxChainBytes).exactOptional(),
-})
-
-/** SnpEndorsements as JSON. */
-export const endorsementsSchema = z.strictObject({
-  /** DER of VCEK or VLEK. */
-  signer: base64Text(maxCertificateBytes),
-  intermediates: z.array(base64Text(maxCertificateBytes)).max(maxCertificates),
-  revocationLists: z.array(base64Text(maxChainBytes)).max(maxCertificates),
-})
+export const teeKinds = ["sgx", "tdx", "snp", "azure-vtpm"] as const satisfies readonly TeeKind[]
 
 /** The evidence as JSON; every byte string is canonical padded base64. */
 export const teeEvidenceSchema = z.discriminatedUnion("kind", [
-  z.strictObject({ perun: z.literal(1), kind: z.literal("sgx"), quote: base64Text(maxQuoteBytes), collateral: collateralSchema.exactOptional() }),
-  z.strictObject({
-    perun: z.literal(1),
-    kind: z.literal("tdx"),
-    quote: base64Text(maxQuoteBytes),
-    collateral: collateralSchema.exactOptional(),
-    eventLog: base64Text(maxEventLogBytes).exactOptional(),
-  }),
-  z.strictObject({
-    perun: z.literal(1),
-    kind: z.literal("snp"),
-    report: base64Text(maxQuoteBytes),
-    endorsements: endorsementsSchema.exactOptional(),
-  }),
+  hardwareEvidenceSchemas.sgx,
+  hardwareEvidenceSchemas.tdx,
+  hardwareEvidenceSchemas.snp,
+  azureVmSchema,
 ])
 
 export type TeeEvidenceDocument = z.infer<typeof teeEvidenceSchema>
 
 /**
  * Reads TEE evidence from JSON text.
- * @throws {MalformedError} `malformed`, `duplicate`, `unknown-field`, `too-large`, and what certificates and lists throw
+ * @throws {MalformedError} `malformed`, `duplicate`, `unknown-field`, `too-large`, and what certificates, lists and a paravisor's report throw
+ * @throws {EvidenceError} as decodeTeeEvidence
  */
 export function parseTeeEvidence(text: Uint8Array | string): TeeEvidence {
   const parsed = teeEvidenceSchema.safeParse(parseJson(text, { maxBytes: maxTeeEvidenceBytes }))
@@ -97,101 +37,30 @@ export function parseTeeEvidence(text: Uint8Array | string): TeeEvidence {
   throw new MalformedError(code, issue?.message.toLowerCase() ?? "not TEE evidence", { path, cause: parsed.error })
 }
 
-/** Decodes the byte strings of an evidence document. @throws {MalformedError} */
+/**
+ * Decodes the byte strings of an evidence document.
+ * @throws {MalformedError}; {EvidenceError} of a paravisor's report, as decodeAzureVmEvidence
+ */
 export function decodeTeeEvidence(document: TeeEvidenceDocument): TeeEvidence {
-  switch (document.kind) {
-    case "sgx":
-      return { kind: "sgx", quote: parseBase64(document.quote, "evidence.quote"), ...decodeCollateral(document.collateral) }
-    case "tdx":
-      return {
-        kind: "tdx",
-        quote: parseBase64(document.quote, "evidence.quote"),
-        ...decodeCollateral(document.collateral),
-        ...(document.eventLog === undefined ? {} : { eventLog: parseBase64(document.eventLog, "evidence.eventLog") }),
-      }
-    case "snp":
-      return {
-        kind: "snp",
-        report: parseBase64(document.report, "evidence.report"),
-        ...(document.endorsements === undefined ? {} : { endorsements: decodeEndorsements(document.endorsements) }),
-      }
-  }
+  return document.kind === "azure-vtpm" ? decodeAzureVmEvidence(document) : decodeHardwareEvidence(document)
 }
 
 export function encodeTeeEvidence(evidence: TeeEvidence): TeeEvidenceDocument {
-  switch (evidence.kind) {
-    case "sgx":
-      return { perun: 1, kind: "sgx", quote: encodeBase64(evidence.quote), ...encodeCollateral(evidence.collateral) }
-    case "tdx":
-      return {
-        perun: 1,
-        kind: "tdx",
-        quote: encodeBase64(evidence.quote),
-        ...encodeCollateral(evidence.collateral),
-        ...(evidence.eventLog === undefined ? {} : { eventLog: encodeBase64(evidence.eventLog) }),
-      }
-    case "snp":
-      return {
-        perun: 1,
-        kind: "snp",
-        report: encodeBase64(evidence.report),
-        ...(evidence.endorsements === undefined ? {} : { endorsements: encodeEndorsements(evidence.endorsements) }),
-      }
-  }
+  return evidence.kind === "azure-vtpm" ? encodeAzureVmEvidence(evidence) : encodeHardwareEvidence(evidence)
 }
 
-type CollateralDocument = z.infer<typeof collateralSchema>
-
-function decodeCollateral(document: CollateralDocument | undefined): { readonly collateral?: DcapCollateral } {
-  if (document === undefined) return {}
-  const { tcbInfo, qeIdentity, ...lists } = document
-  const bytes = Object.fromEntries(Object.entries(lists).map(([name, text]) => [name, parseBase64(text, `evidence.collateral.${name}`)]))
-  return {
-    collateral: {
-      ...(tcbInfo === undefined ? {} : { tcbInfo: decodeDocument(tcbInfo, "tcbInfo") }),
-      ...(qeIdentity === undefined ? {} : { qeIdentity: decodeDocument(qeIdentity, "qeIdentity") }),
-      ...bytes,
-    },
-  }
+/** What the processor signed: the evidence itself, or what stands under the paravisor's. Whatever vouches for a platform goes with this. */
+export function hardwareOf(evidence: TeeEvidence): HardwareEvidence {
+  return evidence.kind === "azure-vtpm" ? evidence.hardware : evidence
 }
 
-function decodeDocument(text: { readonly document: string; readonly issuerChain: string }, name: string): SignedDocument {
-  const path = `evidence.collateral.${name}`
-  return { document: parseBase64(text.document, `${path}.document`), issuerChain: parseBase64(text.issuerChain, `${path}.issuerChain`) }
-}
-
-function encodeCollateral(collateral: DcapCollateral | undefined): { collateral?: CollateralDocument } {
-  if (collateral === undefined) return {}
-  const { tcbInfo, qeIdentity, rootCrl, pckCrl, pckChain } = collateral
-  const document = ({ document, issuerChain }: SignedDocument): { document: string; issuerChain: string } => ({
-    document: encodeBase64(document),
-    issuerChain: encodeBase64(issuerChain),
-  })
-  return {
-    collateral: {
-      ...(tcbInfo === undefined ? {} : { tcbInfo: document(tcbInfo) }),
-      ...(qeIdentity === undefined ? {} : { qeIdentity: document(qeIdentity) }),
-      ...(rootCrl === undefined ? {} : { rootCrl: encodeBase64(rootCrl) }),
-      ...(pckCrl === undefined ? {} : { pckCrl: encodeBase64(pckCrl) }),
-      ...(pckChain === undefined ? {} : { pckChain: encodeBase64(pckChain) }),
-    },
-  }
-}
-
-/** @throws {MalformedError} */
-export function decodeEndorsements({ signer, intermediates, revocationLists }: z.infer<typeof endorsementsSchema>): SnpEndorsements {
-  const path = "evidence.endorsements"
-  return {
-    signer: parseCertificate(parseBase64(signer, `${path}.signer`)),
-    intermediates: intermediates.map((text, at) => parseCertificate(parseBase64(text, `${path}.intermediates.${at}`))),
-    revocationLists: revocationLists.map((text, at) => parseRevocationList(parseBase64(text, `${path}.revocationLists.${at}`))),
-  }
-}
-
-export function encodeEndorsements({ signer, intermediates, revocationLists }: SnpEndorsements): z.infer<typeof endorsementsSchema> {
-  return {
-    signer: encodeBase64(signer.der),
-    intermediates: intermediates.map(({ der }) => encodeBase64(der)),
-    revocationLists: revocationLists.map(({ der }) => encodeBase64(der)),
-  }
+/** The same evidence over hardware that got what vouches for it. @throws {TypeError} hardware of another kind */
+export function withHardware(evidence: HardwareEvidence, hardware: HardwareEvidence): HardwareEvidence
+export function withHardware(evidence: AzureVmEvidence, hardware: HardwareEvidence): AzureVmEvidence
+export function withHardware(evidence: TeeEvidence, hardware: HardwareEvidence): TeeEvidence
+export function withHardware(evidence: TeeEvidence, hardware: HardwareEvidence): TeeEvidence {
+  if (hardware.kind !== hardwareOf(evidence).kind) throw new TypeError(`${hardware.kind} for ${hardwareOf(evidence).kind}`)
+  if (evidence.kind !== "azure-vtpm") return hardware
+  if (hardware.kind === "sgx") throw new TypeError("internal: no paravisor runs in SGX")
+  return { ...evidence, hardware }
 }

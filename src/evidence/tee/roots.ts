@@ -13,7 +13,8 @@ import type { SnpProduct } from "../snp/products.ts"
 import { laboratorySnpRoot, loadAmdRoots } from "../snp/roots.ts"
 import type { SnpRoot } from "../snp/roots.ts"
 import { parseTdxQuote } from "../tdx/format.ts"
-import type { TeeEvidence } from "./format.ts"
+import { hardwareOf, type TeeEvidence } from "./format.ts"
+import type { HardwareEvidence } from "./hardware.ts"
 
 /** Certificates that TEE evidence may chain to, by hierarchy. */
 export interface TeeRoots {
@@ -37,14 +38,15 @@ export function vendorTeeRoots(): TeeRoots {
 export function teeRootsFor(evidence: TeeEvidence, laboratoryRoots: readonly Digest[]): TeeRoots {
   const vendor = vendorTeeRoots()
   if (laboratoryRoots.length === 0) return vendor
-  const named = certificatesOf(evidence).filter((certificate) => laboratoryRoots.includes(certificateFingerprint(certificate)))
-  if (evidence.kind !== "snp") return { ...vendor, dcap: [...vendor.dcap, ...named.map(laboratoryDcapRoot)] }
+  const hardware = hardwareOf(evidence)
+  const named = certificatesOf(hardware).filter((certificate) => laboratoryRoots.includes(certificateFingerprint(certificate)))
+  if (hardware.kind !== "snp") return { ...vendor, dcap: [...vendor.dcap, ...named.map(laboratoryDcapRoot)] }
   const roots = named.flatMap((certificate) => productsOf(certificate).map((product) => laboratorySnpRoot(certificate, product)))
   return { ...vendor, snp: [...vendor.snp, ...roots] }
 }
 
 /** Certificates that came with the evidence; nothing in them is believed. */
-function certificatesOf(evidence: TeeEvidence): readonly Certificate[] {
+function certificatesOf(evidence: HardwareEvidence): readonly Certificate[] {
   switch (evidence.kind) {
     case "sgx":
       return pckChainOf(parseSgxQuote(evidence.quote).signature.certification, evidence.collateral?.pckChain)

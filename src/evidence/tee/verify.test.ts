@@ -15,7 +15,9 @@ import type { EventInput } from "../eventlog/log-builder.testing.ts"
 import { Genuine } from "../genuine.ts"
 import type { ExpectedReportData } from "../report-data.ts"
 import { encodeTeeEvidence, parseTeeEvidence } from "./format.ts"
-import type { SgxTeeEvidence, SnpTeeEvidence, TdxTeeEvidence, TeeEvidence } from "./format.ts"
+import type { TeeEvidence } from "./format.ts"
+import type { HardwareEvidence, SgxTeeEvidence, SnpTeeEvidence, TdxTeeEvidence } from "./hardware.ts"
+import { hardwareClaims } from "./identity.ts"
 import { teeRootsFor, vendorTeeRoots } from "./roots.ts"
 import { verifyTee } from "./verify.ts"
 import type { GenuineTee } from "./verify.ts"
@@ -69,18 +71,22 @@ function verify(evidence: TeeEvidence, how: How = {}): GenuineTee {
   })
 }
 
+function isBound({ kind, tee }: GenuineTee): boolean {
+  return kind === "azure-vtpm" ? tee.claims.isNonceChecked : tee.claims.isReportDataChecked
+}
+
 for (const evidence of [sgx, tdx, snp]) {
   test(`verifyTee() proves ${evidence.kind} evidence, as it was made and as it travelled`, () => {
     const genuine = verify(evidence)
     assert.equal(genuine.kind, evidence.kind)
     assert.ok(genuine.tee instanceof Genuine)
-    assert.equal(genuine.tee.claims.isReportDataChecked, true)
+    assert.equal(isBound(genuine), true)
     assert.deepEqual(verify(parseTeeEvidence(JSON.stringify(encodeTeeEvidence(evidence)))).tee.claims, genuine.tee.claims)
   })
 
   test(`verifyTee() refuses ${evidence.kind} evidence over other report data, and says where none was compared`, () => {
     assert.throws(() => verify(evidence, { reportData: new Uint8Array(64) }), { code: "wrong-nonce" })
-    assert.equal(verify(evidence, { reportData: "as-signed" }).tee.claims.isReportDataChecked, false)
+    assert.equal(isBound(verify(evidence, { reportData: "as-signed" })), false)
   })
 
   test(`verifyTee() refuses ${evidence.kind} evidence under the vendors' roots alone, and at another time`, () => {
@@ -95,7 +101,7 @@ for (const evidence of [sgx, tdx, snp]) {
 /** A byte string of evidence: its name, what it is, and the evidence with another in its place. */
 type Part = readonly [name: string, bytes: Uint8Array, put: (bytes: Uint8Array) => TeeEvidence]
 
-function dcapParts(evidence: TeeEvidence): readonly Part[] {
+function dcapParts(evidence: HardwareEvidence): readonly Part[] {
   if (evidence.kind === "snp" || evidence.collateral === undefined) return []
   const { collateral } = evidence
   const { tcbInfo, qeIdentity, rootCrl, pckCrl } = collateral
@@ -166,7 +172,8 @@ test("verifyTee() claims that collateral is missing, all of it or one piece", ()
     const { collateral, ...bare } = evidence
     const missing = (given: TeeEvidence): readonly string[] => {
       const genuine = verify(given)
-      return genuine.kind === "snp" ? [] : genuine.tee.claims.dcap.missingCollateral
+      const claims = hardwareClaims(genuine)
+      return claims.kind === "snp" ? [] : claims.dcap.missingCollateral
     }
     assert.deepEqual(missing(evidence), [])
     assert.equal(missing(bare).length, 4)

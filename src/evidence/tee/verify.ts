@@ -1,3 +1,6 @@
+import type { AzureClaims } from "../azure/claims.ts"
+import { azureEvidenceOf } from "../azure/document.ts"
+import { verifyAzureVtpm } from "../azure/verify.ts"
 import { parseCcel, parseDstackLog } from "../ccel/format.ts"
 import type { CcelLog } from "../ccel/format.ts"
 import { verifyCcel } from "../ccel/verify.ts"
@@ -6,7 +9,7 @@ import type { CcelClaims } from "../ccel/claims.ts"
 import type { DcapReadings } from "../dcap/readings.ts"
 import { EvidenceError } from "../errors.ts"
 import type { Genuine } from "../genuine.ts"
-import type { ExpectedReportData } from "../report-data.ts"
+import { quotedReportData, type ExpectedReportData } from "../report-data.ts"
 import type { SgxClaims } from "../sgx/claims.ts"
 import { verifySgxQuote } from "../sgx/verify.ts"
 import type { SnpClaims } from "../snp/claims.ts"
@@ -31,12 +34,14 @@ export type GenuineTee =
   | { readonly kind: "sgx"; readonly tee: Genuine<SgxClaims> }
   | { readonly kind: "tdx"; readonly tee: Genuine<TdxClaims>; readonly log?: Genuine<CcelClaims> }
   | { readonly kind: "snp"; readonly tee: Genuine<SnpClaims> }
+  /** The report data of the hardware bind the paravisor's words; what was asked for stands in the quote of its virtual TPM. */
+  | { readonly kind: "azure-vtpm"; readonly tee: Genuine<AzureClaims> }
 
 /**
  * Verifies evidence of whichever TEE with what vouches for it. Missing collateral is a claim (`dcap.missingCollateral`); a report of SEV-SNP without its certificates is not
  * genuine, for nothing then says whose key signed it.
  * @throws {MalformedError} form
- * @throws {EvidenceError} as verifySgxQuote, verifyTdxQuote, verifyCcel and verifySnpReport; `missing-piece`
+ * @throws {EvidenceError} as verifySgxQuote, verifyTdxQuote, verifyCcel, verifySnpReport and verifyAzureVtpm; `missing-piece`
  */
 export function verifyTee(evidence: TeeEvidence, { reportData, roots, time, ccelQuirks, readings }: TeeExpectation): GenuineTee {
   const dcap = { reportData, roots: roots.dcap, time, ...(readings === undefined ? {} : { readings }) }
@@ -47,6 +52,12 @@ export function verifyTee(evidence: TeeEvidence, { reportData, roots, time, ccel
       const tee = verifyTdxQuote({ quote: evidence.quote, collateral: evidence.collateral ?? {} }, dcap)
       if (evidence.eventLog === undefined) return { kind: "tdx", tee }
       return { kind: "tdx", tee, log: verifyCcel(parseLog(evidence.eventLog), { rtmrs: tee.claims.rtmrs, quirks: ccelQuirks }) }
+    }
+    case "azure-vtpm": {
+      const extraData = reportData === "as-signed" ? reportData : quotedReportData(reportData)
+      const quote = { extraData, selection: "as-signed", pcrs: evidence.pcrs } as const
+      const { roots: dcapRoots, ...more } = dcap
+      return { kind: "azure-vtpm", tee: verifyAzureVtpm(azureEvidenceOf(evidence), { ...more, quote, snpRoots: roots.snp, dcapRoots }) }
     }
     case "snp": {
       if (evidence.endorsements === undefined)
