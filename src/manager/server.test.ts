@@ -40,9 +40,9 @@ async function connectTo(manager: RunningManager, key = initialized.key): Return
 }
 
 test("initManager() makes a folder once, with a vault file for the owner alone", async () => {
-  assert.equal(initialized.vault, "key-file")
+  assert.deepEqual(initialized.vault, { kind: "key-file" })
   assert.equal((await stat(join(folder, "vault.json"))).mode & 0o777, 0o600)
-  await assert.rejects(initManager({ folder, laboratoryRoots: [] }), { code: "already-exists", vault: { kind: "key-file" } })
+  await assert.rejects(initManager({ folder, laboratoryRoots: [], vault: { kind: "key-file" } }), { code: "already-exists" })
 })
 
 test("openManager() creates nothing", async () => {
@@ -70,10 +70,10 @@ test("a vault key that is sealed to a TPM needs that TPM", async () => {
   const own = join(base, "sealed")
   const flip = async (bytes: Uint8Array): Promise<Uint8Array> => bytes.map((byte) => byte ^ 0xff)
   const sealer = { seal: flip, unseal: flip }
-  assert.equal((await initManager({ folder: own, laboratoryRoots: [], vault: { kind: "tpm", sealer } })).vault, { kind: "tpm" })
+  assert.deepEqual((await initManager({ folder: own, laboratoryRoots: [], vault: { kind: "tpm", sealer } })).vault, { kind: "tpm" })
   await assert.rejects(openManager(own), { code: "wrong-state" })
   const opened = await openManager(own, { sealer })
-  assert.equal(opened.manager.description.vault, "tpm")
+  assert.deepEqual(opened.manager.description.vault, { kind: "tpm" })
   opened[Symbol.dispose]()
 })
 

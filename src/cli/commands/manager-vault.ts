@@ -9,13 +9,15 @@ import { type LockedManager, type RunningManager, serveLocked } from "../../mana
 import { randomBytes, vaultOfFolder } from "../../manager/state.ts"
 import { evidenceKinds } from "../../evidence/kinds.ts"
 import { vaultWords } from "../../policy/manager-vault.ts"
-import type { TeeRequirement } from "../../policy/tee.ts"
+import type { AttestedManager } from "../../policy/document.ts"
+import { demandVault } from "../../protocol/manager-attestation.ts"
+import { vaultOfShares } from "../../protocol/manager-lock.ts"
 import { createTlsIdentity } from "../../protocol/tls.ts"
 import { handInShare, lookAtLock, type FoundLock } from "../../protocol/unlock.ts"
 import { loadAccept } from "../accept-file.ts"
 import { demandConsent } from "../confirm.ts"
 import { insecureLaboratory, parseManagerUrl, unattestedManager } from "../connect.ts"
-import { UsageError } from "../exit.ts"
+import { RefusedError, UsageError } from "../exit.ts"
 import { homeIdentity, loadManagerPins } from "../home.ts"
 import { interruptSignal } from "../interrupt.ts"
 import { parseListen } from "../listen-address.ts"
@@ -34,6 +36,7 @@ interface UnlockWords {
   readonly policy?: string
   readonly accept?: string
   readonly insecureUnattested?: true
+  readonly move?: true
   readonly yes?: true
 }
 
@@ -44,15 +47,22 @@ function registerUnlock(command: Command, output: Output): void {
     .option("--policy <file>", "policy whose demands on its manager it must meet (default: what is pinned for the address)")
     .option("--accept <file>", "the same demands as JSON")
     .option("--insecure-unattested", "give the share to a manager that proves nothing: whoever answers at the address gets it")
+    .option("--move", "also where the manager's operator then has the key moved into another vault, which is shown")
     .option("--yes", "hand the share in without being asked, for scripts")
     .description("as a custodian, hand in your share of a manager's vault key, to a manager that was started and has proved what it is")
     .action(async (address: string, words: UnlockWords) => {
       const url = parseManagerUrl(address)
       const identity = await homeIdentity()
-      const accept = await demandsOf(address, words)
+      const demands = await demandsOf(address, words)
       const tls = createTlsIdentity("perun custodian")
-      const found = await lookAtLock(url, { accept, custodian: identity.key }, tls, { now: new Date() })
+      const found = await lookAtLock(url, { accept: demands?.accept, custodian: identity.key }, tls, { now: new Date() })
       showLock(address, found, output)
+      const { becomes } = found.lock
+      if (demands !== undefined) demandVault(demands, becomes ?? vaultOfShares(found.lock.shares))
+      if (becomes !== null && words.move !== true)
+        throw new RefusedError(
+          `the manager's operator then has the key moved, and it is ${vaultWords(becomes)}; if the custodians agreed on that, add --move`,
+        )
       await demandConsent(words.yes, "Hand in your share?")
       const share = await openShare(found.sealedShare, identity.recipientIdentity)
       try {
@@ -66,21 +76,21 @@ function registerUnlock(command: Command, output: Output): void {
     })
 }
 
-/** What the manager must prove; undefined where it need not. */
-async function demandsOf(address: string, { policy, accept, insecureUnattested }: UnlockWords): Promise<readonly TeeRequirement[] | undefined> {
+/** What is demanded of the manager; undefined where nothing is. */
+async function demandsOf(address: string, { policy, accept, insecureUnattested }: UnlockWords): Promise<AttestedManager | undefined> {
   if ([policy, accept, insecureUnattested].filter((word) => word !== undefined).length > 1)
     throw new UsageError("one of --policy, --accept and --insecure-unattested says what the manager must prove")
   if (insecureUnattested === true) return undefined
-  if (accept !== undefined) return loadAccept(accept)
+  if (accept !== undefined) return { accept: await loadAccept(accept) }
   if (policy !== undefined) {
     const { manager } = (await loadPolicyFile(policy)).policy
-    if ("accept" in manager) return manager.accept
+    if ("accept" in manager) return manager
     throw new UsageError(
       "the policy asks no proof of its manager (insecureUnattested); a locked one cannot show its key either: --insecure-unattested",
     )
   }
   const pin = (await loadManagerPins()).find(({ url }) => url === address)
-  if (pin?.accept !== undefined) return pin.accept
+  if (pin?.accept !== undefined) return { accept: pin.accept }
   throw new UsageError(
     pin === undefined
       ? `the manager ${address} is not pinned here: say what it must prove, --policy FILE or --accept FILE`

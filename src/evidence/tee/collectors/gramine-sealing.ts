@@ -29,6 +29,10 @@ async function read(path: string, files: DeviceFiles): Promise<Uint8Array> {
   try {
     return await files.read(path)
   } catch (cause) {
-    throw deviceError(path, "an SGX enclave under Gramine", cause)
+    throw deviceError(
+      path,
+      "an SGX enclave under Gramine (a TDX or SEV-SNP guest gives a program no sealing key here: share the vault key among custodians)",
+      cause,
+    )
   }
 }
