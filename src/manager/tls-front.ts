@@ -1,6 +1,8 @@
 import { constants } from "node:crypto"
+import { once, type EventEmitter } from "node:events"
 import { createServer, type Server } from "node:https"
 import type { AddressInfo } from "node:net"
+import { setTimeout as sleep } from "node:timers/promises"
 import { TLSSocket, type SecureContextOptions } from "node:tls"
 import { getRequestListener } from "@hono/node-server"
 import type { Digest } from "../bytes/digest.ts"
@@ -31,11 +33,15 @@ export class TlsFront implements AsyncDisposable {
   readonly url: string
   readonly #server: Server
   readonly #faces: Map<Digest, Face>
+  readonly #unanswered: Unanswered
   #face: Face
+  /** When the face before has given its answers, or has had its time. */
+  #farewell: Promise<unknown> = Promise.resolve()
 
-  private constructor(server: Server, faces: Map<Digest, Face>, face: Face, host: string) {
+  private constructor(server: Server, faces: Map<Digest, Face>, unanswered: Unanswered, face: Face, host: string) {
     this.#server = server
     this.#faces = faces
+    this.#unanswered = unanswered
     this.#face = face
     const { port } = server.address() as AddressInfo
     this.url = `https://${host.includes(":") ? `[${host}]` : host}:${port}`
@@ -44,6 +50,7 @@ export class TlsFront implements AsyncDisposable {
   /** Resolves once it listens. @throws {UnavailableError} `port-in-use`, `permission-denied`, `unavailable` */
   static async listen(face: Face, certificatePem: string, address: { readonly host: string; readonly port: number }): Promise<TlsFront> {
     const faces = new Map([[face.tls.tlsKey, face]])
+    const unanswered: Unanswered = new Set()
     const server = createServer(
       {
         ...secureContext(face, certificatePem),
@@ -60,11 +67,14 @@ export class TlsFront implements AsyncDisposable {
         const { own, peer } = keysOf(socket)
         const asked = own === undefined ? undefined : faces.get(own)
         if (asked === undefined) throw new TypeError("internal: a connection to no face")
+        const { outgoing } = env
+        unanswered.add(outgoing)
+        outgoing.once("close", () => unanswered.delete(outgoing))
         return asked.fetch(request, { peerTlsKey: peer, peerAddress: socket.remoteAddress })
       }),
     )
     await listenOn(server, address)
-    return new TlsFront(server, faces, face, address.host)
+    return new TlsFront(server, faces, unanswered, face, address.host)
   }
 
   /** Shows another certificate over the same key. */
@@ -78,14 +88,17 @@ export class TlsFront implements AsyncDisposable {
     this.#faces.set(face.tls.tlsKey, face)
     this.#face = face
     this.#server.setSecureContext(secureContext(face, certificatePem))
+    const answered = Promise.all([...this.#unanswered].map(async (response) => once(response, "close")))
+    this.#farewell = Promise.race([answered, sleep(farewellMilliseconds, undefined, { ref: false })])
     setTimeout(() => {
       this.#faces.delete(before)
       this.#server.closeIdleConnections()
     }, farewellMilliseconds).unref()
   }
 
-  /** Takes no more calls and ends the open ones. */
+  /** Takes no more calls and ends the open ones; a face before this one gets its answers off. */
   async stop(): Promise<void> {
+    await this.#farewell
     const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()))
     this.#server.closeAllConnections()
     await closed
@@ -105,6 +118,9 @@ function secureContext({ tls }: Face, certificatePem: string): SecureContextOpti
     secureOptions: constants.SSL_OP_NO_TICKET,
   }
 }
+
+/** Responses that are not sent off yet. */
+type Unanswered = Set<EventEmitter>
 
 interface ConnectionKeys {
   /** The key that this side showed. */
