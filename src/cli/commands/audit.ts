@@ -164,9 +164,10 @@ function parseIndex(text: string): number {
 }
 
 function rowOf(index: number, receipt: Receipt): readonly Cell[] {
-  const { at, kind, by, byKey, host, policy, run, output, artifacts, evidence, code, laboratory } = receipt
+  const { at, kind, by, byKey, host, policy, run, output, artifacts, evidence, code, laboratory, vault, custodians } = receipt
   const refused = kind === "release-refused"
-  const concerns = [host, artifacts?.join(", "), output, run ?? policy].filter((part) => part !== undefined).join(" ")
+  const kept = custodians === undefined ? vault : `${vault}: ${custodians.map(({ name }) => name).join(", ")}`
+  const concerns = [kept, host, artifacts?.join(", "), output, run ?? policy].filter((part) => part !== undefined).join(" ")
   const grounds = [code, evidence === undefined ? undefined : `evidence ${evidence}`, laboratory === true ? insecureLaboratory : undefined]
   return [
     index,
