@@ -175,7 +175,7 @@ function copyTable<T extends Table>(store: Store, tx: Transaction, table: T): vo
   for (const [key, record] of store.entries(table)) tx.put(table, key, record as RecordOf<T>)
 }
 
-/** The old database's log is gone first: beside the new one it would be taken for that one's. */
+/** SQLite removes the old database's log when it closes; should one be left, it goes first, for beside the new one it would be taken for that one's. */
 async function placeStore(folder: string, path: string): Promise<void> {
   const database = folderPart(folder, "database")
   for (const suffix of ["-wal", "-shm"]) await rm(`${database}${suffix}`, { force: true })
