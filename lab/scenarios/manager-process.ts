@@ -10,7 +10,8 @@ import { teeRootsFor } from "../../src/evidence/tee/roots.ts"
 import { parsePemCertificates } from "../../src/pki/certificate.ts"
 import { laboratoryDcapRoot } from "../../src/evidence/dcap/roots.ts"
 import { admitMembers, type Member } from "../../src/manager/members.ts"
-import { initManager, managerCollateralFolder, membersPath } from "../../src/manager/state.ts"
+import { managerCollateralFolder, membersPath } from "../../src/manager/folder.ts"
+import { initManager } from "../../src/manager/state.ts"
 import type { AttestedManager } from "../../src/policy/document.ts"
 import { measureProgram } from "../devices/program.ts"
 import { labTdRequirement } from "../devices/td.ts"
@@ -37,7 +38,7 @@ export interface ManagerProcess extends AsyncDisposable {
 
 /** Makes a manager's state in `folder`, which must not exist, and starts it beside the device that proves it. */
 export async function startNewManager(folder: string, laboratoryRoots: readonly Uint8Array[]): Promise<ManagerProcess> {
-  await initManager({ folder, laboratoryRoots })
+  await initManager({ folder, laboratoryRoots, vault: { kind: "key-file" } })
   const tdFolder = `${folder}-td`
   const td = await startProgram(["lab", "td", tdFolder, "--port", "0"])
   try {

@@ -34,7 +34,7 @@ describe("a claim", () => {
   after(async () => rm(folder, { recursive: true }))
 
   function verify(changes: Partial<ClaimGrant> = {}, key = study.manager.key): ReturnType<typeof verifyGrant> {
-    return verifyGrant({ ...grant, ...changes }, challenge, { session, manager: { description: { key, time: null } } })
+    return verifyGrant({ ...grant, ...changes }, challenge, { session, manager: { description: { key, time: null, vault: { kind: "key-file" } } } })
   }
 
   function refuses(code: string, changes: Partial<ClaimGrant>): void {
@@ -78,7 +78,12 @@ describe("a claim", () => {
   test("verifyGrant() refuses a manager that asked for other pieces of evidence than the policy demands", () => {
     for (const pieces of ["tee", "tee-with-tpm"] as const)
       assert.throws(
-        () => verifyGrant(grant, { ...challenge, pieces }, { session, manager: { description: { key: study.manager.key, time: null } } }),
+        () =>
+          verifyGrant(
+            grant,
+            { ...challenge, pieces },
+            { session, manager: { description: { key: study.manager.key, time: null, vault: { kind: "key-file" } } } },
+          ),
         {
           code: "wrong-grant",
           path: "challenge.pieces",

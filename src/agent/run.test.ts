@@ -70,7 +70,10 @@ describe("executeRun()", { skip: noSandbox, concurrency: 1 }, () => {
     const session = tpmSession(challengeSession(challenge, { hpkeKey: encodeBase64(hpke.publicKey), tlsKey: challenge.policy }))
     const values = Object.fromEntries(Object.entries(secrets).map(([secret, text]) => [secret, { value: encodeBase64(encodeUtf8(text)) }]))
     const answer = await makeGrant(study, challenge, session, hpke.publicKey, values)
-    const grant = verifyGrant(answer, challenge, { session, manager: { description: { key: study.manager.key, time: null } } })
+    const grant = verifyGrant(answer, challenge, {
+      session,
+      manager: { description: { key: study.manager.key, time: null, vault: { kind: "key-file" } } },
+    })
     const outputs: OutputRequest[] = []
     const metrics: MetricValues[] = []
     const events: AgentEvent[] = []

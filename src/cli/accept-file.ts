@@ -14,7 +14,10 @@ const schema = z.union([teeRequirementSchema.transform((one) => [one]), z.array(
 export async function loadAccept(path: string): Promise<readonly TeeRequirement[]> {
   const result = schema.safeParse(parseJsonOf(path, await readFileBounded(path, maxAcceptBytes)))
   if (result.success) return result.data
-  throw new MalformedError("malformed", 'no demands on a TEE: {"tdx": …}, {"sgx": …}, {"snp": …}, {"azure": …} or a list of such', { path, cause: result.error })
+  throw new MalformedError("malformed", 'no demands on a TEE: {"tdx": …}, {"sgx": …}, {"snp": …}, {"azure": …} or a list of such', {
+    path,
+    cause: result.error,
+  })
 }
 
 /** The reader of JSON does not know of files. */

@@ -338,7 +338,12 @@ describe("a manager", () => {
   let submitted = ""
 
   before(async () => {
-    ;({ key } = await initManager({ folder, laboratoryRoots: [authority.root], members: [{ key: identity.key, comment: "" }] }))
+    ;({ key } = await initManager({
+      folder,
+      laboratoryRoots: [authority.root],
+      members: [{ key: identity.key, comment: "" }],
+      vault: { kind: "key-file" },
+    }))
     ;({ server, url } = await serveFolder(folder))
     own = await homeWith(identity, { url, key })
     const ours: Policy = { ...policy, manager: { insecureUnattested: { key } } }
@@ -363,7 +368,7 @@ describe("a manager", () => {
 
   test("its port in use", async () => {
     const other = join(base, "other-manager")
-    await initManager({ folder: other, laboratoryRoots: [] })
+    await initManager({ folder: other, laboratoryRoots: [], vault: { kind: "key-file" } })
     const blocker = createServer().listen(0, "127.0.0.1")
     await new Promise((resolve) => blocker.once("listening", resolve))
     const address = blocker.address()

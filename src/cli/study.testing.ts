@@ -78,7 +78,7 @@ export class RealStudy implements AsyncDisposable {
     const folder = await mkdtemp(join(tmpdir(), "perun-study-"))
     const [clinic, vendor] = [await makeParty(folder, "clinic"), await makeParty(folder, "vendor")]
     const members = [clinic, vendor].map(({ identity }) => ({ key: identity.key, comment: "" }))
-    const { key } = await initManager({ folder: join(folder, "manager"), laboratoryRoots: [options.root], members })
+    const { key } = await initManager({ folder: join(folder, "manager"), laboratoryRoots: [options.root], members, vault: { kind: "key-file" } })
     const { server, url } = await serveFolder(join(folder, "manager"), undefined, options.attested?.words)
     for (const party of [clinic, vendor]) await pin(party, { url, key })
     await write(join(folder, "records", "table.csv"), `x,y\n${"1,0\n".repeat(Math.ceil((options.recordsBytes ?? 4) / 4))}`)

@@ -25,7 +25,8 @@ test("every route but the open ones refuses a call without client certificate be
   for (const route of Object.values(routes) as Route[]) {
     const path = route.path.replaceAll(/:[a-z]+/g, "x")
     const response = await study.fetch(route.method, path, {}, route.method === "GET" || route.method === "HEAD" ? undefined : "{")
-    if (route === routes.attestManager) assert.deepEqual(await problemOf(response), [400, "malformed"], "no nonce")
+    if (([routes.attestManager, routes.lockState, routes.unlockManager] as readonly Route[]).includes(route))
+      assert.deepEqual(await problemOf(response), [400, "malformed"], path)
     else if (route.access === "open") assert.equal(response.status, 200, path)
     else if (route.method === "HEAD") assert.equal(response.status, 401)
     else assert.deepEqual(await problemOf(response), [401, "unauthenticated"], path)
@@ -151,6 +152,8 @@ type Word = "ok" | "empty" | "links" | ProblemCode
  */
 const refused: Readonly<Record<RouteName, { readonly [Who in "stranger" | "member" | "other" | "host"]: Word }>> = {
   attestManager: { stranger: "not-found", member: "not-found", other: "not-found", host: "not-found" },
+  lockState: { stranger: "wrong-state", member: "wrong-state", other: "wrong-state", host: "wrong-state" },
+  unlockManager: { stranger: "wrong-state", member: "wrong-state", other: "wrong-state", host: "wrong-state" },
   describeManager: { stranger: "ok", member: "ok", other: "ok", host: "ok" },
   openApi: { stranger: "ok", member: "ok", other: "ok", host: "ok" },
   health: { stranger: "ok", member: "ok", other: "ok", host: "ok" },
@@ -228,9 +231,11 @@ test("each route refuses whom it is not for, and those for whom it is get past",
     reportMetrics: { values: { epoch: 1, loss: 1 } },
     reportOutput: { name: "model", manifest: {} },
     finishRun: { status: "succeeded" },
+    unlockManager: { perun: 1, custodian: signature.key, share: { enc: "AAAA", ciphertext: "AAAA" }, signature },
   }
   const queries: { readonly [Name in RouteName]?: string } = {
     attestManager: `?nonce=${"4".repeat(64)}`,
+    lockState: `?nonce=${"4".repeat(64)}`,
     getAttestationResult: `?nonce=${"4".repeat(64)}&audience=auditor`,
   }
   const ask = async (name: RouteName, caller: Caller): Promise<Word> => {

@@ -1,12 +1,11 @@
 import { Hono, type Context } from "hono"
 import { isDigest, type Digest } from "../bytes/digest.ts"
-import { MalformedError, PerunError, UnavailableError } from "../bytes/error.ts"
+import { MalformedError } from "../bytes/error.ts"
 import { concatBytes } from "../bytes/compare.ts"
 import { parsePolicyValue } from "../policy/document.ts"
 import { ProtocolError } from "../protocol/errors.ts"
 import type { RunEvent } from "../protocol/messages.ts"
 import { makeOpenApiDocument } from "../protocol/openapi.ts"
-import { problemMediaType, problemOfError } from "../protocol/problem.ts"
 import {
   pathParameters,
   type PathNames,
@@ -24,6 +23,7 @@ import { demandKnown, hostSight } from "./admission.ts"
 import { attestationResult } from "./attestation-results.ts"
 import { readBlob, storeBlob } from "./blob-routes.ts"
 import type { BodyPlace } from "./body-room.ts"
+import { bodyChunks, jsonResponse, problemResponse } from "./http.ts"
 import { claimRun, renewLease, requestChallenge } from "./claims.ts"
 import type { HostCaller, ManagerContext, StakeholderCaller } from "./context.ts"
 import { depositArtifact, listArtifacts } from "./deposits.ts"
@@ -77,6 +77,12 @@ const receiptsPerPage = 500
 const handlers: { readonly [Name in JsonRouteName]: Handler<Routes[Name]> } = {
   describeManager: (context) => context.signedDescription,
   attestManager: (context, { query, address }) => attestManager(context, query.nonce, address),
+  lockState: () => {
+    throw notLocked()
+  },
+  unlockManager: () => {
+    throw notLocked()
+  },
   openApi: () => openApiDocument,
   health: (context) => ({ ok: true, members: context.members.size }),
 
@@ -139,6 +145,10 @@ const handlers: { readonly [Name in JsonRouteName]: Handler<Routes[Name]> } = {
     finishRun(context, caller, params.run, body)
     return {}
   },
+}
+
+function notLocked(): ProtocolError {
+  return new ProtocolError("wrong-state", "this manager is not locked")
 }
 
 /** Who may send a large body at all; asked before it is read, for what is read lies in memory. */
@@ -287,29 +297,6 @@ async function readBody(route: Route, request: Request, place: BodyPlace): Promi
   return parseMessage(route.body, concatBytes(...parts), route.maxBodyBytes)
 }
 
-/** Bytes of a request's body; stops at the limit, before they are kept. @throws {MalformedError} `too-large`, `truncated` */
-async function* bodyChunks(request: Request, maxBytes: number): AsyncGenerator<Uint8Array> {
-  const announced = request.headers.get("content-length")
-  if (announced !== null && Number(announced) > maxBytes) throw tooLarge(maxBytes)
-  if (request.body === null) return
-  let size = 0
-  try {
-    for await (const chunk of request.body as AsyncIterable<Uint8Array>) {
-      size += chunk.length
-      if (size > maxBytes) throw tooLarge(maxBytes)
-      yield chunk
-    }
-  } catch (cause) {
-    if (cause instanceof PerunError) throw cause
-    // Callers go away; it is no fault of ours, and they must not fill the operator's log with it.
-    throw new MalformedError("truncated", "the connection ended inside the body", { cause })
-  }
-}
-
-function tooLarge(maxBytes: number): MalformedError {
-  return new MalformedError("too-large", `body is larger than ${maxBytes} bytes`)
-}
-
 function streamEvents(context: ManagerContext, caller: StakeholderCaller, runId: string, request: Request): Response {
   const run = demandRun(context, context.store, caller, parseShape(pathParameters.run, runId, "run"))
   const policy = context.documents.policy(context.store, run.policy)
@@ -334,18 +321,6 @@ function streamEvents(context: ManagerContext, caller: StakeholderCaller, runId:
 
 function encodeEvent(event: RunEvent): string {
   return `id: ${event.seq}\nevent: ${event.kind}\ndata: ${JSON.stringify(event)}\n\n`
-}
-
-function jsonResponse(message: unknown): Response {
-  return new Response(JSON.stringify(message), { headers: { "content-type": "application/json", "cache-control": "no-store" } })
-}
-
-function problemResponse(error: unknown): Response {
-  const problem = problemOfError(error)
-  if (problem.code === "internal") console.error("internal error:", error)
-  else if (error instanceof UnavailableError) console.error(`${error.code}: ${error.message}`)
-  const retry = problem.status === 429 || problem.status === 503 ? { "retry-after": "5" } : {}
-  return new Response(JSON.stringify(problem), { status: problem.status, headers: { "content-type": problemMediaType, ...retry } })
 }
 
 function matches(pattern: string, path: string): boolean {

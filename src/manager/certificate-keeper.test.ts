@@ -87,7 +87,7 @@ test("serveManager() shows a certificate with evidence, and a new one over the s
   const program = { runtime: "a".repeat(96), source: "b".repeat(96), packages: "c".repeat(96) }
   await using td = await startLabTd(program)
   await writeFile(collateral, td.collateral)
-  await initManager({ folder, laboratoryRoots: [] })
+  await initManager({ folder, laboratoryRoots: [], vault: { kind: "key-file" } })
   await using running = await serveManager({ folder, host: "127.0.0.1", port: 0, ownTee: await openOwnTee(td.url, collateral) })
   const url = new URL(running.url)
   const accept = [{ tdx: labTdRequirement(program, td.authority.root) }]

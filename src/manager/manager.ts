@@ -2,6 +2,7 @@ import { createPrivateKey, createPublicKey, type KeyObject } from "node:crypto"
 import { encodeBase64, parseBase64 } from "../bytes/text.ts"
 import { digestOfJson } from "../bytes/digest.ts"
 import { sshPublicKeyText } from "../pki/ssh-key.ts"
+import type { Custodian, ManagerVault } from "../policy/manager-vault.ts"
 import { ProtocolError } from "../protocol/errors.ts"
 import { signManagerDescription } from "../protocol/manager-description.ts"
 import type { ManagerDescription } from "../protocol/messages.ts"
@@ -11,7 +12,7 @@ import type { BlobFolder } from "./blobs.ts"
 import { BodyRoom } from "./body-room.ts"
 import { ChallengeBook } from "./challenges.ts"
 import { ManagerTime, type Clock } from "./clock.ts"
-import type { ManagerContext, MemberKeys } from "./context.ts"
+import { transact, type ManagerContext, type MemberKeys } from "./context.ts"
 import { DocumentCache } from "./documents.ts"
 import { EnrolmentBook } from "./enrolments.ts"
 import type { MachineJudge } from "./judge.ts"
@@ -19,10 +20,10 @@ import { expireLeases, LeaseMemory, restoreLeases } from "./leases.ts"
 import { PublishedLog } from "./log.ts"
 import { NetworkBudget } from "./network-budget.ts"
 import { certifyManager, type OwnCertificate, type OwnTee } from "./own-tee.ts"
+import { appendReceipt } from "./receipts.ts"
 import type { KeysRecord } from "./records.ts"
 import type { Store } from "./store.ts"
 import { TimeCheck, type TimeSource } from "./time-check.ts"
-import type { VaultKind } from "./vault.ts"
 import { Watchers } from "./watchers.ts"
 
 export interface ManagerOptions {
@@ -31,7 +32,10 @@ export interface ManagerOptions {
   readonly clock: Clock
   readonly randomBytes: (length: number) => Uint8Array
   readonly judge: MachineJudge
-  readonly vault: VaultKind
+  /** What the description says of the vault. */
+  readonly vault: ManagerVault
+  /** Whose shares just unlocked the vault; a receipt says so. */
+  readonly unlockedBy?: readonly Custodian[]
   readonly members: MemberKeys
   readonly ownTee?: OwnTee
   /** Who checks the host's clock; without one it is believed. */
@@ -97,6 +101,9 @@ export function createManager(options: ManagerOptions): Manager {
     bodyRooms: { open: new BodyRoom(openBodies), known: new BodyRoom(knownBodies) },
   }
   restoreLeases(context)
+  const { unlockedBy } = options
+  if (unlockedBy !== undefined)
+    transact(context, (tx) => appendReceipt(context, tx, { kind: "vault-unlocked", vault: options.vault.kind, custodians: [...unlockedBy] }))
   return {
     app: createApp(context),
     description,
@@ -135,6 +142,9 @@ const attestationsPerNetwork = { most: 600, windowMilliseconds: 120_000 } as con
 
 /** Key of the one record in table `keys`. */
 export const keysKey = "manager"
+
+/** Key of the one record in table `vault`. */
+export const vaultKeyOfRecord = "vault"
 
 function describe(keys: KeysRecord, { vault, configuration, ownTee }: ManagerOptions, timeCheck: TimeCheck | undefined): ManagerDescription {
   const key = sshPublicKeyText(createPrivateKey(keys.identityKey))

@@ -30,7 +30,7 @@ import { initManager } from "./state.ts"
 const base = await mkdtemp(join(tmpdir(), "perun-own-tee-"))
 after(() => rm(base, { recursive: true, force: true }))
 const folder = join(base, "manager")
-await initManager({ folder, laboratoryRoots: [] })
+await initManager({ folder, laboratoryRoots: [], vault: { kind: "key-file" } })
 
 const time = Date.parse("2025-06-01T00:00:00Z")
 const [ark, ask] = await Promise.all([makeRsaKey(), makeRsaKey()])
@@ -66,7 +66,8 @@ async function trust({
   const verified = await verifyManager(new URL(running.url), { accept }, tls, { now: new Date(now) })
   assert.equal(verified.accepted?.insecureLaboratory, true)
   using transport = connectVerified(verified, tls)
-  return { tee: verified.description.evidence ?? undefined, members: (await transport.call(routes.health, {})).members }
+  const health = await transport.call(routes.health, {})
+  return { tee: verified.description.evidence ?? undefined, members: health.ok ? health.members : -1 }
 }
 
 const snp = async (change: Partial<SnpRequirement> = {}, device = chip, now = time): ReturnType<typeof trust> =>

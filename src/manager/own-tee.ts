@@ -7,7 +7,7 @@ import { maxTeeEvidenceBytes } from "../evidence/tee/hardware.ts"
 import { parseVouchers, supplementedBy } from "../evidence/tee/vouchers.ts"
 import type { ManagerRequirement } from "../policy/document.ts"
 import { ProtocolError } from "../protocol/errors.ts"
-import { demandAccepted, demandTime, managerReportData, verifyOwnTee, type ManagerAttestation } from "../protocol/manager-attestation.ts"
+import { demandAccepted, demandOperation, managerReportData, verifyOwnTee, type ManagerAttestation } from "../protocol/manager-attestation.ts"
 import { certificateReportData, encodeManagerCertificate, type CertificateTimes } from "../protocol/manager-certificate.ts"
 import { encodeHex } from "../bytes/text.ts"
 import type { ManagerContext } from "./context.ts"
@@ -47,7 +47,7 @@ export async function attestManager(context: ManagerContext, nonce: string, addr
   const { ownTee, signedDescription } = context
   if (ownTee === undefined) throw new ProtocolError("not-found", "this manager has no evidence of itself: UNATTESTED MANAGER")
   context.budgets.attestations.spend(address)
-  const evidence = await oneOfFew(ownTee, networkOf(address), () => ownTee.collect(managerReportData(signedDescription.description, nonce)))
+  const evidence = await collectFairly(ownTee, address, managerReportData(signedDescription.description, nonce))
   return { perun: 1, manager: signedDescription, evidence: encodeTeeEvidence(evidence) }
 }
 
@@ -74,6 +74,11 @@ export async function certifyManager(context: ManagerContext, tlsPrivateKey: Key
   return { der: encodeManagerCertificate(tlsPrivateKey, { manager: signedDescription, evidence, ...times }), ...times }
 }
 
+/** Evidence for somebody at this address, as one of few who wait. @throws {ProtocolError} `too-many-requests`; {UnavailableError} */
+export async function collectFairly(ownTee: OwnTee, address: string | undefined, reportData: Uint8Array): Promise<TeeEvidence> {
+  return oneOfFew(ownTee, networkOf(address), () => ownTee.collect(reportData))
+}
+
 async function oneOfFew<T>(tee: OwnTee, network: string, work: () => Promise<T>): Promise<T> {
   const places = waiting.get(tee) ?? []
   waiting.set(tee, places)
@@ -97,5 +102,5 @@ export async function demandOwnTee(context: ManagerContext, requirement: Manager
   const reportData = managerReportData(description, encodeHex(context.randomBytes(32)))
   const evidence = await oneOfFew(ownTee, "proposer", () => ownTee.collect(reportData))
   demandAccepted(verifyOwnTee(evidence, requirement.accept, reportData, context.time.now().getTime()), requirement.accept)
-  demandTime(requirement, description)
+  demandOperation(requirement, description)
 }

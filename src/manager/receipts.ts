@@ -9,9 +9,18 @@ import type { Transaction } from "./store.ts"
 /** What a receipt says. */
 export type ReceiptFacts = Omit<Receipt, "salt" | "at">
 
+/** What a receipt is made with. */
+export interface ReceiptWriter {
+  readonly randomBytes: (length: number) => Uint8Array
+  readonly time: Pick<ManagerContext["time"], "nowText">
+}
+
+/** What concerns whoever may read receipts at all, for it is about everything that lies here. */
+const forEverybody: ReadonlySet<Receipt["kind"]> = new Set(["vault-unlocked", "vault-rotated"])
+
 /** Adds a receipt to the log, in the same step as what it is about, so that neither is there without the other. */
-export function appendReceipt(context: ManagerContext, tx: Transaction, facts: ReceiptFacts): void {
-  tx.append({ salt: encodeHex(context.randomBytes(16)), at: context.time.nowText(), ...facts })
+export function appendReceipt({ randomBytes, time }: ReceiptWriter, tx: Transaction, facts: ReceiptFacts): void {
+  tx.append({ salt: encodeHex(randomBytes(16)), at: time.nowText(), ...facts })
 }
 
 /**
@@ -38,7 +47,8 @@ function sightOf(context: ManagerContext, caller: StakeholderCaller): (receipt: 
   const { store } = context
   const policies = new Set(policiesOf(context, store, caller).map(({ digest }) => digest))
   const seesHost = hostSight(context, store, caller)
-  return ({ policy, host }) => {
+  return ({ kind, policy, host }) => {
+    if (forEverybody.has(kind)) return true
     if (policy !== undefined) return policies.has(policy)
     const record = host === undefined ? undefined : store.get("hosts", host)
     return record !== undefined && seesHost(record)

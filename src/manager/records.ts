@@ -35,6 +35,9 @@ const keysRecord = z.strictObject({
   resultKey: z.string(),
 })
 
+/** The vault file that was in force when the store was last sealed: one that was changed on the disk is found. */
+const vaultRecord = z.strictObject({ digest: digestSchema })
+
 const policyRecord = z.strictObject({
   digest: digestSchema,
   study: z.string(),
@@ -210,6 +213,7 @@ const derivationRecord = z.strictObject({
 
 export const recordSchemas = {
   keys: keysRecord,
+  vault: vaultRecord,
   policies: policyRecord,
   references: documentSchema,
   approvals: approvalRecord,

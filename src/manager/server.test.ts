@@ -19,7 +19,8 @@ import { UnavailableError } from "../bytes/error.ts"
 import { LaboratoryAuthority } from "./machine.testing.ts"
 import { type RunningManager, serveManager } from "./server.ts"
 import { admitMembers } from "./members.ts"
-import { initManager, membersPath, openManager } from "./state.ts"
+import { membersPath } from "./folder.ts"
+import { initManager, openManager } from "./state.ts"
 import { makeParts, TestStudy, toJson } from "./study.testing.ts"
 
 const base = await mkdtemp(join(tmpdir(), "perun-manager-"))
@@ -28,7 +29,7 @@ const parts = await makeParts()
 const { clinic } = parts
 const folder = join(base, "one")
 const members = [{ key: clinic.key, comment: "clinic" }]
-const initialized = await initManager({ folder, laboratoryRoots: [new LaboratoryAuthority().root], members })
+const initialized = await initManager({ folder, laboratoryRoots: [new LaboratoryAuthority().root], members, vault: { kind: "key-file" } })
 
 async function serve(port = 0): Promise<RunningManager> {
   return serveManager({ folder, host: "127.0.0.1", port })
@@ -39,9 +40,9 @@ async function connectTo(manager: RunningManager, key = initialized.key): Return
 }
 
 test("initManager() makes a folder once, with a vault file for the owner alone", async () => {
-  assert.equal(initialized.vault, "key-file")
+  assert.deepEqual(initialized.vault, { kind: "key-file" })
   assert.equal((await stat(join(folder, "vault.json"))).mode & 0o777, 0o600)
-  await assert.rejects(initManager({ folder, laboratoryRoots: [] }), { code: "already-exists" })
+  await assert.rejects(initManager({ folder, laboratoryRoots: [], vault: { kind: "key-file" } }), { code: "already-exists" })
 })
 
 test("openManager() creates nothing", async () => {
@@ -51,7 +52,7 @@ test("openManager() creates nothing", async () => {
 
 test("openManager() refuses another vault key and a changed database", async () => {
   const own = join(base, "spoiled")
-  await initManager({ folder: own, laboratoryRoots: [] })
+  await initManager({ folder: own, laboratoryRoots: [], vault: { kind: "key-file" } })
   const vault = await readFile(join(own, "vault.json"), "utf8")
   await writeFile(join(own, "vault.json"), JSON.stringify({ perun: 1, kind: "key-file", key: Buffer.alloc(32).toString("base64") }))
   await assert.rejects(openManager(own), { code: "store-changed" })
@@ -69,10 +70,10 @@ test("a vault key that is sealed to a TPM needs that TPM", async () => {
   const own = join(base, "sealed")
   const flip = async (bytes: Uint8Array): Promise<Uint8Array> => bytes.map((byte) => byte ^ 0xff)
   const sealer = { seal: flip, unseal: flip }
-  assert.equal((await initManager({ folder: own, laboratoryRoots: [], sealer })).vault, "tpm")
+  assert.deepEqual((await initManager({ folder: own, laboratoryRoots: [], vault: { kind: "tpm", sealer } })).vault, { kind: "tpm" })
   await assert.rejects(openManager(own), { code: "wrong-state" })
   const opened = await openManager(own, { sealer })
-  assert.equal(opened.manager.description.vault, "tpm")
+  assert.deepEqual(opened.manager.description.vault, { kind: "tpm" })
   opened[Symbol.dispose]()
 })
 
@@ -93,7 +94,7 @@ test("a connection that ends at another TLS key is refused before a byte is sent
   await using manager = await serve()
   const verified = await verifyManager(new URL(manager.url), { key: initialized.key }, createTlsIdentity("test"), { now: new Date() })
   const foreign = join(base, "foreign")
-  await initManager({ folder: foreign, laboratoryRoots: [] })
+  await initManager({ folder: foreign, laboratoryRoots: [], vault: { kind: "key-file" } })
   await using other = await serveManager({ folder: foreign, host: "127.0.0.1", port: 0 })
   using transport = connectVerified({ ...verified, url: new URL(other.url) }, createTlsIdentity("test"), { headers: { secret: "x" } })
   await assert.rejects(transport.call(routes.listPolicies, {}), { code: "wrong-tls-key" })
@@ -133,7 +134,7 @@ test("no client certificate: 401; TLS 1.2 and plain text: no connection", async 
 test("a port in use and a folder in use are said plainly, and nothing is left open", async () => {
   await using manager = await serve()
   const second = join(base, "second")
-  await initManager({ folder: second, laboratoryRoots: [] })
+  await initManager({ folder: second, laboratoryRoots: [], vault: { kind: "key-file" } })
   const port = Number(new URL(manager.url).port)
   await assert.rejects(
     serveManager({ folder: second, host: "127.0.0.1", port }),
@@ -192,7 +193,7 @@ test("an oversize document is refused by its code, not by a broken line", async 
 
 test("members are read anew while the manager runs, and a broken file changes nothing", async () => {
   const own = join(base, "admission")
-  const { key } = await initManager({ folder: own, laboratoryRoots: [] })
+  const { key } = await initManager({ folder: own, laboratoryRoots: [], vault: { kind: "key-file" } })
   const manager = await serveManager({ folder: own, host: "127.0.0.1", port: 0 })
   using transport = (await connectAsStakeholder(new URL(manager.url), { key }, clinic.privateKey, { now: new Date() })).transport
   assert.deepEqual([manager.members, await transport.call(routes.health, {})], [0, { ok: true, members: 0 }])

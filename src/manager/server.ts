@@ -1,16 +1,17 @@
-import { constants, createPrivateKey } from "node:crypto"
-import { createServer } from "node:https"
-import type { AddressInfo } from "node:net"
-import { TLSSocket, type SecureContextOptions } from "node:tls"
-import { getRequestListener } from "@hono/node-server"
-import type { Digest } from "../bytes/digest.ts"
+import { createPrivateKey } from "node:crypto"
 import { UnavailableError } from "../bytes/error.ts"
-import { listenOn } from "../bytes/listen.ts"
+import type { Custodian, ManagerVault } from "../policy/manager-vault.ts"
+import type { LockDescription } from "../protocol/manager-lock.ts"
 import type { ManagerDescription } from "../protocol/messages.ts"
-import { certificatePem, peerTlsKey } from "../protocol/tls.ts"
+import { certificatePem } from "../protocol/tls.ts"
 import { CertificateKeeper } from "./certificate-keeper.ts"
-import { openManager, type ManagerWorld, type OpenedManager } from "./state.ts"
-import type { VaultKind } from "./vault.ts"
+import { systemClock } from "./clock.ts"
+import { createLockedApp } from "./locked-app.ts"
+import { VaultLock } from "./lock.ts"
+import { rotateVault } from "./rotate-vault.ts"
+import { type LockedFolder, type ManagerWorld, openLockedFolder, openManager, type OpenedManager, randomBytes } from "./state.ts"
+import { TlsFront } from "./tls-front.ts"
+import { vaultOfPlan, type VaultPlan } from "./vault.ts"
 
 export interface ServeOptions extends ManagerWorld {
   /** Folder that `initManager` made. */
@@ -25,7 +26,7 @@ export interface RunningManager extends AsyncDisposable {
   /** Where it listens, `https://host:port`. */
   readonly url: string
   readonly description: ManagerDescription
-  readonly vault: VaultKind
+  readonly vault: ManagerVault
   readonly laboratoryRoots: readonly string[]
   /** Number of members as the manager starts. */
   readonly members: number
@@ -37,11 +38,6 @@ export interface RunningManager extends AsyncDisposable {
 
 /** Ends of leases are seen at this grain. */
 const tickMilliseconds = 1000
-/** Large blobs over slow lines; a silent connection ends sooner. */
-const requestMilliseconds = 3_600_000
-const idleMilliseconds = 65_000
-/** A session header with a hardware key's signature, and room. */
-const maxHeaderBytes = 32_768
 
 /**
  * Starts a manager: TLS 1.3 only, every client asked for a certificate. Resolves once it listens.
@@ -50,14 +46,15 @@ const maxHeaderBytes = 32_768
 export async function serveManager(options: ServeOptions): Promise<RunningManager> {
   const opened = await openManager(options.folder, options)
   try {
-    return await listen(opened, options)
+    return await run(opened, options)
   } catch (error) {
     opened[Symbol.dispose]()
     throw error
   }
 }
 
-async function listen(opened: OpenedManager, options: ServeOptions): Promise<RunningManager> {
+/** `front`: where a locked manager listened; it becomes this one's. */
+async function run(opened: OpenedManager, address: Pick<ServeOptions, "host" | "port">, front?: TlsFront): Promise<RunningManager> {
   const { manager, tls } = opened
   await manager.checkTime()
   const timeProblem = manager.timeProblem()
@@ -67,45 +64,22 @@ async function listen(opened: OpenedManager, options: ServeOptions): Promise<Run
     (line) => console.error(line),
   )
   const first = await keeper.renew()
-  const secureContext = (certificate: Uint8Array | undefined): SecureContextOptions => ({
-    key: tls.privateKeyPem,
-    cert: certificate === undefined ? tls.certificatePem : certificatePem(certificate),
-    minVersion: "TLSv1.3",
-    // A resumed connection would not show the client's certificate again.
-    secureOptions: constants.SSL_OP_NO_TICKET,
-  })
-  const server = createServer(
-    {
-      ...secureContext(first),
-      requestCert: true,
-      // Client certificates are self-signed envelopes; the key in them is judged by every route.
-      rejectUnauthorized: false,
-      maxHeaderSize: maxHeaderBytes,
-      requestTimeout: requestMilliseconds,
-      keepAliveTimeout: idleMilliseconds,
-    },
-    getRequestListener((request, env) => {
-      const { socket } = env.incoming
-      return manager.app.fetch(request, { peerTlsKey: socket instanceof TLSSocket ? keyOf(socket) : undefined, peerAddress: socket.remoteAddress })
-    }),
-  )
-  await listenOn(server, options)
+  const certificate = first === undefined ? tls.certificatePem : certificatePem(first)
+  const face = { tls, fetch: manager.app.fetch }
+  const listening = front ?? (await TlsFront.listen(face, certificate, address))
+  if (front !== undefined) front.turn(face, certificate)
   const timer = setInterval(() => {
     tick(opened)
     void manager.checkTime()
-    void keeper.tick((certificate) => server.setSecureContext(secureContext(certificate)))
+    void keeper.tick((renewed) => listening.renewCertificate(certificatePem(renewed)))
   }, tickMilliseconds)
-  const { port } = server.address() as AddressInfo
   const stop = async (): Promise<void> => {
     clearInterval(timer)
-    const closed = new Promise<void>((resolve) => server.close(() => resolve()))
-    server.closeAllConnections()
-    await closed
+    await listening.stop()
     opened[Symbol.dispose]()
   }
-  const host = options.host.includes(":") ? `[${options.host}]` : options.host
   return {
-    url: `https://${host}:${port}`,
+    url: listening.url,
     description: manager.description,
     vault: opened.vault,
     laboratoryRoots: opened.laboratoryRoots,
@@ -128,13 +102,90 @@ function tick({ manager, members }: OpenedManager): void {
   }
 }
 
-const keysBySocket = new WeakMap<TLSSocket, { readonly key: Digest | undefined }>()
+export interface ServeLockedOptions extends ServeOptions {
+  /** Moves the vault key into another vault as soon as it is there. */
+  readonly becomes?: VaultPlan
+}
 
-/** The peer's key does not change during a connection; hashing it once is enough. */
-function keyOf(socket: TLSSocket): Digest | undefined {
-  const known = keysBySocket.get(socket)
-  if (known !== undefined) return known.key
-  const key = peerTlsKey(socket)
-  keysBySocket.set(socket, { key })
-  return key
+/** A manager that waits for its custodians. */
+export interface LockedManager extends AsyncDisposable {
+  readonly url: string
+  readonly lock: LockDescription
+  /** Resolves when enough custodians have unlocked it: the manager, at the same address. Never rejects; shares that do not open the store are forgotten, and it stays locked. */
+  readonly unlocked: Promise<RunningManager>
+}
+
+/**
+ * Starts a manager whose vault key is shared: locked, until its custodians have handed in their shares; then it goes on as the manager that it is, at the same address.
+ * @throws {UnavailableError}; {ProtocolError} `wrong-state` for a vault that is not shared; as openLockedFolder
+ */
+export async function serveLocked(options: ServeLockedOptions): Promise<LockedManager> {
+  let folder: LockedFolder | undefined = await openLockedFolder(options.folder, options)
+  let running: RunningManager | undefined
+  const { promise: unlocked, resolve } = Promise.withResolvers<RunningManager>()
+  try {
+    const { becomes, ownTee } = options
+    const lock = await VaultLock.create({
+      folder,
+      ownTee,
+      becomes: becomes === undefined ? null : vaultOfPlan(becomes),
+      monotonic: () => systemClock.monotonicMilliseconds(),
+      unlock: async (key, custodians) => {
+        folder?.[Symbol.dispose]()
+        folder = undefined
+        try {
+          running = await openUnlocked(options, key, custodians, front)
+        } catch (error) {
+          folder = await openLockedFolder(options.folder, options)
+          throw error
+        }
+        resolve(running)
+      },
+    })
+    const front: TlsFront = await TlsFront.listen({ tls: lock.tls, fetch: createLockedApp(lock).fetch }, lock.tls.certificatePem, options)
+    return {
+      url: front.url,
+      get lock() {
+        return lock.description
+      },
+      unlocked,
+      async [Symbol.asyncDispose]() {
+        lock.forget()
+        if (running !== undefined) return running.stop()
+        await front.stop()
+        folder?.[Symbol.dispose]()
+      },
+    }
+  } catch (error) {
+    folder?.[Symbol.dispose]()
+    throw error
+  }
+}
+
+async function openUnlocked(
+  options: ServeLockedOptions,
+  key: Uint8Array,
+  custodians: readonly Custodian[],
+  front: TlsFront,
+): Promise<RunningManager> {
+  const { becomes, folder, ...world } = options
+  const opened = await openKept()
+  try {
+    return await run(opened, options, front)
+  } catch (error) {
+    opened[Symbol.dispose]()
+    throw error
+  }
+
+  async function openKept(): Promise<OpenedManager> {
+    const unlocked = { ...world, unlockedBy: custodians }
+    if (becomes === undefined) return openManager(folder, { ...unlocked, rebuiltKey: key })
+    // The new key is at hand whatever keeps it from now on.
+    const { key: fresh } = await rotateVault(folder, becomes, { rebuiltKey: key }, randomBytes)
+    try {
+      return await openManager(folder, { ...unlocked, freshKey: fresh })
+    } finally {
+      fresh.fill(0)
+    }
+  }
 }

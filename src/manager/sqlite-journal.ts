@@ -126,7 +126,7 @@ export class SqliteJournal implements Journal {
   }
 
   close(): void {
-    this.#database.close()
+    if (this.#database.isOpen) this.#database.close()
   }
 
   *#rows(): Generator<SealedRow> {

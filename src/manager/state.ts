@@ -1,13 +1,14 @@
 import { createPublicKey, generateKeyPairSync, randomBytes as nodeRandomBytes } from "node:crypto"
 import { mkdir, rename, rm } from "node:fs/promises"
-import { dirname, join } from "node:path"
+import { dirname } from "node:path"
 import { AlreadyExistsError, createFileDurably, fromSystemError, readFileBounded, syncFolder } from "../bytes/durable.ts"
-import { digestOf } from "../bytes/digest.ts"
+import { digestOf, digestOfJson, type Digest } from "../bytes/digest.ts"
 import { encodeBase64, encodeHex, parseBase64 } from "../bytes/text.ts"
 import { withCachedCollateral } from "../evidence/collateral/cache.ts"
 import { teeRootsFor } from "../evidence/tee/roots.ts"
 import { parseCertificate } from "../pki/certificate.ts"
 import { sshPublicKeyText } from "../pki/ssh-key.ts"
+import type { Custodian, ManagerVault } from "../policy/manager-vault.ts"
 import { ProtocolError } from "../protocol/errors.ts"
 import { generateHpkeKeyPair } from "../protocol/hpke.ts"
 import { createTlsIdentity, type TlsIdentity } from "../protocol/tls.ts"
@@ -16,37 +17,29 @@ import { z } from "zod"
 import { BlobFolder } from "./blobs.ts"
 import { systemClock } from "./clock.ts"
 import { EvidenceJudge, type EvidenceJudgeOptions } from "./evidence-judge.ts"
-import { createManager, keysKey, type Manager } from "./manager.ts"
+import { folderPart, managerCollateralFolder, membersPath } from "./folder.ts"
+import { createManager, keysKey, vaultKeyOfRecord, type Manager } from "./manager.ts"
 import { encodeMembers, type Member, MembersFile } from "./members.ts"
+import { openJournal } from "./rotate-vault.ts"
 import { SqliteJournal } from "./sqlite-journal.ts"
 import type { OwnTee } from "./own-tee.ts"
 import type { TimeSource } from "./time-check.ts"
 import { Store } from "./store.ts"
-import { createVault, loadVault, type TpmSealer, type VaultKind } from "./vault.ts"
+import {
+  describeVault,
+  encodeVaultFile,
+  loadVaultFile,
+  makeVault,
+  openVault,
+  vaultConfiguration,
+  vaultDigest,
+  type SharedVaultFile,
+  type VaultFile,
+  type VaultOpeners,
+  type VaultPlan,
+} from "./vault.ts"
 
-/**
- * A manager's folder: `manager.json` (configuration), `vault.json` (vault key, mode 0600), `manager.db` (store, sealed rows), `blobs/`, `members` (keys
- * that may propose policies), `collateral/` (what vouches for the processors of machines; may be missing). `initManager` makes it, `openManager` loads it; neither does the other's work.
- */
-const files = {
-  configuration: "manager.json",
-  vault: "vault.json",
-  database: "manager.db",
-  blobs: "blobs",
-  members: "members",
-  collateral: "collateral",
-} as const
-
-/** Where a manager looks for what vouches for the processors of machines that send only their quotes. */
-export function managerCollateralFolder(folder: string): string {
-  return join(folder, files.collateral)
-}
-
-/** The members file of a manager's folder. */
-export function membersPath(folder: string): string {
-  return join(folder, files.members)
-}
-
+/** Content of `manager.json`. */
 const configurationSchema = z.strictObject({
   perun: z.literal(1),
   /** Root certificates (DER) of laboratory TPMs and TEEs that may enrol: INSECURE LABORATORY. Policies decide whether they accept them. */
@@ -60,15 +53,15 @@ export interface InitOptions {
   readonly laboratoryRoots: readonly Uint8Array[]
   /** Who may propose policies from the start. */
   readonly members?: readonly Member[]
-  /** Seals the vault key to a TPM; without it the key lies in a plain file. */
-  readonly sealer?: TpmSealer
+  /** How the vault key is kept. */
+  readonly vault: VaultPlan
 }
 
 export interface InitializedManager {
   /** Key that policies pin, `ssh-ed25519 base64`. */
   readonly key: string
   readonly instance: string
-  readonly vault: VaultKind
+  readonly vault: ManagerVault
 }
 
 /**
@@ -78,7 +71,7 @@ export interface InitializedManager {
 export async function initManager(options: InitOptions): Promise<InitializedManager> {
   for (const root of options.laboratoryRoots) parseCertificate(root)
   const { folder } = options
-  const building = `${folder}.${encodeHex(random(8))}.new`
+  const building = `${folder}.${encodeHex(randomBytes(8))}.new`
   try {
     await mkdir(building, { recursive: true, mode: 0o700 })
     const result = await fillFolder(building, options)
@@ -94,86 +87,96 @@ export async function initManager(options: InitOptions): Promise<InitializedMana
   }
 }
 
-async function fillFolder(folder: string, { laboratoryRoots, members = [], sealer }: InitOptions): Promise<InitializedManager> {
+async function fillFolder(folder: string, { laboratoryRoots, members = [], vault: plan }: InitOptions): Promise<InitializedManager> {
   const configuration = { perun: 1, laboratoryRoots: laboratoryRoots.map((root) => encodeBase64(root)) }
-  await createFileDurably(join(folder, files.configuration), `${JSON.stringify(configuration, null, 2)}\n`)
+  await createFileDurably(folderPart(folder, "configuration"), `${JSON.stringify(configuration, null, 2)}\n`)
   await createFileDurably(membersPath(folder), encodeMembers(members))
-  const vault = await createVault(join(folder, files.vault), random, sealer)
-  await BlobFolder.create(join(folder, files.blobs))
-  const { privateKey } = generateKeyPairSync("ed25519")
-  const tls = createTlsIdentity("perun manager")
-  const deposit = await generateHpkeKeyPair()
-  const instance = encodeHex(random(16))
-  using store = Store.create({ journal: SqliteJournal.create(join(folder, files.database)), vaultKey: vault.key, randomBytes: random }, Date.now())
-  store.transact(new Date(), (tx) => {
-    tx.put("keys", keysKey, {
-      instance,
-      identityKey: String(privateKey.export({ format: "pem", type: "pkcs8" })),
-      tlsKey: tls.privateKeyPem,
-      tlsCertificate: tls.certificatePem,
-      tlsKeyDigest: tls.tlsKey,
-      depositPrivateKey: encodeBase64(deposit.privateKey),
-      depositPublicKey: encodeBase64(deposit.publicKey),
-      resultKey: String(generateKeyPairSync("ec", { namedCurve: "P-384" }).privateKey.export({ format: "pem", type: "pkcs8" })),
+  const instance = encodeHex(randomBytes(16))
+  const { file, key } = await makeVault(plan, instance, randomBytes)
+  try {
+    await createFileDurably(folderPart(folder, "vault"), encodeVaultFile(file), { mode: 0o600 })
+    await BlobFolder.create(folderPart(folder, "blobs"))
+    const { privateKey } = generateKeyPairSync("ed25519")
+    const tls = createTlsIdentity("perun manager")
+    const deposit = await generateHpkeKeyPair()
+    using store = Store.create({ journal: SqliteJournal.create(folderPart(folder, "database")), vaultKey: key, randomBytes }, Date.now())
+    store.transact(new Date(), (tx) => {
+      tx.put("vault", vaultKeyOfRecord, { digest: vaultDigest(file) })
+      tx.put("keys", keysKey, {
+        instance,
+        identityKey: String(privateKey.export({ format: "pem", type: "pkcs8" })),
+        tlsKey: tls.privateKeyPem,
+        tlsCertificate: tls.certificatePem,
+        tlsKeyDigest: tls.tlsKey,
+        depositPrivateKey: encodeBase64(deposit.privateKey),
+        depositPublicKey: encodeBase64(deposit.publicKey),
+        resultKey: String(generateKeyPairSync("ec", { namedCurve: "P-384" }).privateKey.export({ format: "pem", type: "pkcs8" })),
+      })
     })
-  })
-  return { key: sshPublicKeyText(createPublicKey(privateKey)), instance, vault: vault.kind }
+    return { key: sshPublicKeyText(createPublicKey(privateKey)), instance, vault: describeVault(file) }
+  } finally {
+    key.fill(0)
+  }
 }
 
 export interface OpenedManager extends Disposable {
   readonly manager: Manager
   readonly tls: TlsIdentity
-  readonly vault: VaultKind
+  readonly vault: ManagerVault
   /** INSECURE LABORATORY roots that may enrol, by fingerprint. */
   readonly laboratoryRoots: readonly string[]
   readonly members: MembersFile
 }
 
 /** What a manager finds around it besides its folder. */
-export interface ManagerWorld {
-  /** Where the vault key is sealed to a TPM. */
-  readonly sealer?: TpmSealer
+export interface ManagerWorld extends VaultOpeners {
   /** The TEE that the manager runs in; without one it is an UNATTESTED MANAGER. */
   readonly ownTee?: OwnTee
   /** Who checks the host's clock; without one it is believed. */
   readonly timeSource?: TimeSource
+  /** Whose shares the vault key was rebuilt from. */
+  readonly unlockedBy?: readonly Custodian[]
 }
 
 /**
- * Loads a manager's folder; never creates anything.
- * @throws {UnavailableError} for a folder that is not there or that another manager uses; {ProtocolError} `store-changed`; {MalformedError}
+ * Loads a manager's folder; never creates anything, but ends a rotation of the vault that was broken off.
+ * @throws {UnavailableError} for a folder that is not there or that another manager uses; {ProtocolError} `store-changed`, `wrong-state` for a vault that
+ * custodians have to unlock; {MalformedError}
  */
-export async function openManager(folder: string, { sealer, ownTee, timeSource }: ManagerWorld = {}): Promise<OpenedManager> {
-  const text = await readFileBounded(join(folder, files.configuration), maxConfigurationBytes)
-  const configuration = parseMessage(configurationSchema, text, maxConfigurationBytes)
+export async function openManager(folder: string, world: ManagerWorld = {}): Promise<OpenedManager> {
+  const { ownTee, timeSource, unlockedBy } = world
+  const configuration = await loadConfiguration(folder)
   const roots = configuration.laboratoryRoots.map((root, index) => parseBase64(root, `laboratoryRoots.${index}`))
   const members = MembersFile.load(membersPath(folder), (line) => console.error(line))
-  const vault = await loadVault(join(folder, files.vault), sealer)
   // Opening takes the folder's lock, so only one manager ever clears unfinished uploads.
-  const journal = SqliteJournal.open(join(folder, files.database))
+  const journal = await openJournal(folder)
   try {
-    const store = Store.open({ journal, vaultKey: vault.key, randomBytes: random })
+    const vaultFile = await loadVaultFile(folderPart(folder, "vault"))
+    const store = await openStore(journal, vaultFile, world)
     const keys = store.get("keys", keysKey)
     if (keys === undefined) throw new ProtocolError("store-changed", "the store holds no manager keys", { path: folder })
-    const blobs = await BlobFolder.open(join(folder, files.blobs))
-    const judge = new EvidenceJudge({ laboratoryRoots: roots, randomBytes: random, vouch: voucherIn(join(folder, files.collateral)) })
+    if (store.get("vault", vaultKeyOfRecord)?.digest !== vaultDigest(vaultFile))
+      throw new ProtocolError("store-changed", "vault.json is not the one that the store was sealed with", { path: folder })
+    const blobs = await BlobFolder.open(folderPart(folder, "blobs"))
+    const judge = new EvidenceJudge({ laboratoryRoots: roots, randomBytes, vouch: voucherIn(managerCollateralFolder(folder)) })
     const manager = createManager({
       store,
       blobs,
       clock: systemClock,
-      randomBytes: random,
+      randomBytes,
       judge,
       members,
       ...(ownTee === undefined ? {} : { ownTee }),
       ...(timeSource === undefined ? {} : { timeSource }),
+      ...(unlockedBy === undefined ? {} : { unlockedBy }),
       warn: (line) => console.error(line),
-      vault: vault.kind,
-      configuration: { ...configuration, ...(timeSource === undefined ? {} : { timeSource: timeSource.url }) },
+      vault: describeVault(vaultFile),
+      configuration: wholeConfiguration(configuration, vaultFile, timeSource),
     })
     return {
       manager,
       tls: { privateKeyPem: keys.tlsKey, certificatePem: keys.tlsCertificate, tlsKey: keys.tlsKeyDigest },
-      vault: vault.kind,
+      vault: describeVault(vaultFile),
       laboratoryRoots: roots.map((root) => digestOf(root)),
       members,
       [Symbol.dispose]: () => store[Symbol.dispose](),
@@ -184,11 +187,60 @@ export async function openManager(folder: string, { sealer, ownTee, timeSource }
   }
 }
 
+/** How a folder's vault key is kept, from its vault file. @throws as loadVaultFile */
+export async function vaultOfFolder(folder: string): Promise<VaultFile> {
+  return loadVaultFile(folderPart(folder, "vault"))
+}
+
+/** A folder whose vault is shared, with what a locked manager says of it; holds the folder's lock until it is disposed. */
+export interface LockedFolder extends Disposable {
+  readonly file: SharedVaultFile
+  /** Digest of the configuration that the manager has once it is unlocked. */
+  readonly configuration: Digest
+}
+
+/** @throws {ProtocolError} `wrong-state` for a vault that needs no custodians; as openManager */
+export async function openLockedFolder(folder: string, { timeSource }: Pick<ManagerWorld, "timeSource"> = {}): Promise<LockedFolder> {
+  const configuration = await loadConfiguration(folder)
+  const journal = await openJournal(folder)
+  try {
+    const file = await loadVaultFile(folderPart(folder, "vault"))
+    if (file.kind !== "shares") throw new ProtocolError("wrong-state", "this manager's vault key is not shared among custodians", { path: folder })
+    return {
+      file,
+      configuration: digestOfJson(wholeConfiguration(configuration, file, timeSource)),
+      [Symbol.dispose]: () => journal.close(),
+    }
+  } catch (error) {
+    journal.close()
+    throw error
+  }
+}
+
+async function loadConfiguration(folder: string): Promise<z.output<typeof configurationSchema>> {
+  const text = await readFileBounded(folderPart(folder, "configuration"), maxConfigurationBytes)
+  return parseMessage(configurationSchema, text, maxConfigurationBytes)
+}
+
+/** What the description's `configuration` is the digest of. */
+function wholeConfiguration(configuration: object, vaultFile: VaultFile, timeSource: TimeSource | undefined): unknown {
+  return { ...configuration, vault: vaultConfiguration(vaultFile), ...(timeSource === undefined ? {} : { timeSource: timeSource.url }) }
+}
+
+async function openStore(journal: SqliteJournal, vaultFile: VaultFile, openers: VaultOpeners): Promise<Store> {
+  const key = await openVault(vaultFile, openers)
+  try {
+    return Store.open({ journal, vaultKey: key, randomBytes })
+  } finally {
+    key.fill(0)
+  }
+}
+
 function voucherIn(folder: string): EvidenceJudgeOptions["vouch"] {
   return (evidence, laboratoryRoots, time) =>
     withCachedCollateral(folder, evidence, { roots: (known) => teeRootsFor(known, laboratoryRoots), time: time.getTime() })
 }
 
-function random(length: number): Uint8Array {
+export function randomBytes(length: number): Uint8Array {
   return new Uint8Array(nodeRandomBytes(length))
 }

@@ -230,7 +230,13 @@ export class TestStudy {
     const { clock, blobs, members, ownTee, timeSource } = this
     const world = { store, blobs, clock, randomBytes: random, judge, members, ...(ownTee === undefined ? {} : { ownTee }) }
     const time = timeSource === undefined ? {} : { timeSource }
-    const manager = createManager({ ...world, ...time, warn: (line) => this.warnings.push(line), vault: "key-file", configuration: { test: true } })
+    const manager = createManager({
+      ...world,
+      ...time,
+      warn: (line) => this.warnings.push(line),
+      vault: { kind: "key-file" },
+      configuration: { test: true },
+    })
     return { manager, store }
   }
 

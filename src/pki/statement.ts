@@ -12,7 +12,19 @@ import { parseSshSignature, verifySshSignature } from "./sshsig.ts"
  * A statement is what a person or a program signs: the UTF-8 text `perun <purpose> <digest>`, without a newline. The purpose keeps a signature made for
  * one thing from being used for another; the digest names a document by its canonical form.
  */
-export const statementPurposes = ["policy", "manifest", "session", "vote", "withdraw", "receipt", "manager", "enrol", "job", "check"] as const
+export const statementPurposes = [
+  "policy",
+  "manifest",
+  "session",
+  "vote",
+  "withdraw",
+  "receipt",
+  "manager",
+  "enrol",
+  "job",
+  "check",
+  "unlock",
+] as const
 
 export type StatementPurpose = (typeof statementPurposes)[number]
 

@@ -1,5 +1,6 @@
 import type { Digest } from "../bytes/digest.ts"
 import { PerunError } from "../bytes/error.ts"
+import { canonicalJson } from "../bytes/json.ts"
 import { parseSshPublicKey } from "../pki/ssh-key.ts"
 import type { ReleaseTerms } from "./approval.ts"
 import { votingOwners } from "./approval.ts"
@@ -12,6 +13,7 @@ import { sealedReferenceFindings } from "./appraise-sealed.ts"
 import { isDangerousVariable, isGivenVariable } from "./environment.ts"
 import { dispensable, isReachable } from "./expression.ts"
 import type { Finding } from "./findings.ts"
+import type { VaultDemand } from "./manager-vault.ts"
 import { isWithin, pathFault, secretPathFault } from "./paths.ts"
 import type { Problem, ProblemCode } from "./problem.ts"
 import type { Reference, References } from "./reference.ts"
@@ -85,6 +87,7 @@ class PolicyCheck {
     } else {
       for (const [index, alternative] of manager.accept.entries()) this.#tee(["manager", "accept", index], alternative)
       this.#distinct(["manager", "time", "roots"], manager.time?.roots ?? [])
+      this.#vault(manager.vault ?? [])
     }
     for (const [name, stakeholder] of entries) {
       const path = ["stakeholders", name]
@@ -126,6 +129,28 @@ class PolicyCheck {
         "state what the TEE must have been started with",
       )
     for (const [name, value] of Object.entries(requirement)) if (Array.isArray(value)) this.#distinct([...path, kind, name], value.map(String))
+  }
+
+  #vault(demands: readonly VaultDemand[]): void {
+    const path = ["manager", "vault"]
+    this.#distinct(
+      path,
+      demands.map((demand) => canonicalJson(demand)),
+    )
+    for (const [index, demand] of demands.entries()) {
+      if (typeof demand === "string") continue
+      const { threshold, custodians } = demand.shares
+      const at = [...path, index, "shares"]
+      this.#distinct([...at, "custodians"], custodians)
+      for (const [place, key] of custodians.entries()) this.#key([...at, "custodians", place], key)
+      if (threshold > custodians.length)
+        this.#problem(
+          "wrong-value",
+          [...at, "threshold"],
+          `${threshold} of ${custodians.length} custodians can never come together`,
+          "name more custodians, or ask for fewer",
+        )
+    }
   }
 
   /** The paravisor's measurement says nothing of the guest, and registers nothing of who wrote them: both must be stated. */

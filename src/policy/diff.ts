@@ -114,6 +114,10 @@ const consequences: readonly { readonly pattern: readonly string[]; readonly wor
   { pattern: ["stakeholders", "*", "roles"], words: (name) => `${name} may own other kinds of artifacts` },
   { pattern: ["stakeholders", "*"], words: (name, effect) => `${name} is ${effect === "added" ? "a new party" : "no longer a party"}` },
   { pattern: ["manager", "time"], words: () => "other demands on who checks the manager's clock" },
+  {
+    pattern: ["manager", "vault"],
+    words: () => "other demands on where the manager's vault key comes from: who can open everything that is deposited",
+  },
   { pattern: ["manager"], words: () => "another manager holds the keys" },
   { pattern: ["artifacts", "*", "manifest"], words: (name) => `${name} has other content` },
   { pattern: ["artifacts", "*", "owner"], words: (name) => `${name} has another owner` },

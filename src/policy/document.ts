@@ -8,6 +8,7 @@ import { problemsOfIssues } from "./issues.ts"
 import type { Locate } from "./locate.ts"
 import { nowhere } from "./locate.ts"
 import { checkedTimeSchema, type CheckedTime } from "./manager-time.ts"
+import { vaultDemandsSchema, type VaultDemand } from "./manager-vault.ts"
 import { problemsOfMarks } from "./marks.ts"
 import { type Secret, secretSchema, type SecretUse, secretUseSchema } from "./secrets.ts"
 import { laboratoryRootsOf, teeRequirementSchema } from "./tee.ts"
@@ -55,6 +56,8 @@ export interface AttestedManager {
   readonly accept: readonly TeeRequirement[]
   /** Its clock must be checked so. Left out: time comes from whom the manager says, which may be its host alone. */
   readonly time?: CheckedTime
+  /** Its vault key must come from one of these. Left out: nobody looks, and it may lie in a file on its disk. */
+  readonly vault?: readonly VaultDemand[]
 }
 
 export interface UnattestedManager {
@@ -435,7 +438,11 @@ const job = z.strictObject({
 /** The form of `manager`, which a client's pin has too. */
 export const managerRequirementSchema: z.ZodType<ManagerRequirement> = z.union([
   z.strictObject({ insecureUnattested: z.strictObject({ key: sshKey }) }),
-  z.strictObject({ accept: z.array(teeRequirementSchema).min(1).max(maxMembers), time: checkedTimeSchema.exactOptional() }),
+  z.strictObject({
+    accept: z.array(teeRequirementSchema).min(1).max(maxMembers),
+    time: checkedTimeSchema.exactOptional(),
+    vault: vaultDemandsSchema(sshKey).exactOptional(),
+  }),
 ])
 
 /** The form of a policy, for `parsePolicy` and the OpenAPI document. */

@@ -6,6 +6,7 @@ import type { EnclaveMachine, HostLevel, Job, Level, Machine, Metrics, Policy } 
 import { inputOwners, laboratoryRootsOfMachine, own, policyDigest } from "./document.ts"
 import { approvalText } from "./expression.ts"
 import { timeWords } from "./manager-time.ts"
+import { operatorNeeds } from "./manager-vault.ts"
 import { type Secret, useWords } from "./secrets.ts"
 import { tableText } from "./table.ts"
 import { laboratoryRootsOf, type TeeRequirement } from "./tee.ts"
@@ -147,10 +148,13 @@ function secretSight(secret: Secret, party: string, thing: string): Sight {
   return { party, thing, sight: "never", words: "made" in secret ? "never: the manager draws it" : "never" }
 }
 
-function managerSights({ manager }: Policy, thing: string): readonly Sight[] {
+function managerSights({ manager, stakeholders }: Policy, thing: string): readonly Sight[] {
   const party = "manager's operator"
   if ("insecureUnattested" in manager) return [{ party, thing, sight: "can-read", words: "can read it: UNATTESTED MANAGER" }]
-  const operator: Sight = { party, thing, sight: "never", words: "never, unless they can read its disk, where its vault key lies" }
+  const nameOf = (key: string): string => Object.entries(stakeholders).find(([, { keys }]) => keys.includes(key))?.[0] ?? key
+  const made = manager.vault === undefined ? [] : ["they made its folder outside its TEE and kept its keys"]
+  const needs = [...operatorNeeds(manager.vault, nameOf), ...made].join(", or ")
+  const operator: Sight = { party, thing, sight: "never", words: `never, unless ${needs}` }
   const maker: Sight = { party: "Microsoft", thing, sight: "can-read", words: `could read it on the manager ${paravisorSight}` }
   const near = hasParavisor(manager.accept) ? [operator, maker] : [operator]
   if (laboratoryRootsOf(manager.accept).length === 0) return near

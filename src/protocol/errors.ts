@@ -36,6 +36,8 @@ export const protocolCodes = {
   "wrong-report": "the report of a run says what the policy does not let it say",
   "wrong-metrics": "the values do not fit the schema that the policy gives for metrics",
   "limit-exceeded": "more of this than the policy or the manager allows",
+  locked: "the manager was started and has not got its vault key yet: its custodians have to unlock it",
+  "wrong-share": "the share of a vault key is not the one that was made for this custodian",
   "time-unchecked": "the manager's time is not borne out by the authority that checks it; what rests on time is not granted meanwhile",
   "too-many-requests": "the manager is loaded; come back later",
   "wrong-result": "the attestation result is not the manager's, or not for this nonce, audience, time or policy",

@@ -10,7 +10,7 @@ import { ProtocolError } from "./errors.ts"
  * policy, run or manager does not open.
  */
 
-export type HpkePurpose = "deposit" | "release" | "secret"
+export type HpkePurpose = "deposit" | "release" | "secret" | "unlock"
 
 /** What a deposit belongs to. */
 export interface DepositContext {
@@ -43,7 +43,20 @@ export interface SecretContext {
   readonly manager: string
 }
 
-export type HpkeContext = DepositContext | ReleaseContext | SecretContext
+/** What a share of a vault key belongs to. */
+export interface UnlockContext {
+  readonly purpose: "unlock"
+  /** Instance of the manager. */
+  readonly manager: string
+  /** Id of the set that the share is of. */
+  readonly set: string
+  /** TLS key of the locked manager: fresh with every start. */
+  readonly tlsKey: string
+  /** Key of the custodian. */
+  readonly custodian: string
+}
+
+export type HpkeContext = DepositContext | ReleaseContext | SecretContext | UnlockContext
 
 export interface HpkeKeyPair {
   /** 1216 bytes. */

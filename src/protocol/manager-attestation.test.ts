@@ -38,7 +38,7 @@ const description: ManagerDescription = {
   logKey: key,
   resultKey: "AAAA",
   configuration: digestOf(new Uint8Array(1)),
-  vault: "key-file",
+  vault: { kind: "key-file" },
   evidence: "tdx",
   time: null,
 }
@@ -80,7 +80,7 @@ const changed = {
   depositKey: encodeBase64(new Uint8Array(1216).fill(1)),
   logKey: otherKey,
   configuration: digestOf(new Uint8Array(2)),
-  vault: "tpm",
+  vault: { kind: "tpm" },
   evidence: "snp",
   time: { roots: [digestOf(new Uint8Array(3))], maxDifferenceSeconds: 60, holdSeconds: 3600 },
 } as const satisfies Partial<ManagerDescription>
@@ -146,17 +146,30 @@ test("demandManagerOf() wants proof where the policy does, and the policy's own 
 })
 
 test("demandManagerOf() wants a clock that is checked where the policy does", () => {
-  const { tee } = verifyManagerAttestation(attestation(), expectation)
+  const {
+    tee,
+    description: { vault },
+  } = verifyManagerAttestation(attestation(), expectation)
   const time = { roots: [digestOf(new Uint8Array(3))], maxDifferenceSeconds: 60, holdSeconds: 3600 }
-  demandManagerOf({ accept, time }, { description: { key, time }, tee })
+  demandManagerOf({ accept, time }, { description: { key, time, vault }, tee })
   for (const found of [null, { ...time, roots: [digestOf(new Uint8Array(4))] }, { ...time, holdSeconds: 7200 }])
-    assert.throws(() => demandManagerOf({ accept, time }, { description: { key, time: found }, tee }), {
+    assert.throws(() => demandManagerOf({ accept, time }, { description: { key, time: found, vault }, tee }), {
       code: "wrong-manager",
       path: "manager.time",
     })
-  demandManagerOf({ accept }, { description: { key, time }, tee })
+  demandManagerOf({ accept }, { description: { key, time, vault }, tee })
   // The evidence counts all the same.
-  assert.throws(() => demandManagerOf({ accept, time }, { description: { key, time } }), { code: "wrong-manager", path: "" })
+  assert.throws(() => demandManagerOf({ accept, time }, { description: { key, time, vault } }), { code: "wrong-manager", path: "" })
+})
+
+test("demandManagerOf() wants a vault of a kind that the policy names", () => {
+  const { tee } = verifyManagerAttestation(attestation(), expectation)
+  const vault = ["tpm", "tee-sealing"] as const
+  const known = (found: ManagerDescription["vault"]) => ({ description: { key, time: null, vault: found }, tee })
+  demandManagerOf({ accept, vault }, known({ kind: "tpm" }))
+  demandManagerOf({ accept }, known({ kind: "key-file" }))
+  for (const found of [{ kind: "key-file" }, { kind: "tee-sealing", to: "mrsigner" }] as const)
+    assert.throws(() => demandManagerOf({ accept, vault }, known(found)), { code: "wrong-manager", path: "manager.vault" })
 })
 
 // A server that says what it is told and writes down what it is asked.

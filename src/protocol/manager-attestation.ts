@@ -12,6 +12,7 @@ import { appraiseTee } from "../policy/appraise-tee.ts"
 import type { AcceptedTee } from "../policy/appraise-tee.ts"
 import type { AttestedManager, ManagerRequirement } from "../policy/document.ts"
 import { timeDifferences } from "../policy/manager-time.ts"
+import { vaultDifferences, type ManagerVault } from "../policy/manager-vault.ts"
 import { ccelQuirksOf, laboratoryRootsOf } from "../policy/tee.ts"
 import type { TeeRequirement } from "../policy/tee.ts"
 import { ProtocolError } from "./errors.ts"
@@ -87,7 +88,7 @@ export function demandAccepted(tee: GenuineTee, accept: readonly TeeRequirement[
 
 /** A manager as this side has verified it: by its evidence, or by its key alone. */
 export interface KnownManager {
-  readonly description: Pick<ManagerDescription, "key" | "time">
+  readonly description: Pick<ManagerDescription, "key" | "time" | "vault">
   readonly tee?: GenuineTee
 }
 
@@ -108,11 +109,29 @@ export function demandManagerOf(requirement: ManagerRequirement, { description, 
       "the policy demands a manager that proves itself, and this one was pinned by its key alone; nothing was sent (perun manager trust URL --policy FILE)",
     )
   demandAccepted(tee, requirement.accept)
+  demandOperation(requirement, description)
+}
+
+/**
+ * What a policy demands of a manager besides what its TEE measures: who checks its clock, where its vault key comes from.
+ * @throws {ProtocolError} `wrong-manager` with what differs
+ */
+export function demandOperation(requirement: AttestedManager, description: Pick<ManagerDescription, "time" | "vault">): void {
   demandTime(requirement, description)
+  demandVault(requirement, description.vault)
+}
+
+/** @throws {ProtocolError} `wrong-manager` with what differs, where a policy demands other kinds of vaults than this one */
+export function demandVault({ vault: demanded }: AttestedManager, vault: ManagerVault): void {
+  const differences = demanded === undefined ? [] : vaultDifferences(vault, demanded)
+  if (differences.length > 0)
+    throw new ProtocolError("wrong-manager", `the manager's vault key does not come from where the policy demands: ${differences.join("; ")}`, {
+      path: "manager.vault",
+    })
 }
 
 /** @throws {ProtocolError} `wrong-manager` with what differs, where a policy demands that the manager's clock is checked */
-export function demandTime({ time: demanded }: AttestedManager, { time }: Pick<ManagerDescription, "time">): void {
+function demandTime({ time: demanded }: AttestedManager, { time }: Pick<ManagerDescription, "time">): void {
   const differences = demanded === undefined ? [] : timeDifferences(time, demanded)
   if (differences.length > 0)
     throw new ProtocolError("wrong-manager", `the manager's clock is not checked as the policy demands: ${differences.join("; ")}`, {

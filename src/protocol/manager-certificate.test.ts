@@ -52,7 +52,7 @@ const description: ManagerDescription = {
   logKey: key,
   resultKey: "AAAA",
   configuration: digestOf(new Uint8Array(1)),
-  vault: "key-file",
+  vault: { kind: "key-file" },
   evidence: "tdx",
   time: null,
 }
@@ -100,7 +100,7 @@ const changed = {
   logKey: otherKey,
   resultKey: "AAAB",
   configuration: digestOf(new Uint8Array(2)),
-  vault: "tpm",
+  vault: { kind: "tpm" },
   evidence: "snp",
 } as const satisfies Partial<ManagerDescription>
 for (const [field, value] of Object.entries(changed))
@@ -283,7 +283,7 @@ test("verifyManagerByCertificate() takes what vouches from the proof over a nonc
   const now = new Date(time)
   const found = await verifyManagerByCertificate(url, accept, client, { now })
   assert.deepEqual([found.isFresh, asked], [true, ["GET /v1/attestation"]])
-  shown = { ...description, vault: "tpm" }
+  shown = { ...description, vault: { kind: "tpm" } }
   await assert.rejects(verifyManagerByCertificate(url, accept, client, { now }), { code: "contradicting" })
   shown = { ...description, tlsKey: createTlsIdentity("other").tlsKey }
   await assert.rejects(verifyManagerByCertificate(url, accept, client, { now }), { code: "wrong-tls-key" })

@@ -42,7 +42,7 @@ export async function verifyManager(url: URL, trust: ManagerTrust, identity: Tls
   const { key, accept } = trust
   if (accept === undefined) {
     if (key === undefined) throw new TypeError("a manager is known by its key, by its proof, or by both")
-    return ask(url, identity, options, async (transport, call, peerTlsKey) => {
+    return askOnce(url, identity, options, async (transport, call, peerTlsKey) => {
       const signed = await transport.call(routes.describeManager, call)
       return { url, description: verifyManagerDescription(signed, { managerKey: key, peerTlsKey: peerTlsKey() }) }
     })
@@ -105,7 +105,7 @@ async function askForProof(
   options: VerifyOptions,
 ): Promise<{ readonly attested: AttestedDescription; readonly evidence: TeeEvidence }> {
   const nonce = encodeHex(new Uint8Array(randomBytes(32)))
-  return ask(url, identity, options, async (transport, call, peerTlsKey) => {
+  return askOnce(url, identity, options, async (transport, call, peerTlsKey) => {
     const attestation = await transport.call(routes.attestManager, { ...call, query: { nonce } })
     const attested = verifyManagerAttestation(attestation, { accept, nonce, peerTlsKey: peerTlsKey(), time: options.now.getTime() })
     return { attested, evidence: decodeTeeEvidence(attestation.evidence) }
@@ -113,7 +113,7 @@ async function askForProof(
 }
 
 /** One question over a connection of its own, with the TLS key that it ended at. */
-async function ask<T>(
+export async function askOnce<T>(
   url: URL,
   identity: TlsIdentity,
   { timeoutMilliseconds, signal }: VerifyOptions,
@@ -135,6 +135,17 @@ async function ask<T>(
 function seenKey(seen: Digest | undefined): Digest {
   if (seen === undefined) throw new TypeError("internal: an answer came without a connection")
   return seen
+}
+
+/** A transport on which every connection must end at this TLS key. */
+export function connectToKey(url: URL, expected: Digest, identity: TlsIdentity): Transport {
+  return new Transport({
+    url,
+    identity,
+    checkPeer: (tlsKey) => {
+      if (tlsKey !== expected) throw new ProtocolError("wrong-tls-key", `found ${tlsKey}, expected ${expected}`)
+    },
+  })
 }
 
 /** A transport on which every connection must end at the verified manager's TLS key. */

@@ -5,6 +5,7 @@ import { teeEvidenceSchema, teeKinds } from "../evidence/tee/format.ts"
 import { maxNoteBytes } from "../log/note.ts"
 import { statementSignatureSchema } from "../pki/statement.ts"
 import { checkedTimeSchema } from "../policy/manager-time.ts"
+import { custodianSchema, managerVaultSchema, maxCustodians, vaultKinds } from "../policy/manager-vault.ts"
 import {
   base64Schema,
   digestSchema,
@@ -40,19 +41,22 @@ export const managerDescriptionSchema = z.strictObject({
   resultKey: base64Schema(128),
   /** Digest of the manager's configuration. */
   configuration: digestSchema,
-  /** How the vault key is kept: `tpm` is sealed to a TPM, `key-file` lies in a file that the operator can read. */
-  vault: z.enum(["tpm", "key-file"]),
+  /** Where the vault key comes from. */
+  vault: managerVaultSchema,
   /** Kind of TEE that proves this description at `/v1/attestation`; null for an UNATTESTED MANAGER. */
   evidence: z.enum(teeKinds).nullable(),
   /** Who checks the manager's time; null where it comes from the manager's host alone. */
   time: checkedTimeSchema.nullable(),
 })
 export const signedManagerDescriptionSchema = z.strictObject({ description: managerDescriptionSchema, signature: statementSignatureSchema })
-export const healthSchema = z.strictObject({
-  ok: z.literal(true),
-  /** Number of keys that may propose policies here. */
-  members: z.int().min(0),
-})
+export const healthSchema = z.discriminatedUnion("ok", [
+  z.strictObject({
+    ok: z.literal(true),
+    /** Number of keys that may propose policies here. */
+    members: z.int().min(0),
+  }),
+  z.strictObject({ ok: z.literal(false), state: z.literal("locked") }),
+])
 export const emptySchema = z.strictObject({})
 
 // --- policies -----------------------------------------------------------------------------------------------------------------------------------
@@ -401,6 +405,8 @@ export const receiptKindSchema = z.enum([
   "output-received",
   "vote-cast",
   "output-released",
+  "vault-unlocked",
+  "vault-rotated",
 ])
 /** What happened. */
 export const receiptSchema = z.strictObject({
@@ -427,6 +433,10 @@ export const receiptSchema = z.strictObject({
   code: z.string().max(64).optional(),
   /** Digest of the report that a checker's signature came with. */
   report: digestSchema.optional(),
+  /** Kind of vault that was unlocked, or that the key was moved into. */
+  vault: z.enum(vaultKinds).optional(),
+  /** Whose shares unlocked it, or who holds the new ones. */
+  custodians: z.array(custodianSchema).max(maxCustodians).optional(),
   findings: z.array(findingSchema).max(maxKeptFindings).optional(),
   /** Findings that were not kept. */
   moreFindings: z.int().min(0).optional(),

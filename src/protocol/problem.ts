@@ -34,6 +34,7 @@ const statusByCode = {
   "wrong-digest": 400,
   "wrong-message": 400,
   "wrong-metrics": 400,
+  "wrong-share": 403,
   "wrong-report": 400,
   "limit-exceeded": 403,
   "too-many-requests": 429,
@@ -114,6 +115,7 @@ const statusByCode = {
   "wrong-receipts": 403,
   "wrong-secret": 400,
   // the manager's own trouble
+  locked: 503,
   "time-unchecked": 503,
   "store-changed": 500,
   internal: 500,

@@ -66,7 +66,7 @@ const description: ManagerDescription = {
   logKey: sshPublicKeyText(publicKey),
   resultKey: "AAAA",
   configuration: tlsKey,
-  vault: "key-file",
+  vault: { kind: "key-file" },
   evidence: null,
   time: null,
 }

@@ -1,5 +1,6 @@
 import { z } from "zod"
 import { managerAttestationSchema } from "./manager-attestation.ts"
+import { lockAnswerSchema, unlockAnswerSchema, unlockRequestSchema } from "./manager-lock.ts"
 import * as m from "./messages.ts"
 import { digestSchema, documentSchema, idSchema, maxBundleBytes, maxMessageBytes, maxPolicySubmissionBytes, nameSchema, nonceSchema } from "./wire.ts"
 import { maxTeeEvidenceBytes } from "../evidence/tee/hardware.ts"
@@ -98,6 +99,22 @@ export const routes = {
     ),
     query: z.strictObject({ nonce: nonceSchema }),
     maxResponseBytes: maxTeeEvidenceBytes,
+  },
+  lockState: {
+    ...get(
+      "/v1/lock",
+      "open",
+      lockAnswerSchema,
+      "of a locked manager: what it is, with evidence of its TEE over the asker's nonce, and the sealed shares of its vault key",
+    ),
+    query: z.strictObject({ nonce: nonceSchema }),
+    maxResponseBytes: maxTeeEvidenceBytes,
+  },
+  unlockManager: {
+    ...post("/v1/unlock", "open", unlockRequestSchema, unlockAnswerSchema, "a custodian's share of the vault key of a locked manager, signed"),
+    maxBodyBytes: 65_536,
+    // The same share counts once.
+    idempotent: true,
   },
   openApi: get("/v1/openapi.json", "open", documentSchema, "this interface as an OpenAPI 3.1 document"),
   health: get("/v1/healthz", "open", m.healthSchema, "whether the manager answers"),

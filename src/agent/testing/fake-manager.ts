@@ -60,7 +60,7 @@ export class FakeManager implements AsyncDisposable {
       logKey: study.manager.key,
       resultKey: "AAAA",
       configuration: `sha256:${"0".repeat(64)}`,
-      vault: "key-file",
+      vault: { kind: "key-file" },
       evidence: null,
       time: null,
     }

@@ -164,9 +164,11 @@ function parseIndex(text: string): number {
 }
 
 function rowOf(index: number, receipt: Receipt): readonly Cell[] {
-  const { at, kind, by, byKey, host, policy, run, output, artifacts, evidence, code, laboratory, report } = receipt
+  const { at, kind, by, byKey, host, policy, run, output, artifacts, secrets, evidence, code, laboratory, report, vault, custodians } = receipt
   const refused = kind === "release-refused"
-  const concerns = [host, artifacts?.join(", "), output, run ?? policy].filter((part) => part !== undefined).join(" ")
+  const kept = custodians === undefined ? vault : `${vault}: ${custodians.map(({ name }) => name).join(", ")}`
+  const things = [...(artifacts ?? []), ...(secrets ?? []).map((name) => `secret ${name}`)].join(", ")
+  const concerns = [kept, host, things || undefined, output, run ?? policy].filter((part) => part !== undefined).join(" ")
   const grounds = [
     code,
     evidence === undefined ? undefined : `evidence ${evidence}`,

@@ -5,7 +5,7 @@ import { hardwareOf, type TeeEvidence } from "../../evidence/tee/format.ts"
 import { maxTeeEvidenceBytes } from "../../evidence/tee/hardware.ts"
 import { parseVouchers, supplementedBy } from "../../evidence/tee/vouchers.ts"
 import { timeWords } from "../../policy/manager-time.ts"
-import { demandTime } from "../../protocol/manager-attestation.ts"
+import { demandOperation } from "../../protocol/manager-attestation.ts"
 import { verifyManagerByCertificate } from "../../protocol/manager-connection.ts"
 import { createTlsIdentity } from "../../protocol/tls.ts"
 import { insecureLaboratory, parseManagerUrl } from "../connect.ts"
@@ -31,7 +31,7 @@ export function registerVerify(command: Command, output: Output): void {
         ...(supplement === undefined ? {} : { supplement }),
       })
       const { description, accepted, isFresh } = verified
-      demandTime(requirement, description)
+      demandOperation(requirement, description)
       const { key, instance, tlsKey } = description
       const [notBefore, notAfter] = [verified.notBefore, verified.notAfter].map((time) => new Date(time).toISOString())
       const { kind: tee, alternative, insecureLaboratory: isLaboratory } = accepted

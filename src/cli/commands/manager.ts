@@ -1,29 +1,28 @@
 import type { Command } from "commander"
 import { X509Certificate } from "node:crypto"
-import { existsSync } from "node:fs"
 import { readFileBounded } from "../../bytes/durable.ts"
 import { MalformedError } from "../../bytes/error.ts"
 import { parseUtf8 } from "../../bytes/text.ts"
 import { parseIdentityCard } from "../../client/identity.ts"
-import { HostTpm } from "../../evidence/tpm/client/host-tpm.ts"
 import type { TpmLocation } from "../../evidence/tpm/client/transport.ts"
 import { admitMembers, loadMembers, type Member, parseMembers } from "../../manager/members.ts"
-import { serveManager } from "../../manager/server.ts"
-import { initManager, membersPath } from "../../manager/state.ts"
-import { hostTpmSealer } from "../../manager/tpm-sealer.ts"
+import { serveLocked, serveManager } from "../../manager/server.ts"
+import { membersPath } from "../../manager/folder.ts"
+import { initManager, vaultOfFolder } from "../../manager/state.ts"
 import type { TimeSource } from "../../manager/time-check.ts"
 import { openTimeSource } from "../../manager/time-source.ts"
-import { vaultWords } from "../../manager/vault.ts"
+import { vaultWords } from "../../policy/manager-vault.ts"
 import { evidenceKinds } from "../../evidence/kinds.ts"
 import type { TeeSource } from "../../evidence/tee/collectors/collect.ts"
 import { openOwnTee } from "../../manager/own-tee.ts"
 import { parsePemCertificates } from "../../pki/certificate.ts"
 import { timeWords } from "../../policy/manager-time.ts"
-import { demandTime } from "../../protocol/manager-attestation.ts"
+import { demandOperation } from "../../protocol/manager-attestation.ts"
 import { connectVerified, verifyManager, type ManagerTrust, type VerifiedManager } from "../../protocol/manager-connection.ts"
 import { routes } from "../../protocol/routes.ts"
 import { createTlsIdentity } from "../../protocol/tls.ts"
 import { parseSshPublicKey } from "../../pki/ssh-key.ts"
+import { registerVault, sayLocked, unlockedOrInterrupted } from "./manager-vault.ts"
 import { registerVerify } from "./manager-verify.ts"
 import { loadAccept } from "../accept-file.ts"
 import { insecureLaboratory, parseManagerUrl, unattestedManager, withManagerOption, type ManagerOption } from "../connect.ts"
@@ -32,12 +31,13 @@ import { chosenManager, demandPinnedResultKey, trustManager } from "../home.ts"
 import { UsageError } from "../exit.ts"
 import { interruptSignal } from "../interrupt.ts"
 import type { Output } from "../output.ts"
+import { parseListen } from "../listen-address.ts"
 import { parseTpmLocation } from "../tpm-location.ts"
+import { chosenVault, foundOpeners, sayVault, type VaultWords, withVaultOptions } from "../vault-words.ts"
 import { parseTeeSource } from "../tee-source.ts"
 
 export function register(command: Command, output: Output): void {
-  command
-    .command("init")
+  withVaultOptions(command.command("init"))
     .argument("<folder>", "folder of the manager; must not exist")
     .option(
       "--laboratory-root <file>",
@@ -45,31 +45,20 @@ export function register(command: Command, output: Output): void {
       (text, before: string[]) => [...before, text],
       [],
     )
-    .option(
-      "--tpm <where>",
-      "seal the vault key to this TPM: device, unix:PATH or tcp:HOST:PORT (default: /dev/tpmrm0 where there is one)",
-      parseTpmLocation,
-    )
-    .option("--key-file", "keep the vault key in a plain file, also where there is a TPM")
     .option("--member <key>", `who may propose policies: ${keyForms}; again for each`, (text, before: string[]) => [...before, text], [])
     .description("make a manager's state: its keys, vault, store and the list of its members")
-    .action(async (folder: string, options: { laboratoryRoot: readonly string[]; tpm?: TpmLocation; keyFile?: true; member: readonly string[] }) => {
+    .action(async (folder: string, options: VaultWords & { laboratoryRoot: readonly string[]; member: readonly string[] }) => {
       const members = await membersOf(options.member)
       const laboratoryRoots = []
       for (const path of options.laboratoryRoot) laboratoryRoots.push(certificateBytes(await readFileBounded(path, 65_536), path))
-      await using tpm = await vaultTpm(options)
-      const made = await initManager({
-        folder,
-        laboratoryRoots,
-        members,
-        ...(tpm === undefined ? {} : { sealer: hostTpmSealer(tpm, { cap: false }) }),
-      })
+      await using chosen = await chosenVault(options)
+      const made = await initManager({ folder, laboratoryRoots, members, vault: chosen.vault })
       output.result({ ok: true, folder, ...made, members: members.length }, () => {
         output.line(`made ${folder}`, "good")
         output.line(`key       ${made.key} (what policies and perun manager trust name)`)
         output.line(`instance  ${made.instance}`)
         sayMembers(members.length, folder, output)
-        output.line(vaultWords[made.vault], made.vault === "tpm" ? "plain" : "warn")
+        sayVault(made.vault, output)
       })
     })
   command
@@ -97,18 +86,24 @@ export function register(command: Command, output: Output): void {
       if (options.collateral !== undefined && options.tee === undefined) throw new UsageError("--collateral goes with --tee")
       const timeSource = await timeSourceOf(options)
       const { host, port } = parseListen(options.listen)
-      await using tpm = await vaultTpm(options)
+      const file = await vaultOfFolder(folder)
+      await using found = await foundOpeners(file, options)
       using interrupt = interruptSignal()
-      await using running = await serveManager({
+      const served = {
         folder,
         host,
         port,
+        ...found.openers,
         ...(options.tee === undefined
           ? {}
           : { ownTee: await openOwnTee(options.tee, options.collateral, options.tpm === undefined ? {} : { tpm: options.tpm }) }),
-        ...(tpm === undefined ? {} : { sealer: hostTpmSealer(tpm, { cap: options.cap === true }) }),
         ...(timeSource === undefined ? {} : { timeSource }),
-      })
+      }
+      await using locked = file.kind === "shares" ? await serveLocked(served) : undefined
+      if (locked !== undefined) sayLocked(locked, output)
+      const started = locked === undefined ? await serveManager(served) : await unlockedOrInterrupted(locked, interrupt.signal)
+      if (started === undefined) return output.line("stopping")
+      await using running = started
       output.result(
         {
           event: "listening",
@@ -127,7 +122,7 @@ export function register(command: Command, output: Output): void {
           output.line(`key       ${running.description.key}`)
           output.line(`instance  ${running.description.instance}`)
           sayMembers(running.members, folder, output)
-          output.line(vaultWords[running.vault], running.vault === "tpm" ? "plain" : "warn")
+          sayVault(running.vault, output)
           const { evidence } = running.description
           if (evidence === null) output.line(`${unattestedManager}: this manager proves nothing about itself`, "warn")
           else output.line(`proof     ${evidenceKinds[evidence].name}, for whoever asks`, "good")
@@ -178,7 +173,7 @@ export function register(command: Command, output: Output): void {
     .action(async (url: string, text: string | undefined, options: TrustWords) => {
       const trust = await trustOf(text, options)
       const manager = await verifyManager(parseManagerUrl(url), trust, createTlsIdentity("perun client"), { now: new Date() })
-      await demandPolicyTime(options.policy, manager)
+      await demandPolicyOperation(options.policy, manager)
       const { key, instance, evidence, resultKey } = manager.description
       await trustManager({ url, key, resultKey, ...(trust.accept === undefined ? {} : { accept: trust.accept }) }, options.replace === true)
       output.result({ ok: true, url, key, instance, evidence, attested: attestedFacts(manager) }, () => {
@@ -188,6 +183,7 @@ export function register(command: Command, output: Output): void {
       })
     })
   registerVerify(command, output)
+  registerVault(command, output)
   withManagerOption(command.command("status"))
     .description("what the pinned manager says about itself, and what it proved")
     .action(async (options: ManagerOption) => {
@@ -197,7 +193,8 @@ export function register(command: Command, output: Output): void {
       const { description } = manager
       demandPinnedResultKey(pin, description)
       using transport = connectVerified(manager, tls)
-      const { members } = await transport.call(routes.health, {})
+      const health = await transport.call(routes.health, {})
+      const members = health.ok ? health.members : 0
       output.result({ ok: true, url: pin.url, ...description, attested: attestedFacts(manager), members }, () => {
         output.line(`address        ${pin.url}`)
         output.line(`instance       ${description.instance}`)
@@ -207,7 +204,7 @@ export function register(command: Command, output: Output): void {
         output.line(`result key     ${description.resultKey}`)
         output.line(`configuration  ${description.configuration}`)
         output.line(`time           ${timeWords(description.time)}`)
-        output.line(`vault key      ${description.vault === "tpm" ? "sealed to the TPM" : "in a key file that its operator can read"}`)
+        output.line(`vault key      ${vaultWords(description.vault)}`)
         output.line(`members        ${members}${members === 0 ? `: ${noMembers(undefined)}` : ""}`, members === 0 ? "warn" : "plain")
         sayProof(manager, output)
       })
@@ -237,10 +234,10 @@ async function trustOf(keyText: string | undefined, { policy: policyFile, accept
 }
 
 /** The demands of a policy on its manager's clock, which a pin does not hold; every command that sends something holds them again. */
-async function demandPolicyTime(policyFile: string | undefined, { description }: VerifiedManager): Promise<void> {
+async function demandPolicyOperation(policyFile: string | undefined, { description }: VerifiedManager): Promise<void> {
   if (policyFile === undefined) return
   const { manager } = (await loadPolicyFile(policyFile)).policy
-  if ("accept" in manager) demandTime(manager, description)
+  if ("accept" in manager) demandOperation(manager, description)
 }
 
 function attestedFacts({ accepted }: VerifiedManager): { readonly tee: string; readonly insecureLaboratory: boolean } | null {
@@ -271,13 +268,6 @@ async function timeSourceOf({ timeSource: url, timeRoot: file }: ServeWords): Pr
   if (url === undefined && file === undefined) return undefined
   if (url === undefined || file === undefined) throw new UsageError("--time-source and --time-root go together")
   return openTimeSource(url, parsePemCertificates(parseUtf8(await readFileBounded(file, 1_048_576), file)))
-}
-
-/** The TPM for the vault key: the one named, else the kernel's where there is one, unless a key file is wanted. */
-async function vaultTpm(options: { readonly tpm?: TpmLocation; readonly keyFile?: true }): Promise<HostTpm | undefined> {
-  if (options.keyFile === true) return undefined
-  if (options.tpm !== undefined) return HostTpm.open(options.tpm)
-  return existsSync("/dev/tpmrm0") ? HostTpm.open() : undefined
 }
 
 const keyForms = "file of a public key or an identity.json, or the key itself as 'ssh-ed25519 AAAA…'"
@@ -311,13 +301,6 @@ function sayMembers(count: number, folder: string, output: Output): void {
 function noMembers(folder: string | undefined): string {
   const file = folder === undefined ? "the file members in its folder" : membersPath(folder)
   return `nobody can propose a policy; put public keys into ${file}, one a line, or: perun manager admit --folder ${folder ?? "FOLDER"} KEY`
-}
-
-function parseListen(text: string): { readonly host: string; readonly port: number } {
-  const [, bracketed, plain, port] = /^(?:\[([^\]]+)\]|([^:]+)):([0-9]{1,5})$/.exec(text) ?? []
-  const host = bracketed ?? plain
-  if (host === undefined || port === undefined || Number(port) > 65_535) throw new UsageError(`--listen wants HOST:PORT, found ${text}`)
-  return { host, port: Number(port) }
 }
 
 function certificateBytes(file: Uint8Array, path: string): Uint8Array {
