@@ -1,6 +1,7 @@
+import type { Digest } from "../bytes/digest.ts"
 import { stakeholderOfKey } from "../policy/approval.ts"
 import type { Policy } from "../policy/document.ts"
-import { listingOf } from "../policy/listing.ts"
+import { isTeeIdentity, listingOf, type MachineIdentity, namesMachine } from "../policy/listing.ts"
 import { ProtocolError } from "../protocol/errors.ts"
 import type { ManagerContext, Reader, StakeholderCaller } from "./context.ts"
 import type { HostRecord, PolicyRecord } from "./records.ts"
@@ -41,19 +42,47 @@ export function demandProposer(context: ManagerContext, reader: Reader, caller: 
   )
 }
 
-/** Which hosts a caller sees: those that one of its policies lists, and to members those that no policy lists yet. */
+/**
+ * Which hosts a caller sees: those that one of its policies names or had a run on; those that one of its policies only allows (`any`), unless a policy of others names
+ * them; and to members those that no policy lists yet.
+ */
 export function hostSight(context: ManagerContext, reader: Reader, caller: StakeholderCaller): (host: HostRecord) => boolean {
-  const policies = (records: readonly PolicyRecord[]): readonly Policy[] => records.map(({ digest }) => context.documents.policy(reader, digest))
-  const isListed = listingOf(policies(reader.list("policies")))
-  const isOwn = listingOf(policies(policiesOf(context, reader, caller)))
+  const own = new Set(policiesOf(context, reader, caller).map(({ digest }) => digest))
+  const records = reader.list("policies").map(({ digest }) => ({ isOwn: own.has(digest), policy: context.documents.policy(reader, digest) }))
+  const policies = (isOwn: boolean): readonly Policy[] => records.filter((record) => record.isOwn === isOwn).map(({ policy }) => policy)
+  const [isNamed, isAllowed, isNamedElsewhere, isListedElsewhere] = [
+    listingOf(policies(true), namesMachine),
+    listingOf(policies(true)),
+    listingOf(policies(false), namesMachine),
+    listingOf(policies(false)),
+  ]
+  const hasRun = hasHadRuns(reader, own)
   const member = isMember(context, caller)
-  return ({ identity }) => isOwn(identity) || (member && !isListed(identity))
+  return (host) => {
+    const { identity } = host
+    if (isNamed(identity) || hasRun(host)) return true
+    return isAllowed(identity) ? !isNamedElsewhere(identity) : member && !isListedElsewhere(identity)
+  }
 }
 
-/** Whether an active policy that names the caller lists a host. */
+/** Whether an active policy that names the caller names a host, or has had a run on it: a policy that allows any machine makes none of them its parties' own. */
 export function isPartyOfHost(context: ManagerContext, reader: Reader, caller: StakeholderCaller, host: HostRecord): boolean {
   return policiesOf(context, reader, caller).some(({ digest }) => {
     const { state, policy } = readStanding(context, reader, digest)
-    return state === "active" && listingOf([policy])(host.identity)
+    if (state !== "active") return false
+    return listingOf([policy], namesMachine)(host.identity) || hasHadRuns(reader, new Set([digest]))(host)
   })
+}
+
+/** Whether a run of these policies was on a host, under whichever name its processor has. */
+function hasHadRuns(reader: Reader, policies: ReadonlySet<Digest>): (host: HostRecord) => boolean {
+  const names = new Set(reader.list("runs").flatMap(({ policy, host }) => (host !== undefined && policies.has(policy) ? [host] : [])))
+  const processors = new Set([...names].flatMap((name) => processorOf(reader.get("hosts", name)?.identity) ?? []))
+  return ({ host, identity }) => names.has(host) || processors.has(processorOf(identity) ?? "")
+}
+
+/** Undefined for a TPM, which has one name, and for a TEE that does not say which processor it is. */
+function processorOf(identity: MachineIdentity | undefined): string | undefined {
+  if (identity === undefined || !isTeeIdentity(identity) || identity.platform === null) return undefined
+  return `${identity.tee} ${identity.root} ${identity.platform}`
 }

@@ -17,7 +17,7 @@ import { routes } from "../protocol/routes.ts"
 import { refuseTaken } from "./enrolments.ts"
 import type { HostRecord } from "./records.ts"
 import { captureReferences, LaboratoryMachine } from "./machine.testing.ts"
-import { type AgentKeys, makeAgent, makeParts, TestStudy } from "./study.testing.ts"
+import { type AgentKeys, makeAgent, makeParts, makeParty, TestStudy } from "./study.testing.ts"
 
 /** Machines of level `enclave`, on a laboratory's TDX device. INSECURE LABORATORY. */
 
@@ -258,6 +258,38 @@ test("a processor has many names, but not without end; retiring one retires them
   assert.deepEqual([view.state, view.reason], ["ended", "host td-1 was retired"])
   await assert.rejects((await TdHost.make()).enrol(study, "td-3"), /processor was retired/)
   await assert.rejects((await TdHost.make()).enrol(study, "td-1"), /retired host/)
+})
+
+test("a policy that allows any processor makes no machine its parties' own: they neither see what others name nor retire what never ran for them", async () => {
+  const study = await newStudy()
+  const only = (platforms: "any" | readonly string[]): EnclaveMachine => ({
+    ...enclave,
+    accept: [{ tdx: { ...tdxDemand, platforms, laboratoryRoots: [root] } }],
+  })
+  await study.agree(enclavePolicy(study, only([labPlatform.ppid])))
+  const [named, free] = [await TdHost.make(), await TdHost.make(certifyPlatform(intel, "99".repeat(16)))]
+  await named.enrol(study, "named")
+  await free.enrol(study, "free")
+
+  const other = await makeParty("other")
+  study.members.add(other.key)
+  const hostsOf = async (): Promise<readonly string[]> => (await study.call(routes.listHosts, study.as(other), {})).hosts.map(({ host }) => host)
+  const retire = async (host: string): Promise<HostView> => study.call(routes.retireHost, study.as(other), { params: { host }, body: {} })
+  const { stakeholders } = study.policy()
+  const parties = { ...stakeholders, consortium: { ...stakeholders["consortium"], keys: [other.key] } } as Policy["stakeholders"]
+  const digest = await study.submit(enclavePolicy(study, only("any"), { study: "other", stakeholders: parties }))
+  assert.deepEqual(await hostsOf(), ["free"])
+  for (const party of [clinic, vendor, other]) await study.sign(digest, party)
+  assert.deepEqual(await hostsOf(), ["free"])
+  await assert.rejects(retire("named"), { code: "not-found" })
+  await assert.rejects(retire("free"), { code: "not-permitted" })
+
+  await study.deposit(digest, "records", clinic, parts.records)
+  await study.deposit(digest, "trainer", vendor, parts.trainer)
+  await study.queue(digest)
+  await named.claim(study, "named")
+  assert.deepEqual((await hostsOf()).toSorted(), ["free", "named"], "a machine that works for them is theirs to see, and to stop")
+  assert.equal((await retire("named")).retired, true)
 })
 
 test("of one processor 64 names are kept", async () => {

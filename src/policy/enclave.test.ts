@@ -23,7 +23,7 @@ import {
   tdxDemand,
 } from "./fixtures.testing.ts"
 import { policyTemplate } from "./init.ts"
-import { canShow, listingOf, listsMachine, type MachineIdentity } from "./listing.ts"
+import { canShow, listingOf, listsMachine, namesMachine, type MachineIdentity } from "./listing.ts"
 import { parsePolicy } from "./parse.ts"
 import { type BootReference, referenceDigest } from "./reference.ts"
 import type { AzureRequirement, SnpRequirement } from "./tee.ts"
@@ -190,6 +190,22 @@ test("listsMachine() knows a TPM by its endorsement key, and a TEE by kind, plat
   assert.ok(listsMachine({ ...enclaveMachine, accept: [snp] }, { ...tee, tee: "snp", platform: "33".repeat(64) }))
   assert.ok(!listsMachine({ ...enclaveMachine, accept: [snp] }, { ...tee, tee: "snp", platform: "44".repeat(64) }))
 })
+
+test("namesMachine() knows no machine by any, which is everybody's", () => {
+  const only = (platforms: "any" | readonly string[]): Machine => ({ ...enclaveMachine, accept: [{ tdx: { ...tdxDemand, platforms } }] })
+  assert.ok(namesMachine(hostMachine(), tpm))
+  assert.ok(!namesMachine(hostMachine(), { ...tpm, endorsementKey: named("other") }))
+  assert.ok(namesMachine(only(["11".repeat(16)]), tee))
+  assert.ok(!namesMachine(only(["22".repeat(16)]), tee))
+  assert.ok(!namesMachine(only("any"), tee))
+  assert.ok(!namesMachine(only("any"), { ...tee, platform: null }))
+  assert.ok(!namesMachine(only(["11".repeat(16)]), { ...tee, rootKind: "laboratory" }))
+  assert.ok(namesMachine({ ...enclaveMachine, accept: [...acceptOf(only("any")), ...acceptOf(only(["11".repeat(16)]))] }, tee))
+})
+
+function acceptOf(machine: Machine): Extract<Machine, { level: "enclave" }>["accept"] {
+  return machine.level === "enclave" ? machine.accept : []
+}
 
 test("listsMachine() knows a confidential VM of Azure by its processor, and takes no bare TEE for it", () => {
   const { requirement } = new AzureVm(makeLabAuthority({ keys: makeLabKeys() }))
