@@ -91,6 +91,7 @@ test("planWorkload() gives secrets in the environment, as a file and in the plac
 
 test("planWorkload() gives no secret under a name that loads code, over other files, or that it has no value for", () => {
   refuses("wrong-policy", { secrets: { token: { environment: "LD_PRELOAD" } } }, secrets)
+  refuses("wrong-policy", { secrets: { token: { environment: "SM_MODEL_DIR" } } }, secrets)
   refuses("sandbox-paths", { secrets: { key: { file: "/etc/ld.so.preload" } } }, secrets)
   refuses("sandbox-paths", { secrets: { key: { file: "/opt/ml/code/train.py" } } }, secrets)
   refuses("wrong-grant", { secrets: { missing: { environment: "API_TOKEN" } } }, secrets)

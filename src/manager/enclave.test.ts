@@ -203,6 +203,19 @@ test("a machine of another processor does not take the place of the one that enr
   await assert.rejects(other.enrol(study), { code: "already-exists" })
 })
 
+test("nor does one that says it is that processor under another laboratory's root", async () => {
+  const study = await newStudy()
+  const forger = makeLabAuthority({ keys: makeLabKeys(), time: Date.parse("2026-11-22T12:00:00Z") })
+  study.moreRoots = [intel.root.certificate.der, forger.root.certificate.der]
+  study.restart()
+  const both = [root, certificateFingerprint(forger.root.certificate)]
+  const machine: EnclaveMachine = { ...enclave, accept: [{ tdx: { ...tdxDemand, laboratoryRoots: both } }] }
+  const td = await TdHost.make()
+  await study.queue(await study.agree(enclavePolicy(study, machine)))
+  await td.enrol(study)
+  await assert.rejects(new TdHost(td.keys, forger).claim(study), { code: "wrong-binding", message: /root/ })
+})
+
 test("an enrolment's evidence must be over its own nonce and TLS key", async () => {
   const study = await newStudy()
   const [td, thief] = [await TdHost.make(), await TdHost.make()]

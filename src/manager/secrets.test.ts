@@ -101,6 +101,15 @@ test("depositSecret() refuses another party, value, salt, policy, secret or mana
   await assert.rejects(bring(study, other, vendor), { code: "not-permitted" })
 })
 
+test("depositSecret() keeps nothing whose owner withdrew while it was opened", async () => {
+  const study = await TestStudy.create(parts)
+  const digest = await study.agree(secretPolicy(study))
+  const [brought, withdrawn] = await Promise.allSettled([bring(study, digest, vendor), study.withdraw(digest, vendor)])
+  assert.equal(withdrawn.status, "fulfilled")
+  assert.equal(brought.status, "rejected")
+  assert.equal(study.store.count("secrets"), 0)
+})
+
 test("depositSecret() refuses a value that a program could not be given so", async () => {
   const study = await TestStudy.create(parts)
   for (const [value, use, code] of [
