@@ -4,7 +4,7 @@ import type { Digest } from "../bytes/digest.ts"
 import { encodeBase64, encodeUtf8, parseBase64, parseUtf8 } from "../bytes/text.ts"
 import type { Policy } from "../policy/document.ts"
 import { type SaltedSecret, secretCommitment, type SecretUse } from "../policy/secrets.ts"
-import { sealMessage, type SecretContext } from "../protocol/hpke.ts"
+import { type SealedMessage, sealMessage, type SecretContext } from "../protocol/hpke.ts"
 import type { SecretView } from "../protocol/messages.ts"
 import type { ProblemError } from "../protocol/problem.ts"
 import { routes } from "../protocol/routes.ts"
@@ -39,13 +39,24 @@ async function bring(
   secret: SaltedSecret = token,
   change: Partial<SecretContext> = {},
 ): Promise<SecretView> {
+  return send(study, digest, party, await seal(study, digest, secret, change))
+}
+
+async function seal(study: TestStudy, digest: Digest, secret: SaltedSecret, change: Partial<SecretContext> = {}): Promise<SealedMessage> {
   const { depositKey, instance } = study.manager.description
-  const context = { purpose: "secret", policy: digest, secret: "token", commitment: secretCommitment(token), manager: instance, ...change } as const
-  const sealedValue = await sealMessage(
-    parseBase64(depositKey),
-    context,
-    encodeUtf8(JSON.stringify({ salt: secret.salt, value: encodeBase64(secret.value) })),
-  )
+  const context = {
+    purpose: "secret",
+    policy: digest,
+    secret: "token",
+    commitment: secretCommitment(token),
+    manager: instance,
+    ...change,
+  } as const
+  const plaintext = encodeUtf8(JSON.stringify({ salt: secret.salt, value: encodeBase64(secret.value) }))
+  return sealMessage(parseBase64(depositKey), context, plaintext)
+}
+
+async function send(study: TestStudy, digest: Digest, party: Party, sealedValue: SealedMessage): Promise<SecretView> {
   return study.call(routes.depositSecret, study.as(party), { params: { digest }, body: { secret: "token", sealedValue } })
 }
 
@@ -104,7 +115,8 @@ test("depositSecret() refuses another party, value, salt, policy, secret or mana
 test("depositSecret() keeps nothing whose owner withdrew while it was opened", async () => {
   const study = await TestStudy.create(parts)
   const digest = await study.agree(secretPolicy(study))
-  const [brought, withdrawn] = await Promise.allSettled([bring(study, digest, vendor), study.withdraw(digest, vendor)])
+  const sealed = await seal(study, digest, token)
+  const [brought, withdrawn] = await Promise.allSettled([send(study, digest, vendor, sealed), study.withdraw(digest, vendor)])
   assert.equal(withdrawn.status, "fulfilled")
   assert.equal(brought.status, "rejected")
   assert.equal(study.store.count("secrets"), 0)
