@@ -4,6 +4,7 @@ import { Output } from "../src/cli/output.ts"
 import { benchDcap } from "./dcap.ts"
 import { benchHost } from "./host.ts"
 import { benchIma } from "./ima.ts"
+import { benchLog } from "./log.ts"
 import { benchSealing } from "./sealing.ts"
 import { benchSnp } from "./snp.ts"
 import type { BenchRow } from "./row.ts"
@@ -14,6 +15,7 @@ const benchmarks: Readonly<Record<string, () => Promise<readonly BenchRow[]>>> =
   host: benchHost,
   dcap: benchDcap,
   snp: benchSnp,
+  log: benchLog,
 }
 
 const json = process.argv.includes("--json")

@@ -3,15 +3,17 @@ import { test } from "node:test"
 import fc from "fast-check"
 import { MalformedError } from "../bytes/error.ts"
 import { encodeHex, encodeUtf8 } from "../bytes/text.ts"
-import { CompactRange, consistencyProof, inclusionProof, leafHash, verifyConsistency, verifyInclusion } from "./merkle.ts"
+import { CompactRange, consistencyProof, inclusionProof, leafHash, verifyConsistency, verifyInclusion, rangeOf } from "./merkle.ts"
 import {
   encodeEntries,
   encodeTile,
   type LevelReader,
   parseTile,
   parseTilePath,
+  readerOfLevels,
   tilePath,
   verifiedLevels,
+  VerifiedTiles,
   verifiedReader,
   widthInTree,
 } from "./tiles.ts"
@@ -123,6 +125,34 @@ test("one wrong hash anywhere, or one that is missing, is found before a hash of
     }),
     { numRuns: 400 },
   )
+})
+
+test("VerifiedTiles goes on with a tree that grows, keeps whole tiles only, and believes nothing that is not its range's", () => {
+  const asked: string[] = []
+  let isSpoiled = false
+  const tiles = new VerifiedTiles((level, from, to) => {
+    asked.push(`${level}/${from / 256}`)
+    const hashes = read(level, from, to)
+    return isSpoiled ? hashes.map((hash, place) => (place === hashes.length - 1 ? new Uint8Array(32) : hash)) : hashes
+  })
+  const rangeAt = (size: number): CompactRange => rangeOf(size, readerOfLevels(read))
+  for (const size of [300, 301, 520, 65_600, total]) {
+    const reader = readerOfLevels(tiles.levels(rangeAt(size)))
+    for (const index of [0, 255, 256, size - 1])
+      verifyInclusion({ ...headOf(size), index, leaf: levels[0]?.[index] ?? new Uint8Array(), proof: inclusionProof(index, size, reader) })
+  }
+  assert.equal(asked.filter((tile) => tile === "0/0").length, 1, "a whole tile is read once")
+  assert.ok(asked.filter((tile) => tile === "0/1").length > 1, "one that grows is read anew")
+
+  isSpoiled = true
+  for (const [level, from] of [
+    [0, 69_990],
+    [0, 1024],
+    [1, 256],
+  ] as const)
+    assert.throws(() => tiles.levels(rangeAt(total))(level, from, from + 1), { code: "wrong-proof" }, `${level}/${from}`)
+  isSpoiled = false
+  assert.throws(() => new VerifiedTiles(read).levels(CompactRange.of(600, rangeAt(600).hashes.toReversed()))(0, 590, 591), { code: "wrong-proof" })
 })
 
 test("hashes of a forked log do not pass under the head of this one", () => {

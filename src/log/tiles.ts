@@ -65,25 +65,48 @@ export function verifiedReader(head: TreeHead, read: LevelReader): HashReader {
 
 /** The same for hashes of one level. */
 export function verifiedLevels(head: TreeHead, read: LevelReader): LevelReader {
-  const { size, root } = head
-  const known = new Map<string, readonly Uint8Array[]>()
   let top: CompactRange | undefined
-
-  const topRange = (): CompactRange => {
-    top ??= rangeOf(size, readerOfLevels(read))
-    if (!bytesEqual(top.root(), root)) throw new LogError("wrong-proof", "the hashes do not lead to the tree's root")
+  return levelsBelow(head.size, read, new Map(), () => {
+    top ??= rangeOf(head.size, readerOfLevels(read))
+    if (!bytesEqual(top.root(), head.root)) throw new LogError("wrong-proof", "the hashes do not lead to the tree's root")
     return top
+  })
+}
+
+/**
+ * Reads many times from a tree that grows, whose compact range is believed: whole tiles that were held against it are kept, for they never change.
+ * @throws {LogError} `wrong-proof` when reading
+ */
+export class VerifiedTiles {
+  readonly #read: LevelReader
+  readonly #whole = new Map<string, readonly Uint8Array[]>()
+
+  constructor(read: LevelReader) {
+    this.#read = read
   }
+
+  levels(range: CompactRange): LevelReader {
+    while (this.#whole.size > keptTiles) this.#whole.delete(String(this.#whole.keys().next().value))
+    return levelsBelow(range.size, this.#read, this.#whole, () => range)
+  }
+}
+
+/** 8 KiB each. */
+const keptTiles = 1024
+
+/** @param whole tiles that are known, to which those that are read are added */
+function levelsBelow(size: number, read: LevelReader, whole: Map<string, readonly Uint8Array[]>, topRange: () => CompactRange): LevelReader {
+  const partial = new Map<string, readonly Uint8Array[]>()
   const tile = (level: number, index: number): readonly Uint8Array[] => {
     const key = `${level}/${index}`
-    const before = known.get(key)
+    const before = whole.get(key) ?? partial.get(key)
     if (before !== undefined) return before
     const width = widthInTree({ level, index }, size)
     const hashes = read(level, index * tileWidth, index * tileWidth + width)
     if (hashes.length !== width || hashes.some((hash) => hash.length !== hashBytes))
       throw new LogError("wrong-proof", `tile ${key} has ${hashes.length} hashes, expected ${width}`)
     checkTile(level, index, hashes)
-    known.set(key, hashes)
+    ;(width === tileWidth ? whole : partial).set(key, hashes)
     return hashes
   }
   /** A whole tile is one hash of the level above; one that is not stands, in parts, at the right edge of the tree. */

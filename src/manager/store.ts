@@ -6,7 +6,7 @@ import { ByteReader } from "../bytes/reader.ts"
 import { encodeHex, encodeUtf8, parseHex } from "../bytes/text.ts"
 import { LogError } from "../log/errors.ts"
 import { CompactRange, consistencyProof, inclusionProof, leafHash, type TreeHead } from "../log/merkle.ts"
-import { type LevelReader, verifiedLevels, verifiedReader } from "../log/tiles.ts"
+import { readerOfLevels, VerifiedTiles } from "../log/tiles.ts"
 import { ProtocolError } from "../protocol/errors.ts"
 import { type Receipt, receiptSchema } from "../protocol/messages.ts"
 import { receiptDigest, receiptLeaf } from "../protocol/receipts.ts"
@@ -215,7 +215,7 @@ export class Store implements Disposable {
     this.#refuseBroken()
     const end = Math.min(to, this.#range.size)
     if (from >= end) return []
-    const hashes = this.#verified(() => verifiedLevels(this.logHead, this.#levels())(0, from, end))
+    const hashes = this.#verified(() => this.#tiles.levels(this.#range)(0, from, end))
     const entries = [...this.#journal.entries(from, end)]
     return hashes.map((hash, place) => {
       const index = from + place
@@ -228,7 +228,7 @@ export class Store implements Disposable {
   /** The hashes that lead from an entry to the root of the tree as it is now. @throws as logEntries */
   logInclusion(index: number): readonly Uint8Array[] {
     this.#refuseBroken()
-    return this.#verified(() => inclusionProof(index, this.#range.size, verifiedReader(this.logHead, this.#levels())))
+    return this.#verified(() => inclusionProof(index, this.#range.size, readerOfLevels(this.#tiles.levels(this.#range))))
   }
 
   /** That the tree as it is now goes on from that of `older` entries. @throws as logEntries; {LogError} `wrong-proof` for a size that the tree never had */
@@ -236,18 +236,19 @@ export class Store implements Disposable {
     this.#refuseBroken()
     const { size } = this.#range
     if (!(older >= 0 && older <= size)) throw new LogError("wrong-proof", `the log has ${size} entries, not ${older}`)
-    return this.#verified(() => consistencyProof(older, size, verifiedReader(this.logHead, this.#levels())))
+    return this.#verified(() => consistencyProof(older, size, readerOfLevels(this.#tiles.levels(this.#range))))
   }
 
   /** Hashes of one level of the tree, held against it. @throws as logEntries */
   logHashes(level: number, from: number, to: number): readonly Uint8Array[] {
     this.#refuseBroken()
-    return this.#verified(() => verifiedLevels(this.logHead, this.#levels())(level, from, to))
+    return this.#verified(() => this.#tiles.levels(this.#range)(level, from, to))
   }
 
-  #levels(): LevelReader {
-    return (level, from, to) => this.#journal.hashes(level, from, Math.min(to, Math.floor(this.#range.size / 256 ** level)))
-  }
+  /** What it reads is held against the compact range, which the sealed head states. */
+  readonly #tiles = new VerifiedTiles((level, from, to) =>
+    this.#journal.hashes(level, from, Math.min(to, Math.floor(this.#range.size / 256 ** level))),
+  )
 
   #verified<T>(read: () => T): T {
     try {
