@@ -141,8 +141,9 @@ export class RealStudy implements AsyncDisposable {
   }
 
   /** At the address that it had, where nobody else took it meanwhile. */
-  async startManager(): Promise<void> {
-    ;({ server: this.#server, url: this.#url } = await serveFolder(this.managerFolder, new URL(this.#url).host, this.#options.attested?.words))
+  async startManager(words: readonly string[] = []): Promise<void> {
+    const all = [...(this.#options.attested?.words ?? []), ...words]
+    ;({ server: this.#server, url: this.#url } = await serveFolder(this.managerFolder, new URL(this.#url).host, all))
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

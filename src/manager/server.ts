@@ -4,6 +4,7 @@ import type { Custodian, ManagerVault } from "../policy/manager-vault.ts"
 import type { LockDescription } from "../protocol/manager-lock.ts"
 import type { ManagerDescription } from "../protocol/messages.ts"
 import { certificatePem } from "../protocol/tls.ts"
+import { type BackupPlan, BackupSchedule } from "./backup-schedule.ts"
 import { CertificateKeeper } from "./certificate-keeper.ts"
 import { systemClock } from "./clock.ts"
 import { createLockedApp } from "./locked-app.ts"
@@ -20,6 +21,8 @@ export interface ServeOptions extends ManagerWorld {
   readonly host: string
   /** 0 takes a free one. */
   readonly port: number
+  /** Makes backups while it runs. */
+  readonly backups?: BackupPlan
 }
 
 export interface RunningManager extends AsyncDisposable {
@@ -54,7 +57,7 @@ export async function serveManager(options: ServeOptions): Promise<RunningManage
 }
 
 /** `front`: where a locked manager listened; it becomes this one's. */
-async function run(opened: OpenedManager, address: Pick<ServeOptions, "host" | "port">, front?: TlsFront): Promise<RunningManager> {
+async function run(opened: OpenedManager, address: Pick<ServeOptions, "host" | "port" | "backups">, front?: TlsFront): Promise<RunningManager> {
   const { manager, tls } = opened
   await manager.checkTime()
   const timeProblem = manager.timeProblem()
@@ -68,14 +71,25 @@ async function run(opened: OpenedManager, address: Pick<ServeOptions, "host" | "
   const face = { tls, fetch: manager.app.fetch }
   const listening = front ?? (await TlsFront.listen(face, certificate, address))
   if (front !== undefined) front.turn(face, certificate)
+  const say = (line: string): void => console.error(line)
+  const backups =
+    address.backups === undefined
+      ? undefined
+      : new BackupSchedule(address.backups, {
+          make: async (out, now) => opened.backUp(out, now),
+          now: () => new Date(systemClock.wallMilliseconds()),
+          say,
+        })
   const timer = setInterval(() => {
     tick(opened)
+    backups?.tick()
     void manager.checkTime()
     void keeper.tick((renewed) => listening.renewCertificate(certificatePem(renewed)))
   }, tickMilliseconds)
   const stop = async (): Promise<void> => {
     clearInterval(timer)
     await listening.stop()
+    await backups?.idle()
     opened[Symbol.dispose]()
   }
   return {

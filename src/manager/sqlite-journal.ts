@@ -1,5 +1,5 @@
 import { existsSync } from "node:fs"
-import { DatabaseSync, type StatementSync } from "node:sqlite"
+import { backup, DatabaseSync, type StatementSync } from "node:sqlite"
 import { UnavailableError } from "../bytes/error.ts"
 import { ProtocolError } from "../protocol/errors.ts"
 import type { Journal, JournalEntry, SealedEntry, SealedRow } from "./store.ts"
@@ -123,6 +123,31 @@ export class SqliteJournal implements Journal {
   hashes(level: number, from: number, to: number): readonly Uint8Array[] {
     const rows = onDatabase("", () => (level === 0 ? this.#getLeaves.all(from, to) : this.#getNodes.all(level, from, to)))
     return rows.map(({ hash }) => blobOf(hash))
+  }
+
+  /**
+   * Copies the database as it is after some transaction into a file that must not exist; commits may go on meanwhile. Gives the number of the log's entries in the copy.
+   * @throws {UnavailableError} `disk-full`, `permission-denied`, `unavailable`
+   */
+  async copyTo(path: string): Promise<number> {
+    try {
+      await backup(this.#database, path, { rate: 1000 })
+    } catch (error) {
+      // What the library throws when the copy fails has no place in `onDatabase`, which is synchronous.
+      onDatabase(path, () => {
+        throw error
+      })
+    }
+    return onDatabase(path, () => {
+      const copy = new DatabaseSync(path)
+      try {
+        // One file, with nothing beside it, as long as nobody opens it as a store.
+        copy.exec("PRAGMA journal_mode = DELETE")
+        return Number(copy.prepare("SELECT count(*) AS n FROM log").get()?.["n"])
+      } finally {
+        copy.close()
+      }
+    })
   }
 
   close(): void {

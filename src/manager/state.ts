@@ -14,6 +14,7 @@ import { generateHpkeKeyPair } from "../protocol/hpke.ts"
 import { createTlsIdentity, type TlsIdentity } from "../protocol/tls.ts"
 import { base64Schema, parseMessage } from "../protocol/wire.ts"
 import { z } from "zod"
+import { type BackupSummary, makeBackup } from "./backup.ts"
 import { BlobFolder } from "./blobs.ts"
 import { systemClock } from "./clock.ts"
 import { EvidenceJudge, type EvidenceJudgeOptions } from "./evidence-judge.ts"
@@ -126,6 +127,8 @@ export interface OpenedManager extends Disposable {
   /** INSECURE LABORATORY roots that may enrol, by fingerprint. */
   readonly laboratoryRoots: readonly string[]
   readonly members: MembersFile
+  /** Makes a backup into a folder that must not exist, while the manager goes on. @throws as makeBackup */
+  backUp(out: string, now: Date): Promise<BackupSummary>
 }
 
 /** What a manager finds around it besides its folder. */
@@ -179,6 +182,7 @@ export async function openManager(folder: string, world: ManagerWorld = {}): Pro
       vault: describeVault(vaultFile),
       laboratoryRoots: roots.map((root) => digestOf(root)),
       members,
+      backUp: async (out, now) => makeBackup(folder, out, journal, now),
       [Symbol.dispose]: () => store[Symbol.dispose](),
     }
   } catch (error) {

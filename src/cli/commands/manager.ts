@@ -1,4 +1,4 @@
-import type { Command } from "commander"
+import { type Command, InvalidArgumentError } from "commander"
 import { X509Certificate } from "node:crypto"
 import { readFileBounded } from "../../bytes/durable.ts"
 import { MalformedError } from "../../bytes/error.ts"
@@ -22,6 +22,8 @@ import { connectVerified, verifyManager, type ManagerTrust, type VerifiedManager
 import { routes } from "../../protocol/routes.ts"
 import { createTlsIdentity } from "../../protocol/tls.ts"
 import { parseSshPublicKey } from "../../pki/ssh-key.ts"
+import type { BackupPlan } from "../../manager/backup-schedule.ts"
+import { registerBackup } from "./manager-backup.ts"
 import { registerVault, sayLocked, unlockedOrInterrupted } from "./manager-vault.ts"
 import { registerVerify } from "./manager-verify.ts"
 import { loadAccept } from "../accept-file.ts"
@@ -81,6 +83,9 @@ export function register(command: Command, output: Output): void {
       "time-stamping authority (RFC 3161) that the clock is held against, at the start and every quarter of an hour; while it is not borne out nothing is granted",
     )
     .option("--time-root <file>", "root certificates (PEM) that the authority must chain to")
+    .option("--backups <folder>", "make backups there while the manager runs, each in a folder of its own; it holds what the manager's folder holds")
+    .option("--backup-every <hours>", "how often, 1 to 720 (default: 24)", parseCount(720))
+    .option("--backup-keep <number>", "how many are kept, 1 to 1000 (default: 7)", parseCount(1000))
     .description("run the manager until Ctrl-C or SIGTERM")
     .action(async (folder: string, options: ServeWords) => {
       if (options.collateral !== undefined && options.tee === undefined) throw new UsageError("--collateral goes with --tee")
@@ -98,6 +103,7 @@ export function register(command: Command, output: Output): void {
           ? {}
           : { ownTee: await openOwnTee(options.tee, options.collateral, options.tpm === undefined ? {} : { tpm: options.tpm }) }),
         ...(timeSource === undefined ? {} : { timeSource }),
+        ...backupsOf(options),
       }
       await using locked = file.kind === "shares" ? await serveLocked(served) : undefined
       if (locked !== undefined) sayLocked(locked, output)
@@ -183,6 +189,7 @@ export function register(command: Command, output: Output): void {
       })
     })
   registerVerify(command, output)
+  registerBackup(command, output)
   registerVault(command, output)
   withManagerOption(command.command("status"))
     .description("what the pinned manager says about itself, and what it proved")
@@ -262,6 +269,22 @@ interface ServeWords {
   readonly collateral?: string
   readonly timeSource?: string
   readonly timeRoot?: string
+  readonly backups?: string
+  readonly backupEvery?: number
+  readonly backupKeep?: number
+}
+
+function backupsOf({ backups: folder, backupEvery, backupKeep }: ServeWords): { readonly backups?: BackupPlan } {
+  if (folder === undefined && (backupEvery ?? backupKeep) !== undefined) throw new UsageError("--backup-every and --backup-keep go with --backups")
+  return folder === undefined ? {} : { backups: { folder, everyMilliseconds: (backupEvery ?? 24) * 3_600_000, keep: backupKeep ?? 7 } }
+}
+
+function parseCount(max: number): (text: string) => number {
+  return (text) => {
+    const count = /^[1-9][0-9]{0,3}$/.test(text) ? Number(text) : 0
+    if (count < 1 || count > max) throw new InvalidArgumentError(`expected a number from 1 to ${max}`)
+    return count
+  }
 }
 
 async function timeSourceOf({ timeSource: url, timeRoot: file }: ServeWords): Promise<TimeSource | undefined> {
