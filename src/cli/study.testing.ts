@@ -8,7 +8,7 @@ import { ManagerConnection } from "../client/connection.ts"
 import type { ManagerPin } from "./home.ts"
 import { depositArtifact, documentOf } from "../client/deposit.ts"
 import { createIdentity, type Identity } from "../client/identity.ts"
-import type { AttestedManager, Machine as LaboratoryRequirement, Policy } from "../policy/document.ts"
+import type { AttestedManager, Machine as LaboratoryRequirement, Policy, ReferenceUpdates } from "../policy/document.ts"
 import { policyDigest } from "../policy/document.ts"
 import { type BootReference, type ImaReference, referenceDigest } from "../policy/reference.ts"
 import { initManager } from "../manager/state.ts"
@@ -34,6 +34,8 @@ export interface StudyOptions {
   readonly recordsBytes?: number
   readonly job?: Partial<Policy["jobs"][string]>
   readonly secrets?: Policy["secrets"]
+  /** Who may update the machine's IMA reference alone. */
+  readonly imaUpdates?: ReferenceUpdates
   /** A manager that proves itself: words that `manager serve` is given, and what the policy demands. The parties pin its key alone. */
   readonly attested?: { readonly words: readonly string[]; readonly manager: AttestedManager }
 }
@@ -203,7 +205,11 @@ function policyOf({ clinic, vendor, key, records, trainer, options }: PolicyPart
     level: "administered",
     tpm: { endorsementKeys: [endorsementKey], laboratoryRoots: [digestOf(root)], startupLocality: "any", clock: "any" },
     boot: { reference: referenceDigest(references.boot) },
-    ima: { reference: referenceDigest(references.ima), violations: "deny" },
+    ima: {
+      reference: referenceDigest(references.ima),
+      violations: "deny",
+      ...(options.imaUpdates === undefined ? {} : { updates: options.imaUpdates }),
+    },
   }
   return {
     perun: 1,

@@ -4,6 +4,7 @@ import { Readable } from "node:stream"
 import { digestOf, type Digest } from "../bytes/digest.ts"
 import { signStatement } from "../pki/statement.ts"
 import type { Policy } from "../policy/document.ts"
+import { referenceDigest } from "../policy/reference.ts"
 import { type ProblemCode, problemSchema } from "../protocol/problem.ts"
 import { type Route, type RouteName, routes } from "../protocol/routes.ts"
 import { makeSessionHeader } from "../protocol/session.ts"
@@ -132,9 +133,9 @@ test("blobs: what a host uploads in vain is given back to its allowance, what is
 test("large bodies are refused before they are read, to whom the route is nothing", async () => {
   const study = await TestStudy.create(parts)
   const { digest } = await study.running()
-  const params = { digest, lease: "0".repeat(32), run: "0".repeat(32) } as const
+  const params = { digest, update: digest, reference: digest, lease: "0".repeat(32), run: "0".repeat(32) } as const
   const large = (Object.values(routes) as Route[]).filter(({ method, maxBodyBytes }) => method === "POST" && maxBodyBytes > 1_048_576)
-  assert.equal(large.length, 5)
+  assert.equal(large.length, 6)
   for (const route of large) {
     const path = route.path.replaceAll(/:([a-z]+)/g, (_, name: string) => params[name as keyof typeof params])
     const body = new ReadableStream<Uint8Array>({ pull: () => assert.fail(`${path} was read`) }, { highWaterMark: 0 })
@@ -162,6 +163,9 @@ const refused: Readonly<Record<RouteName, { readonly [Who in "stranger" | "membe
   getPolicy: { stranger: "not-permitted", member: "not-permitted", other: "not-permitted", host: "unauthenticated" },
   approvePolicy: { stranger: "not-permitted", member: "not-permitted", other: "not-permitted", host: "unauthenticated" },
   withdrawPolicy: { stranger: "not-permitted", member: "not-permitted", other: "not-permitted", host: "unauthenticated" },
+  updateReference: { stranger: "not-permitted", member: "not-permitted", other: "not-permitted", host: "unauthenticated" },
+  withdrawReference: { stranger: "not-permitted", member: "not-permitted", other: "not-permitted", host: "unauthenticated" },
+  getReference: { stranger: "not-permitted", member: "not-permitted", other: "not-permitted", host: "unauthenticated" },
   depositArtifact: { stranger: "not-permitted", member: "not-permitted", other: "not-permitted", host: "unauthenticated" },
   depositSecret: { stranger: "not-permitted", member: "not-permitted", other: "not-permitted", host: "unauthenticated" },
   listArtifacts: { stranger: "empty", member: "empty", other: "empty", host: "unauthenticated" },
@@ -215,11 +219,24 @@ test("each route refuses whom it is not for, and those for whom it is get past",
   const { boot, ima } = parts.references
   const { evidence, machine } = { evidence: study.evidence(await study.challenge(agent, "host-1", grant.lease.id), agent), machine: parts.machine }
   const signature = signStatement("session", digest, clinic.privateKey)
-  const params = { digest, job: "train", run, output, lease: grant.lease.id, enrolment: "2".repeat(32), host: "host-1", index: "0" }
+  const params = {
+    digest,
+    update: digest,
+    reference: referenceDigest(ima),
+    job: "train",
+    run,
+    output,
+    lease: grant.lease.id,
+    enrolment: "2".repeat(32),
+    host: "host-1",
+    index: "0",
+  }
   const bodies: { readonly [Name in RouteName]?: object } = {
     submitPolicy: { policy: study.policy(), references: [boot, ima] },
     approvePolicy: { signature },
     withdrawPolicy: { signature },
+    updateReference: { machine: "host", piece: "ima", replaces: digest, reference: ima, signature },
+    withdrawReference: { signature },
     depositArtifact: { artifact: "records", manifest: {}, sealedIdentity: { enc: "", ciphertext: "" } },
     depositSecret: { secret: "token", sealedValue: { enc: "", ciphertext: "" } },
     voteOutput: { signature },
@@ -264,10 +281,10 @@ test("each route refuses whom it is not for, and those for whom it is get past",
   for (const name of Object.keys(routes) as RouteName[]) {
     // This manager has no evidence of itself, whoever asks.
     if (routes[name].access === "host" || name === "attestManager") continue
-    // The vendor is party and owner; the model is not for it, which is the package's own refusal. The policy names no secret.
+    // The vendor is party and owner; the model is not for it, which is the package's own refusal. The policy names no secret and no delegate.
     const word = await ask(name, study.as(vendor))
     if (name === "depositSecret") assert.equal(word, "not-found", name)
-    else if (name === "getOutputPackage" || name === "depositArtifact") assert.equal(word, "not-permitted", name)
+    else if (["getOutputPackage", "depositArtifact", "updateReference"].includes(name)) assert.equal(word, "not-permitted", name)
     else assert.ok(!holes.includes(word), `${name}: ${word}`)
   }
 })

@@ -32,6 +32,7 @@ import { watchRun } from "./events.ts"
 import { demandHolder, leaseOfKey } from "./leases.ts"
 import { listOutputs, packageOutput, reportOutput, voteOutput } from "./outputs.ts"
 import { attestManager, demandOwnTee } from "./own-tee.ts"
+import { updateReference, viewReference, withdrawReference } from "./reference-updates.ts"
 import { approvePolicy, listPolicies, submitPolicy, viewPolicy, withdrawPolicy } from "./policies.ts"
 import { listReceipts, proveReceipt, readLog } from "./receipts.ts"
 import { depositSecret } from "./secrets.ts"
@@ -94,6 +95,10 @@ const handlers: { readonly [Name in JsonRouteName]: Handler<Routes[Name]> } = {
   getPolicy: (context, { caller, params }) => viewPolicy(context, caller, digestOf(params.digest)),
   approvePolicy: (context, { caller, params, body }) => approvePolicy(context, caller, digestOf(params.digest), body),
   withdrawPolicy: (context, { caller, params, body }) => withdrawPolicy(context, caller, digestOf(params.digest), body.signature),
+  updateReference: (context, { caller, params, body }) => updateReference(context, caller, digestOf(params.digest), body),
+  withdrawReference: (context, { caller, params, body }) =>
+    withdrawReference(context, caller, digestOf(params.digest), digestOf(params.update), body.signature),
+  getReference: (context, { caller, params }) => viewReference(context, caller, digestOf(params.digest), digestOf(params.reference)),
   depositArtifact: (context, { caller, params, body }) => depositArtifact(context, caller, digestOf(params.digest), body),
   depositSecret: (context, { caller, params, body }) => depositSecret(context, caller, digestOf(params.digest), body),
   listArtifacts: (context, { caller }) => listArtifacts(context, caller),
@@ -155,6 +160,7 @@ function notLocked(): ProtocolError {
 const gates: { readonly [Name in JsonRouteName]?: (context: ManagerContext, caller: CallerOf<Routes[Name]["access"]>) => void } = {
   submitPolicy: (context, caller) => demandKnown(context, context.store, caller),
   depositArtifact: (context, caller) => demandKnown(context, context.store, caller),
+  updateReference: (context, caller) => demandKnown(context, context.store, caller),
   depositSecret: (context, caller) => demandKnown(context, context.store, caller),
   claimRun: (context, caller) => context.challenges.demandAsked(caller.tlsKey),
   renewLease: (context, caller) => demandHolder(context, caller),
@@ -162,7 +168,7 @@ const gates: { readonly [Name in JsonRouteName]?: (context: ManagerContext, call
 }
 
 /** Gates that let only those through whom the operator or a policy names. */
-const gatesOfParties: ReadonlySet<JsonRouteName> = new Set(["submitPolicy", "depositArtifact", "depositSecret"])
+const gatesOfParties: ReadonlySet<JsonRouteName> = new Set(["submitPolicy", "updateReference", "depositArtifact", "depositSecret"])
 
 /**
  * What the manager grants by its clock: keys, leases, outputs, identities, its word for others. All else (withdrawing, voting, depositing, looking) goes on while nobody bears the clock out.
@@ -174,6 +180,8 @@ const restingOnTime: ReadonlySet<JsonRouteName> = new Set([
   "renewLease",
   "getOutputPackage",
   "getAttestationResult",
+  // A delegation has an end.
+  "updateReference",
 ])
 
 const openApiDocument = makeOpenApiDocument()

@@ -35,6 +35,7 @@ import { demandConsent, demandLease, isBusy } from "./leases.ts"
 import { appendReceipt } from "./receipts.ts"
 import type { HostRecord, LeaseRecord, RunRecord } from "./records.ts"
 import { endRun } from "./run-end.ts"
+import { candidatesFor, documentsOf, stillStands } from "./reference-updates.ts"
 import { releasedSecrets } from "./secrets.ts"
 import { derivationsOf, readStanding } from "./standing.ts"
 import type { Transaction } from "./store.ts"
@@ -78,7 +79,9 @@ function factsOfRenewal(context: ManagerContext, caller: HostCaller, host: HostR
   const { lease, run } = demandLease(context, context.store, caller, { lease: leaseId })
   if (lease.host !== host.host) throw new ProtocolError("not-found", "there is no such lease of this host")
   const { policy, job } = run
-  const previous = context.leases.judged(lease.lease)
+  // Where the reference that the machine was granted under was replaced, and the overlap is over, its whole boot is held against what stands now.
+  const judged = context.leases.judged(lease.lease)
+  const previous = judged !== undefined && stillStands(context, context.store, policy, job, judged.replaced) ? judged : undefined
   return { purpose: "renew", tlsKey: caller.tlsKey, host: host.host, policy, job, run: run.run, lease: lease.lease, previous }
 }
 
@@ -200,14 +203,18 @@ async function judge(
   known: { readonly previous?: JudgedMachine | undefined; readonly bootLog?: string | undefined },
 ): Promise<Judgement> {
   const policy = context.documents.policy(context.store, session.policy)
+  // A renewal goes on from what the machine was granted under, which stood when its challenge was issued.
+  const { previous } = known
+  const candidates = previous === undefined ? candidatesFor(context, context.store, session.policy, session.job) : [previous.replaced]
   return context.judge.judge({
     session,
     bundle: request.bundle,
     identity: host.identity,
     policy,
-    references: context.documents.references(context.store, policy),
+    references: context.documents.references(context.store, policy, documentsOf(candidates)),
+    candidates,
     time: context.time.now(),
-    previous: known.previous,
+    previous,
     ...(known.bootLog === undefined ? {} : { knownBootLog: known.bootLog }),
   })
 }

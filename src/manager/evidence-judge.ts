@@ -1,8 +1,10 @@
 import { parseBase64, parseHex } from "../bytes/text.ts"
-import { decodeMachineBundle, enrolmentFields, sessionDigest } from "../evidence/bundle.ts"
+import { decodeMachineBundle, enrolmentFields, type MachineBundle, sessionDigest } from "../evidence/bundle.ts"
 import { EvidenceError } from "../evidence/errors.ts"
 import { previousHost } from "../evidence/host/verify.ts"
 import type { HostExpectation } from "../evidence/host/verify.ts"
+import type { Genuine } from "../evidence/genuine.ts"
+import type { MachineClaims } from "../evidence/machine/claims.ts"
 import { verifyMachine } from "../evidence/machine/verify.ts"
 import { sessionReportData } from "../evidence/report-data.ts"
 import { decodeTeeEvidence } from "../evidence/tee/format.ts"
@@ -25,6 +27,7 @@ import { appraise } from "../policy/appraise.ts"
 import { demandedPieces, hostRequirementOf, own, type HostRequirement, type Machine } from "../policy/document.ts"
 import { hostExpectationOf, teeExpectationOf } from "../policy/expectations.ts"
 import { isTeeIdentity } from "../policy/listing.ts"
+import type { ReplacedReferences } from "../policy/reference-updates.ts"
 import { laboratoryRootsOf } from "../policy/tee.ts"
 import type { TpmEnrolmentRequest } from "../protocol/messages.ts"
 import type { EnrolmentFacts, Judgement, JudgeRequest, MachineJudge, PendingTpm } from "./judge.ts"
@@ -77,29 +80,20 @@ export class EvidenceJudge implements MachineJudge {
   }
 
   async judge(request: JudgeRequest): Promise<Judgement> {
-    const { session, policy, references, time, previous, identity } = request
-    const machine = own(policy.machines, own(policy.jobs, session.job)?.machine ?? "")
-    if (machine === undefined) throw new TypeError("internal: run of a job or machine that the policy lacks")
+    const machine = machineOf(request)
     const bundle = decodeMachineBundle(request.bundle)
-    const genuine = verifyMachine(bundle.tee === undefined ? bundle : { ...bundle, tee: await this.#vouched(bundle.tee, machine, time) }, {
-      demanded: demandedPieces(machine),
-      session: { ...session, version: 1 },
-      ...hostExpectation(request, hostRequirementOf(machine)),
-      ...(machine.level === "enclave" ? { tee: teeExpectationOf(machine, time) } : {}),
-      ...(request.knownBootLog === undefined ? {} : { knownBootLog: parseBase64(request.knownBootLog, "bootLog") }),
-    })
-    const { host, tee } = genuine.claims
-    if (isTeeIdentity(identity) && tee !== undefined) demandSamePlatform(identity, tee)
-    const decision = appraise(genuine, {
-      policy,
-      job: session.job,
-      references,
-      time,
-      ...(previous === undefined ? {} : { previous: previous.decision }),
-    })
-    const { session: carried } = genuine.claims
-    if (decision.outcome === "refused") return { decision, session: carried, judged: undefined }
-    return { decision, session: carried, judged: { decision, ...(host === undefined ? {} : { host: previousHost(host) }) } }
+    const vouched = bundle.tee === undefined ? bundle : { ...bundle, tee: await this.#vouched(bundle.tee, machine, request.time) }
+    const outcomes: (Judgement | EvidenceError)[] = []
+    for (const candidate of request.candidates) {
+      const outcome = judgeBy(request, vouched, machine, candidate)
+      if (!(outcome instanceof EvidenceError) && outcome.judged !== undefined) return outcome
+      outcomes.push(outcome)
+    }
+    // What is told of a machine that meets none of them is what the newest finds, unless only an older one's firmware faults explain its boot log.
+    const told = outcomes.find((outcome) => !(outcome instanceof EvidenceError)) ?? outcomes[0]
+    if (told === undefined) throw new TypeError("internal: nothing to hold a machine against")
+    if (told instanceof EvidenceError) throw told
+    return told
   }
 
   async #vouched(evidence: TeeEvidence, machine: Machine, time: Date): Promise<TeeEvidence> {
@@ -107,13 +101,52 @@ export class EvidenceJudge implements MachineJudge {
   }
 }
 
+/** The machine that a run's policy demands. */
+function machineOf({ policy, session }: JudgeRequest): Machine {
+  const machine = own(policy.machines, own(policy.jobs, session.job)?.machine ?? "")
+  if (machine === undefined) throw new TypeError("internal: run of a job or machine that the policy lacks")
+  return machine
+}
+
+/** Judges by one candidate; evidence that is not genuine is an outcome, for by another candidate's firmware faults it may be. */
+function judgeBy(request: JudgeRequest, bundle: MachineBundle, machine: Machine, replaced: ReplacedReferences): Judgement | EvidenceError {
+  const { session, policy, references, time, previous, identity } = request
+  let genuine: Genuine<MachineClaims>
+  try {
+    genuine = verifyMachine(bundle, {
+      demanded: demandedPieces(machine),
+      session: { ...session, version: 1 },
+      ...hostExpectation(request, hostRequirementOf(machine), replaced),
+      ...(machine.level === "enclave" ? { tee: teeExpectationOf(machine, time) } : {}),
+      ...(request.knownBootLog === undefined ? {} : { knownBootLog: parseBase64(request.knownBootLog, "bootLog") }),
+    })
+  } catch (error) {
+    if (error instanceof EvidenceError) return error
+    throw error
+  }
+  const { host, tee } = genuine.claims
+  if (isTeeIdentity(identity) && tee !== undefined) demandSamePlatform(identity, tee)
+  const decision = appraise(genuine, {
+    policy,
+    job: session.job,
+    references,
+    replaced,
+    time,
+    ...(previous === undefined ? {} : { previous: previous.decision }),
+  })
+  const { session: carried } = genuine.claims
+  if (decision.outcome === "refused") return { decision, session: carried, judged: undefined }
+  return { decision, session: carried, judged: { decision, replaced, ...(host === undefined ? {} : { host: previousHost(host) }) } }
+}
+
 function hostExpectation(
   { session, identity, references, previous }: JudgeRequest,
   requirement: HostRequirement | undefined,
+  replaced: ReplacedReferences,
 ): { host?: HostJudging } {
   parseHex(session.nonce, "nonce")
   if (requirement === undefined) return {}
-  return { host: { ...hostExpectationOf(requirement, references), identity: identityOf(identity), previous: previous?.host ?? "none" } }
+  return { host: { ...hostExpectationOf(requirement, references, replaced), identity: identityOf(identity), previous: previous?.host ?? "none" } }
 }
 
 type HostJudging = Omit<HostExpectation, "extraData">

@@ -6,6 +6,7 @@ import type { Decision, GrantedDecision } from "../policy/appraise.ts"
 import type { Policy } from "../policy/document.ts"
 import type { MachineIdentity } from "../policy/listing.ts"
 import type { References } from "../policy/reference.ts"
+import type { ReplacedReferences } from "../policy/reference-updates.ts"
 import type { TeeEvidenceDocument } from "../evidence/tee/format.ts"
 import type { TpmEnrolmentRequest, WireBundle } from "../protocol/messages.ts"
 
@@ -33,6 +34,8 @@ export type EnrolmentFacts = Pick<SessionFacts, "manager" | "nonce" | "tlsKey">
 export interface JudgedMachine {
   readonly decision: GrantedDecision
   readonly host?: PreviousHost
+  /** Under which of the candidates it was granted. */
+  readonly replaced: ReplacedReferences
 }
 
 export interface JudgeRequest {
@@ -44,6 +47,8 @@ export interface JudgeRequest {
   readonly identity: MachineIdentity
   readonly policy: Policy
   readonly references: References
+  /** What may stand in the place of the policy's own references, one pair or more: the machine must meet one of them whole. */
+  readonly candidates: readonly ReplacedReferences[]
   readonly time: Date
   readonly previous: JudgedMachine | undefined
 }

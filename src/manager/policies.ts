@@ -1,5 +1,4 @@
 import { digestOfJson, type Digest } from "../bytes/digest.ts"
-import { canonicalJsonBytes } from "../bytes/json.ts"
 import type { StatementSignature } from "../pki/statement.ts"
 import { stakeholderOfKey } from "../policy/approval.ts"
 import { checkPolicy } from "../policy/check.ts"
@@ -14,18 +13,18 @@ import { demandProposer } from "./admission.ts"
 import { type ManagerContext, pairKey, type Reader, type StakeholderCaller, transact } from "./context.ts"
 import { appendReceipt } from "./receipts.ts"
 import { makePolicySecrets, removeSecrets } from "./secrets.ts"
+import { demandRoomForDocuments, sizeOf } from "./documents.ts"
+import { referencesOf } from "./reference-updates.ts"
 import { endRunsWithoutConsent } from "./run-end.ts"
 import { demandStakeholder, derivationsOf, readStanding, signerOf, statusOf } from "./standing.ts"
-import type { PolicyRecord } from "./records.ts"
 import type { Transaction } from "./store.ts"
 
 /** Most policies that one manager keeps; each holds up to 32 MB of references. */
 const maxPolicies = 1000
 /**
- * What one key may have proposed: waiting for signatures now, and ever, for nothing of it is removed; and what all keys may have. All of it lies in this
- * process, at some five times its size, and a manager that runs out of memory would do so at every start again.
+ * What one key may have proposed: waiting for signatures now, and ever, for nothing of it is removed; what all keys together may have stands in documents.ts.
  */
-const quota = { waiting: 32, ever: 250, everBytes: 134_217_728, allBytes: 335_544_320 } as const
+const quota = { waiting: 32, ever: 250, everBytes: 134_217_728 } as const
 
 /**
  * Takes a proposed policy with its references, of a member or as the successor of a policy that names the caller. Proposing it again changes nothing.
@@ -86,19 +85,10 @@ function demandQuota(context: ManagerContext, reader: Reader, caller: Stakeholde
   if (waiting.length >= quota.waiting)
     throw new ProtocolError("limit-exceeded", `${waiting.length} policies of yours wait for signatures already; withdraw some, or let them expire`)
   if (own.length >= quota.ever) throw new ProtocolError("limit-exceeded", `the manager takes ${quota.ever} policies of one key, and has them`)
-  const bytesWith = (records: readonly PolicyRecord[]): number => records.reduce((sum, record) => sum + record.storedBytes, storedBytes)
-  const bytes = bytesWith(own)
+  const bytes = own.reduce((sum, record) => sum + record.storedBytes, storedBytes)
   if (bytes > quota.everBytes)
     throw new ProtocolError("limit-exceeded", `policies of yours with their references would take ${bytes} bytes, of ${quota.everBytes} for one key`)
-  if (bytesWith(reader.list("policies")) > quota.allBytes)
-    throw new ProtocolError(
-      "limit-exceeded",
-      `policies with their references would take more than the ${quota.allBytes} bytes that the manager has room for`,
-    )
-}
-
-function sizeOf(document: object): number {
-  return canonicalJsonBytes(document).length
+  demandRoomForDocuments(reader, storedBytes)
 }
 
 /** References came in as documents and were parsed; what is kept is the parsed form, which has the same digest. */
@@ -189,5 +179,6 @@ export function viewPolicy(context: ManagerContext, caller: StakeholderCaller, d
     withdrawals: [...standing.withdrawals],
     deposits: store.list("deposits").flatMap((deposit) => (deposit.policy === digest ? [deposit.artifact] : [])),
     secrets: store.list("secrets").flatMap(({ policy, secret, salt }) => (policy === digest && salt !== undefined ? [secret] : [])),
+    ...referencesOf(context, store, digest),
   }
 }

@@ -3,6 +3,7 @@ import { statementSignatureSchema } from "../pki/statement.ts"
 import { signedCheckReportSchema } from "../protocol/check-report.ts"
 import { trustClaims, trustTiers } from "../policy/ar4si.ts"
 import {
+  referenceUpdateSchema,
   refusalViewSchema,
   runEventSchema,
   runReportSchema,
@@ -211,11 +212,19 @@ const derivationRecord = z.strictObject({
   laboratoryRoots: z.array(digestSchema),
 })
 
+const referenceUpdateRecord = referenceUpdateSchema.extend({
+  /** Order among the updates of its policy. */
+  number: z.int().min(0),
+  /** What it added to the store, in bytes of JSON. */
+  storedBytes: z.int().min(0),
+})
+
 export const recordSchemas = {
   keys: keysRecord,
   vault: vaultRecord,
   policies: policyRecord,
   references: documentSchema,
+  referenceUpdates: referenceUpdateRecord,
   approvals: approvalRecord,
   withdrawals: approvalRecord,
   deposits: depositRecord,

@@ -8,7 +8,7 @@ import { type Caller, makeAgent, makeParts, TestStudy } from "./study.testing.ts
 import { LaboratoryTimeSource } from "./time-authority.testing.ts"
 
 const parts = await makeParts()
-const { clinic, consortium } = parts
+const { clinic, consortium, vendor, references } = parts
 
 async function checkedStudy(): Promise<{ study: TestStudy; source: LaboratoryTimeSource }> {
   const study = await TestStudy.create(parts)
@@ -37,12 +37,15 @@ test("a manager whose clock is not borne out grants nothing, and takes back all 
   const nonce = "ab".repeat(16)
   study.clock.wall += 61_000
   const body = (value: object): string => JSON.stringify(value)
+  const signature = signStatement("reference", digest, vendor.privateKey)
+  const update = { machine: "host", piece: "ima", replaces: digest, reference: references.ima, signature }
   const calls: readonly (readonly [Route, string, Caller, string | undefined])[] = [
     [routes.beginEnrolment, "/v1/enrolments", other, body(parts.machine.enrolmentRequest("host-2"))],
     [routes.answerEnrolment, `/v1/enrolments/${id}/answer`, other, body({ secret: encodeBase64(new Uint8Array(32)) })],
     [routes.claimRun, "/v1/claims", agent, body(study.evidence(challenge, agent))],
     [routes.renewLease, `/v1/leases/${grant.lease.id}/renew`, agent, body(study.evidence(challenge, agent))],
     [routes.getOutputPackage, `/v1/outputs/${id}/package`, study.as(consortium), undefined],
+    [routes.updateReference, `/v1/policies/${digest}/references`, study.as(vendor), body(update)],
     [routes.getAttestationResult, `/v1/runs/${run}/attestation-result?nonce=${nonce}&audience=x`, study.as(clinic), undefined],
   ]
   for (const [route, path, caller, text] of calls) {

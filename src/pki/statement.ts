@@ -24,6 +24,7 @@ export const statementPurposes = [
   "job",
   "check",
   "unlock",
+  "reference",
 ] as const
 
 export type StatementPurpose = (typeof statementPurposes)[number]

@@ -16,6 +16,7 @@ import { hostLevelOf, hostRequirementOf, own, policyDigest } from "./document.ts
 import type { Finding } from "./findings.ts"
 import { finding, printable } from "./findings.ts"
 import type { BootReference, ImaReference, References } from "./reference.ts"
+import type { ReplacedReferences } from "./reference-updates.ts"
 import type { TeeSession } from "./tee-session.ts"
 import { teeSession, teeSessionFindings } from "./tee-session.ts"
 import type { TeeRequirement } from "./tee.ts"
@@ -28,6 +29,8 @@ export interface AppraisalRequest {
   readonly job: string
   /** As `referencesByDigest` makes it. */
   readonly references: References
+  /** What a delegate has put in the place of the policy's own references; left out: nothing. */
+  readonly replaced?: ReplacedReferences
   /** The manager's time. */
   readonly time: Date
   /** At a lease's renewal: what the decision before was about. Undefined at a claim, where the whole boot must be shown. */
@@ -290,20 +293,29 @@ function referenceFindings(
   claims: HostClaims,
   machine: HostRequirement,
   level: HostLevel,
-  { references, time, previous }: AppraisalRequest,
+  { references, replaced = {}, time, previous }: AppraisalRequest,
 ): readonly Finding[] {
-  const findings: Finding[] = []
-  const boot = references.get(machine.boot.reference)
+  const named = { boot: replaced.boot ?? machine.boot.reference, ima: replaced.ima ?? machine.ima.reference }
+  const findings: Finding[] = [
+    ...replacementFindings("boot", named.boot, machine.boot.reference),
+    ...replacementFindings("ima", named.ima, machine.ima.reference),
+  ]
+  const boot = references.get(named.boot)
   if (boot?.kind === "boot") {
     findings.push(...referenceExpiry(boot, time), ...coverageFindings(claims, boot), ...bootFindings(claims.boot, boot))
     findings.push(...levelFindings(claims, level, boot))
-  } else findings.push(finding("reference-missing", "boot", boot?.kind ?? "nothing", machine.boot.reference))
-  const ima = references.get(machine.ima.reference)
+  } else findings.push(finding("reference-missing", "boot", boot?.kind ?? "nothing", named.boot))
+  const ima = references.get(named.ima)
   if (ima?.kind === "ima") {
     findings.push(...referenceExpiry(ima, time), ...imaFindings(claims.ima, ima, machine.ima.violations, previous?.session.host?.ima))
     findings.push(...imaPolicyFindings(claims.boot, claims.ima, ima.imaPolicy, level))
-  } else findings.push(finding("reference-missing", "ima", ima?.kind ?? "nothing", machine.ima.reference))
+  } else findings.push(finding("reference-missing", "ima", ima?.kind ?? "nothing", named.ima))
   return findings
+}
+
+/** Whoever reads the decision sees that it rests on what a delegate signed, and on which document. */
+function replacementFindings(piece: string, used: Digest, stated: Digest): readonly Finding[] {
+  return used === stated ? [] : [finding("reference-updated", piece, used, stated)]
 }
 
 function levelFindings(claims: HostClaims, level: HostLevel, boot: BootReference): readonly Finding[] {

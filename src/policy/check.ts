@@ -6,7 +6,7 @@ import type { ReleaseTerms } from "./approval.ts"
 import { votingOwners } from "./approval.ts"
 import type { Derivations } from "./derivation.ts"
 import { foreignLaboratoryRoots, noDerivations, originsOfInputs } from "./derivation.ts"
-import type { Approval, ArtifactKind, HostLevel, HostRequirement, Job, Machine, Policy, Role } from "./document.ts"
+import type { Approval, ArtifactKind, BootUpdates, HostLevel, HostRequirement, Job, Machine, Policy, ReferenceUpdates, Role } from "./document.ts"
 import { artifactOwners, inputOwners, own, referencedDigests } from "./document.ts"
 import { imaPolicyReferenceFindings, measuredFindings } from "./appraise-ima-policy.ts"
 import { sealedReferenceFindings } from "./appraise-sealed.ts"
@@ -242,10 +242,22 @@ class PolicyCheck {
       if (host !== undefined) {
         this.#distinct([...host.path, "tpm", "endorsementKeys"], host.requirement.tpm.endorsementKeys)
         this.#distinct([...host.path, "tpm", "laboratoryRoots"], host.requirement.tpm.laboratoryRoots)
+        this.#updates([...host.path, "boot", "updates"], host.requirement.boot.updates)
+        this.#updates([...host.path, "ima", "updates"], host.requirement.ima.updates)
       }
       if (machine.level === "enclave")
         for (const [index, alternative] of machine.accept.entries()) this.#tee(["machines", name, "accept", index], alternative)
     }
+  }
+
+  /** Who may change a reference alone must be somebody who answers for it, and not a program. */
+  #updates(path: Path, updates: ReferenceUpdates | BootUpdates | undefined): void {
+    if (updates === undefined) return
+    const delegate = own(this.#policy.stakeholders, updates.by)
+    if (delegate === undefined) this.#unknown([...path, "by"], "stakeholder", updates.by)
+    else if (delegate.roles.includes("checker"))
+      this.#problem("wrong-role", [...path, "by"], `${updates.by} is a checker, which votes and does nothing else`, "name a party")
+    if ("registers" in updates) this.#distinct([...path, "registers"], updates.registers.map(String))
   }
 
   #jobs(): void {

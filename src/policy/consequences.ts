@@ -2,6 +2,7 @@ import { canonicalJson } from "../bytes/json.ts"
 import { type ReleaseTerms, votingOwners } from "./approval.ts"
 import type { Approval, Policy } from "./document.ts"
 import { artifactOwners, hostRequirementOf, managerText, own } from "./document.ts"
+import { delegations } from "./reference-updates.ts"
 import { approvalText, dispensable, namesIn } from "./expression.ts"
 
 /** What a successor gives to whom, and takes from whom, one line each; sights, who sees what, are told apart (diff.ts). */
@@ -10,6 +11,7 @@ export function consequencesOf(before: Policy, after: Policy): readonly string[]
     ...managerLines(before, after),
     ...approvalLines(before, after),
     ...machineLines(before, after),
+    ...delegationLines(before, after),
     ...runLines(before, after),
     ...releaseLines(before, after),
     ...expiryLines(before, after),
@@ -76,6 +78,21 @@ function placesOf(policy: Policy): ReadonlyMap<string, readonly [machine: string
     return keys.map((key) => [canonicalJson([key, job]), [`the machine with the endorsement key ${key}, as ${name},`, job]] as const)
   })
   return new Map(places)
+}
+
+/** Who alone may change what a machine must be. */
+function delegationLines(before: Policy, after: Policy): readonly string[] {
+  const was = delegationsOf(before)
+  const is = delegationsOf(after)
+  const changed = [...is].filter(([place, text]) => was.get(place) !== text)
+  return [
+    ...changed.map(([place, text]) => `${text}${was.has(place) ? `; before ${was.get(place)}` : ", without a new signature of anybody else"}`),
+    ...[...was].filter(([place]) => !is.has(place)).map(([, text]) => `no longer: ${text}`),
+  ]
+}
+
+function delegationsOf(policy: Policy): ReadonlyMap<string, string> {
+  return new Map(delegations(policy).map(({ machine, piece, words }) => [`${machine} ${piece}`, words]))
 }
 
 function runLines(before: Policy, after: Policy): readonly string[] {

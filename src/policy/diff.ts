@@ -130,6 +130,8 @@ const consequences: readonly { readonly pattern: readonly string[]; readonly wor
   { pattern: ["machines", "*", "tpm", "laboratoryRoots"], words: (name) => `other laboratory roots are accepted for ${name}: INSECURE LABORATORY` },
   { pattern: ["machines", "*", "accept"], words: (name) => `other TEEs, or other programs in them, count as ${name}` },
   { pattern: ["machines", "*", "guest"], words: (name) => `the guest inside the TEE of ${name} must prove something else` },
+  { pattern: ["machines", "*", "boot", "updates"], words: (name) => `who may update what ${name} must boot, and in what, changes` },
+  { pattern: ["machines", "*", "ima", "updates"], words: (name) => `who may update what programs ${name} may run changes` },
   { pattern: ["machines", "*", "boot"], words: (name) => `${name} must boot otherwise: compare the references` },
   { pattern: ["machines", "*", "ima"], words: (name) => `${name} may run other programs: compare the references` },
   { pattern: ["machines", "*"], words: (name, effect) => `the demands on machine ${name} are ${effect}` },

@@ -102,12 +102,33 @@ export interface EnclaveMachine {
 /** What TPM, measured boot and IMA list must show. */
 export interface HostRequirement {
   readonly tpm: TpmRequirement
-  readonly boot: { readonly reference: Digest }
+  readonly boot: {
+    readonly reference: Digest
+    /** Left out: only a successor policy changes the reference. */
+    readonly updates?: BootUpdates
+  }
   readonly ima: {
     readonly reference: Digest
+    /** Left out: only a successor policy changes the reference. */
+    readonly updates?: ReferenceUpdates
     /** What to do about entries whose file changed while it was measured: refuse, or allow in named path classes of the reference. */
     readonly violations: "deny" | { readonly allow: readonly string[] }
   }
+}
+
+/** Who may put another document in the place of a reference, alone, for all who sign this policy. */
+export interface ReferenceUpdates {
+  /** A stakeholder. */
+  readonly by: string
+  /** UTC time from which no update is taken any more; those taken before stay. */
+  readonly until: string
+  /** How long the document that was replaced is good beside the new one. Then machines of it get no key, and no lease of theirs is renewed. */
+  readonly overlapSeconds: number
+}
+
+/** Of a boot reference only these registers' events, with the command lines and root hashes in them. */
+export interface BootUpdates extends ReferenceUpdates {
+  readonly registers: readonly number[]
 }
 
 export interface TpmRequirement {
@@ -382,6 +403,9 @@ const stakeholder = z.strictObject({
 
 const artifact = z.strictObject({ kind: z.enum(artifactKinds), owner: name, manifest: digest })
 
+/** At most thirty days: machines that take longer to follow need a policy of their own. */
+const updates = { by: name, until: utcTime, overlapSeconds: z.int().min(0).max(2_592_000) }
+
 const host = {
   tpm: z.strictObject({
     endorsementKeys: z.array(digest).min(1).max(maxMembers),
@@ -389,8 +413,15 @@ const host = {
     startupLocality: z.union([z.literal("any"), z.literal(0), z.literal(3), z.literal(4)]),
     clock: z.enum(["safe", "any"]),
   }),
-  boot: z.strictObject({ reference: digest }),
-  ima: z.strictObject({ reference: digest, violations: z.union([z.literal("deny"), z.strictObject({ allow: names })]) }),
+  boot: z.strictObject({
+    reference: digest,
+    updates: z.strictObject({ ...updates, registers: z.array(z.int().min(0).max(15)).min(1).max(16) }).exactOptional(),
+  }),
+  ima: z.strictObject({
+    reference: digest,
+    violations: z.union([z.literal("deny"), z.strictObject({ allow: names })]),
+    updates: z.strictObject(updates).exactOptional(),
+  }),
 }
 const machine: z.ZodType<Machine> = z.discriminatedUnion("level", [
   z.strictObject({ level: z.enum(["administered", "sealed"]), ...host }),

@@ -5,14 +5,16 @@ import { teeRootsFor } from "../evidence/tee/roots.ts"
 import type { TeeExpectation } from "../evidence/tee/verify.ts"
 import type { EnclaveMachine, HostRequirement } from "./document.ts"
 import type { References } from "./reference.ts"
+import type { ReplacedReferences } from "./reference-updates.ts"
 import { ccelQuirksOf, laboratoryRootsOf } from "./tee.ts"
 
 /** How a host's evidence is verified before a policy's demands are held against it: the same for a claim and for a simulation. */
 export function hostExpectationOf(
   { boot }: HostRequirement,
   references: References,
+  replaced: ReplacedReferences = {},
 ): Pick<HostExpectation, "requiredPcrs" | "quirks" | "commandLineCandidates"> {
-  const reference = references.get(boot.reference)
+  const reference = references.get(replaced.boot ?? boot.reference)
   const known = reference?.kind === "boot" ? reference : undefined
   return {
     requiredPcrs: hostPcrs,

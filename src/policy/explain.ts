@@ -7,6 +7,7 @@ import { inputOwners, laboratoryRootsOfMachine, own, policyDigest } from "./docu
 import { approvalText } from "./expression.ts"
 import { timeWords } from "./manager-time.ts"
 import { operatorNeeds } from "./manager-vault.ts"
+import { delegations } from "./reference-updates.ts"
 import { type Secret, useWords } from "./secrets.ts"
 import { tableText } from "./table.ts"
 import { laboratoryRootsOf, type TeeRequirement } from "./tee.ts"
@@ -64,6 +65,8 @@ export interface MachineRow {
   readonly stated: readonly string[]
   readonly covers: readonly string[]
   readonly leaves: readonly string[]
+  /** Who may change what it must be, alone, by this policy. */
+  readonly updates: readonly string[]
 }
 
 export interface WaiverRow {
@@ -73,6 +76,7 @@ export interface WaiverRow {
 }
 
 export function explainPolicy(policy: Policy, tally?: Tally): Explanation {
+  const delegated = delegations(policy)
   return {
     digest: policyDigest(policy),
     study: policy.study,
@@ -83,7 +87,12 @@ export function explainPolicy(policy: Policy, tally?: Tally): Explanation {
     warnings: policyWarnings(policy),
     sights: policySights(policy),
     jobs: Object.entries(policy.jobs).map(([name, job]) => jobRow(policy, name, job)),
-    machines: Object.entries(policy.machines).map(([name, machine]) => ({ machine: name, level: machine.level, ...machineWords(machine) })),
+    machines: Object.entries(policy.machines).map(([name, machine]) => ({
+      machine: name,
+      level: machine.level,
+      ...machineWords(machine),
+      updates: delegated.flatMap((one) => (one.machine === name ? [one.words] : [])),
+    })),
     waivers: policyWaivers(policy),
     approval: approvalText(policy.approval, Object.keys(policy.stakeholders)),
     ...(tally === undefined ? {} : { tally }),
@@ -319,13 +328,14 @@ function jobText({ job, machine, limits, runs, reads, gives }: JobRow): string {
   ].join("\n")
 }
 
-function machineText({ machine, level, trusts, proved, stated, covers, leaves }: MachineRow): string {
+function machineText({ machine, level, trusts, proved, stated, covers, leaves, updates }: MachineRow): string {
   return [
     `  ${machine}: level ${level}; trusts ${trusts}`,
     ...proved.map((line) => `    proved by measurement: ${line}`),
     ...stated.map((line) => `    only stated by the image's builder: ${line}`),
     ...covers.map((line) => `    protects from: ${line}`),
     ...leaves.map((line) => `    does not protect from: ${line}`),
+    ...updates.map((line) => `    delegated: ${line}`),
   ].join("\n")
 }
 
@@ -348,7 +358,7 @@ const provedAtEveryLevel = [
 /** design.md section 2 asks for these words. */
 const administeredWords = "they can read everything while a job runs"
 
-type MachineWords = Omit<MachineRow, "machine" | "level">
+type MachineWords = Omit<MachineRow, "machine" | "level" | "updates">
 
 function machineWords(machine: Machine): MachineWords {
   return machine.level === "enclave" ? enclaveWords(machine) : levelWords[machine.level]

@@ -19,6 +19,11 @@ export const findingCodes = {
     meaning: "a reference document's time is over",
     advice: "build or capture the reference again and let the parties sign a successor",
   },
+  "reference-updated": {
+    effect: "note",
+    meaning: "the machine was held against a reference that a delegate of the policy put in the place of the policy's own",
+    advice: "perun reference fetch gets it; perun reference diff says what is otherwise",
+  },
   "identity-missing": {
     effect: "refusal",
     meaning: "nothing proves that the attestation key belongs to a TPM with an endorsement certificate",

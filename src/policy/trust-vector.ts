@@ -228,6 +228,7 @@ export const findingEffects: Readonly<Record<FindingCode, FindingEffect>> = {
   "laboratory-root-not-accepted": { of: "any", claims: { hardware: unrecognized } },
   // Said by `laboratory`, which is known whatever was found.
   "insecure-laboratory": { of: "any", claims: {} },
+  "reference-updated": { of: "tpm", claims: {} },
   "tee-kind-not-accepted": tee({ hardware: unrecognized }),
   "tee-measurement-differs": tee({ executables: bad }),
   "tee-setting-differs": tee({ configuration: bad }),

@@ -5,6 +5,7 @@ import { teeEvidenceSchema, teeKinds } from "../evidence/tee/format.ts"
 import { maxNoteBytes } from "../log/note.ts"
 import { statementSignatureSchema } from "../pki/statement.ts"
 import { checkedTimeSchema } from "../policy/manager-time.ts"
+import { referencePieces } from "../policy/reference-updates.ts"
 import { custodianSchema, managerVaultSchema, maxCustodians, vaultKinds } from "../policy/manager-vault.ts"
 import {
   base64Schema,
@@ -81,6 +82,27 @@ export const policyStatusSchema = z.strictObject({
   submittedAt: timeSchema,
 })
 export const policyListSchema = z.strictObject({ policies: z.array(policyStatusSchema).max(10_000) })
+/** Where in a policy a reference stands. */
+const referencePlaceSchema = z.strictObject({ machine: nameSchema, piece: z.enum(referencePieces) })
+/** A delegate's document for one place, with its signature over the update (statement purpose `reference`). */
+export const referenceUpdateRequestSchema = referencePlaceSchema.extend({
+  replaces: digestSchema,
+  reference: documentSchema,
+  signature: statementSignatureSchema,
+})
+/** An update as it stands. */
+export const referenceUpdateSchema = referencePlaceSchema.extend({
+  update: digestSchema,
+  policy: digestSchema,
+  replaces: digestSchema,
+  reference: digestSchema,
+  by: nameSchema,
+  at: timeSchema,
+  signature: statementSignatureSchema,
+  withdrawn: z.strictObject({ by: nameSchema, at: timeSchema, signature: statementSignatureSchema }).exactOptional(),
+})
+/** Documents that a machine may be held against now, newest first. */
+const acceptedReferencesSchema = referencePlaceSchema.extend({ references: z.array(digestSchema).min(1).max(2) })
 export const policyViewSchema = policyStatusSchema.extend({
   policy: documentSchema,
   references: z.array(documentSchema).max(64),
@@ -90,6 +112,10 @@ export const policyViewSchema = policyStatusSchema.extend({
   deposits: z.array(nameSchema).max(1024),
   /** Names of the secrets that are here: those that parties brought. */
   secrets: z.array(nameSchema).max(1024),
+  /** What delegates have put in the place of the policy's own references, oldest first. */
+  referenceUpdates: z.array(referenceUpdateSchema).max(20_000),
+  /** Of each place that a delegate may update. */
+  acceptedReferences: z.array(acceptedReferencesSchema).max(512),
 })
 /** A party's secret, HPKE to the manager's deposit key; opens to the JSON of `saltedSecretSchema`. */
 export const secretRequestSchema = z.strictObject({ secret: nameSchema, sealedValue: sealedMessageSchema })
@@ -394,6 +420,8 @@ export const receiptKindSchema = z.enum([
   "policy-withdrawn",
   "artifact-deposited",
   "secret-deposited",
+  "reference-updated",
+  "reference-update-withdrawn",
   "host-enrolled",
   "host-retired",
   "run-queued",
@@ -431,6 +459,11 @@ export const receiptSchema = z.strictObject({
   /** Secrets that were brought, or given to a run. */
   secrets: z.array(nameSchema).max(256).optional(),
   code: z.string().max(64).optional(),
+  /** Of an update of a reference: its digest, its place, and the documents. */
+  update: digestSchema.optional(),
+  place: referencePlaceSchema.optional(),
+  replaces: digestSchema.optional(),
+  reference: digestSchema.optional(),
   /** Digest of the report that a checker's signature came with. */
   report: digestSchema.optional(),
   /** Kind of vault that was unlocked, or that the key was moved into. */
@@ -467,6 +500,8 @@ export type PolicyStatus = z.output<typeof policyStatusSchema>
 export type PolicyView = z.output<typeof policyViewSchema>
 export type ApprovalRecord = z.output<typeof approvalRecordSchema>
 export type SubmitPolicyRequest = z.output<typeof submitPolicyRequestSchema>
+export type ReferenceUpdateRequest = z.output<typeof referenceUpdateRequestSchema>
+export type ReferenceUpdateView = z.output<typeof referenceUpdateSchema>
 export type DepositRequest = z.output<typeof depositRequestSchema>
 export type SecretRequest = z.output<typeof secretRequestSchema>
 export type SecretView = z.output<typeof secretViewSchema>

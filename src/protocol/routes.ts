@@ -38,6 +38,8 @@ export interface Route {
 /** Form of each `:name` part of an address. */
 export const pathParameters = {
   digest: digestSchema,
+  reference: digestSchema,
+  update: digestSchema,
   job: nameSchema,
   run: idSchema,
   output: idSchema,
@@ -139,6 +141,31 @@ export const routes = {
   withdrawPolicy: {
     ...post("/v1/policies/:digest/withdrawals", "stakeholder", m.signatureRequestSchema, m.policyStatusSchema, "withdraw consent, for ever"),
     idempotent: true,
+  },
+  updateReference: {
+    ...post(
+      "/v1/policies/:digest/references",
+      "stakeholder",
+      m.referenceUpdateRequestSchema,
+      m.referenceUpdateSchema,
+      "put another document in the place of a reference, as the delegate whom the policy names",
+    ),
+    maxBodyBytes: maxPolicySubmissionBytes,
+    idempotent: true,
+  },
+  withdrawReference: {
+    ...post(
+      "/v1/policies/:digest/reference-updates/:update/withdrawals",
+      "stakeholder",
+      m.signatureRequestSchema,
+      m.referenceUpdateSchema,
+      "take back an update of a reference, for ever, as its delegate or an owner",
+    ),
+    idempotent: true,
+  },
+  getReference: {
+    ...get("/v1/policies/:digest/references/:reference", "stakeholder", documentSchema, "a reference document of a policy, or of an update of it"),
+    maxResponseBytes: maxPolicySubmissionBytes,
   },
   depositArtifact: {
     ...post("/v1/policies/:digest/deposits", "stakeholder", m.depositRequestSchema, m.artifactViewSchema, "deposit an artifact's key"),

@@ -4,6 +4,7 @@ import { isDigest, type Digest } from "../../bytes/digest.ts"
 import { canonicalJsonBytes } from "../../bytes/json.ts"
 import { documentOf, loadManifest, refuseOtherManager } from "../../client/deposit.ts"
 import { parseIdentityCard } from "../../client/identity.ts"
+import { updatesOfPolicy } from "../../client/reference-updates.ts"
 import { reportsOfPolicy } from "../../client/reports.ts"
 import { signStatement } from "../../pki/statement.ts"
 import { tallyApprovals } from "../../policy/approval.ts"
@@ -13,7 +14,7 @@ import { parsePolicy } from "../../policy/parse.ts"
 import { explainPolicy, explanationText } from "../../policy/explain.ts"
 import { policyTemplate } from "../../policy/init.ts"
 import { referenceDigest } from "../../policy/reference.ts"
-import type { PolicyStatus } from "../../protocol/messages.ts"
+import type { PolicyStatus, PolicyView, ReferenceUpdateView } from "../../protocol/messages.ts"
 import { routes } from "../../protocol/routes.ts"
 import { manifestDigest } from "../../sealing/manifest.ts"
 import { loadAccept } from "../accept-file.ts"
@@ -188,12 +189,14 @@ function registerManagerSteps(command: Command, output: Output): void {
       const digest = await policyNamed(named)
       const view = await withManager(options, output, (connection) => connection.call(routes.getPolicy, { params: { digest } }))
       const reports = reportsOfPolicy(view, digest)
+      const updates = updatesOfPolicy(view, digest)
       output.result({ ok: true, ...view }, () => {
         showStatus(view, output)
         output.line(`signed     ${view.approvals.map(({ stakeholder }) => stakeholder).join(", ") || "nobody"}`)
         showChecks(reports, output)
         output.line(`deposited  ${view.deposits.join(", ") || "nothing"}`)
         for (const line of secretLines(parsePolicy(canonicalJsonBytes(view.policy), "json").policy, view.secrets)) output.line(line)
+        showReferences(updates, view.acceptedReferences, output)
         if (view.withdrawals.length > 0) output.line(`withdrawn  ${view.withdrawals.map(({ stakeholder }) => stakeholder).join(", ")}`, "bad")
       })
     })
@@ -232,6 +235,24 @@ function registerManagerSteps(command: Command, output: Output): void {
       )
       output.result({ ok: true, ...status }, () => showStatus(status, output))
     })
+}
+
+/** What delegates have put in the place of the policy's own references. */
+function showReferences(updates: readonly ReferenceUpdateView[], accepted: PolicyView["acceptedReferences"], output: Output): void {
+  for (const { machine, piece, references } of accepted) output.line(`reference  ${machine} ${piece}: ${references.join(" or ")}`)
+  if (updates.length === 0) return
+  output.table(
+    ["update", "machine", "piece", "to", "by", "at", "taken back"],
+    updates.map(({ update, machine, piece, reference, by, at, withdrawn }) => [
+      update,
+      machine,
+      piece,
+      reference,
+      by,
+      at,
+      withdrawn === undefined ? "" : { text: `by ${withdrawn.by}, ${withdrawn.at}`, tone: "warn" },
+    ]),
+  )
 }
 
 function statusRow({ digest, study, state, missing, blockers }: PolicyStatus): readonly Cell[] {

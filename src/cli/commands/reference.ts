@@ -1,11 +1,19 @@
 import { Argument, type Command, Option } from "commander"
 import { join } from "node:path"
-import { readFileBounded, writeFileDurably } from "../../bytes/durable.ts"
-import { digestOf, type Digest } from "../../bytes/digest.ts"
+import { createFileDurably, readFileBounded, writeFileDurably } from "../../bytes/durable.ts"
+import { digestOf, isDigest, type Digest } from "../../bytes/digest.ts"
 import { encodeUtf8 } from "../../bytes/text.ts"
 import { type BootReference, type ImaReference, maxReferenceBytes, parseReference, type Reference, referenceDigest } from "../../policy/reference.ts"
-import { diffReferences } from "../../policy/reference-diff.ts"
+import { documentOf } from "../../client/deposit.ts"
+import { fetchReference, proposeUpdate } from "../../client/reference-updates.ts"
+import { signStatement } from "../../pki/statement.ts"
+import { diffReferences, type ReferenceDifference } from "../../policy/reference-diff.ts"
+import { routes } from "../../protocol/routes.ts"
+import { demandConsent } from "../confirm.ts"
+import { withManager, withManagerOption, type ManagerOption } from "../connect.ts"
+import { UsageError } from "../exit.ts"
 import type { Cell, Output } from "../output.ts"
+import { policyNamed } from "../policy-file.ts"
 
 /** The laboratory's images and levels, as its recipe has them; here so that help and completion need not load the laboratory. */
 export const imageKinds = ["small", "pytorch"] as const
@@ -64,17 +72,79 @@ export function register(command: Command, output: Output): void {
       output.result({ ok: true, ...digests, differences }, () => {
         output.line(`before  ${digests.before}`)
         output.line(`after   ${digests.after}`)
-        if (differences.length === 0) return output.line("no difference", "good")
-        output.line()
-        output.table(
-          ["what", "before", "after"],
-          differences.map(({ subject, before: was, after: is }): readonly Cell[] => [
-            subject,
-            was ?? { text: "not there", tone: "dim" },
-            is ?? { text: "not there", tone: "dim" },
-          ]),
-        )
+        showDifferences(differences, output)
       })
+    })
+  registerUpdates(command, output)
+}
+
+function showDifferences(differences: readonly ReferenceDifference[], output: Output): void {
+  if (differences.length === 0) return output.line("no difference", "good")
+  output.line()
+  output.table(
+    ["what", "before", "after"],
+    differences.map(({ subject, before: was, after: is }): readonly Cell[] => [
+      subject,
+      was ?? { text: "not there", tone: "dim" },
+      is ?? { text: "not there", tone: "dim" },
+    ]),
+  )
+}
+
+function registerUpdates(command: Command, output: Output): void {
+  withManagerOption(command.command("update"))
+    .argument("<policy>", "digest or file of an active policy that names you as the delegate")
+    .argument("<file>", "reference document that is to stand there from now on")
+    .requiredOption("--machine <name>", "machine of the policy whose reference it is; boot or IMA as the document is")
+    .option("--yes", "sign without being asked, for scripts")
+    .description("put another document in the place of a policy's reference, as the delegate whom the policy names, within what it allows")
+    .action(async (named: string, file: string, options: ManagerOption & { machine: string; yes?: true }) => {
+      const policy = await policyNamed(named)
+      const { machine } = options
+      const reference = await loadReference(file)
+      const proposed = await withManager(options, output, (connection) => proposeUpdate(connection, { policy, machine, reference }))
+      const { piece, replaces, update } = proposed
+      if (!output.json) showDifferences(diffReferences(proposed.before, reference), output)
+      output.warn(`machines that meet ${replaces} only will get no key any more once the overlap is over`)
+      await demandConsent(options.yes, "Sign the update?")
+      const view = await withManager(options, output, (connection, identity) =>
+        connection.call(routes.updateReference, {
+          params: { digest: policy },
+          body: { machine, piece, replaces, reference: documentOf(reference), signature: signStatement("reference", update, identity.privateKey) },
+        }),
+      )
+      output.result({ ok: true, ...view }, () =>
+        output.line(`${machine}: ${piece} ${view.reference} from ${view.at} on (update ${view.update})`, "good"),
+      )
+    })
+  withManagerOption(command.command("withdraw"))
+    .argument("<policy>", "digest or file")
+    .argument("<update>", "digest of the update, as perun policy status shows it")
+    .option("--yes", "withdraw without being asked, for scripts")
+    .description("take an update of a reference back, for good, as its delegate or an owner: what stood there before stands again")
+    .action(async (named: string, update: string, options: ManagerOption & { yes?: true }) => {
+      const digest = await policyNamed(named)
+      if (!isDigest(update)) throw new UsageError("expected the update's digest: sha256: and 64 lower-case hexadecimal digits")
+      await demandConsent(options.yes, `Take ${update} back?`)
+      const view = await withManager(options, output, (connection, identity) =>
+        connection.call(routes.withdrawReference, {
+          params: { digest, update },
+          body: { signature: signStatement("withdraw", update, identity.privateKey) },
+        }),
+      )
+      output.result({ ok: true, ...view }, () => output.line(`taken back: ${view.machine} ${view.piece} ${view.reference}`, "good"))
+    })
+  withManagerOption(command.command("fetch"))
+    .argument("<policy>", "digest or file")
+    .argument("<reference>", "digest of the document, as the policy or perun policy status names it")
+    .requiredOption("--out <file>", "where it goes; must not exist")
+    .description("get a reference document of a policy, or of an update of it, to read it")
+    .action(async (named: string, reference: string, options: ManagerOption & { out: string }) => {
+      const digest = await policyNamed(named)
+      if (!isDigest(reference)) throw new UsageError("expected the reference's digest: sha256: and 64 lower-case hexadecimal digits")
+      const document = await withManager(options, output, (connection) => fetchReference(connection, digest, reference))
+      await createFileDurably(options.out, `${JSON.stringify(document, null, 2)}\n`)
+      output.result({ ok: true, reference, file: options.out }, () => output.line(`wrote ${options.out}`, "good"))
     })
 }
 
