@@ -56,6 +56,11 @@ export const groups: readonly Group[] = [
   },
   { name: "audit", summary: "what the manager has done, from its signed receipts", load: async () => (await import("./commands/audit.ts")).register },
   {
+    name: "certificate",
+    summary: "run certificates: what a model came from, proved to anybody",
+    load: async () => (await import("./commands/certificate.ts")).register,
+  },
+  {
     name: "reference",
     summary: "reference values: what a good machine measures",
     load: async () => (await import("./commands/reference.ts")).register,

@@ -433,6 +433,7 @@ function grant(context: ManagerContext, tx: Transaction, facts: GrantFacts): Lea
     kind: "key-released",
     policy: issued.policy,
     run: run.run,
+    job: run.job,
     host: host.host,
     evidence,
     artifacts: released.artifacts,

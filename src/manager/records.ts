@@ -116,7 +116,14 @@ const runRecord = z.strictObject({
   recordedRefusals: z.strictObject({ judged: z.int().min(0), unproven: z.int().min(0) }),
   /** Next event's number. */
   nextEvent: z.int().min(0),
-  metrics: z.strictObject({ bytes: z.int().min(0), minute: z.int().min(0), inMinute: z.int().min(0) }),
+  metrics: z.strictObject({
+    bytes: z.int().min(0),
+    minute: z.int().min(0),
+    inMinute: z.int().min(0),
+    count: z.int().min(0),
+    /** Head of their chain. */
+    digest: digestSchema,
+  }),
 })
 
 const runKeyRecord = z.strictObject({

@@ -43,6 +43,7 @@ export function endRun(context: ManagerContext, tx: Transaction, run: RunRecord,
     ...host,
     ...(end.by === undefined ? {} : { by: end.by }),
     code: end.code ?? end.state,
+    ...(lease === undefined ? {} : { metrics: { count: run.metrics.count, digest: run.metrics.digest } }),
     ...(run.laboratory ? { laboratory: true } : {}),
   })
   return record

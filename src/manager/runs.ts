@@ -4,7 +4,7 @@ import { own, type Job } from "../policy/document.ts"
 import { stakeholderOfKey } from "../policy/approval.ts"
 import { ProtocolError } from "../protocol/errors.ts"
 import { type MetricValues, type RunReport, runReasons, type RunView, wallSecondsGrain } from "../protocol/messages.ts"
-import { checkMetrics, metricsSizeBytes } from "../protocol/metrics.ts"
+import { chainMetrics, checkMetrics, metricsSizeBytes, noMetrics } from "../protocol/metrics.ts"
 import { demandInputs } from "./consent.ts"
 import { type HostCaller, type ManagerContext, newId, type Reader, type StakeholderCaller, transact } from "./context.ts"
 import { appendEvent, isOver } from "./events.ts"
@@ -45,10 +45,10 @@ export function queueRun(context: ManagerContext, caller: StakeholderCaller, dig
       refusals: [],
       recordedRefusals: { judged: 0, unproven: 0 },
       nextEvent: 0,
-      metrics: { bytes: 0, minute: 0, inMinute: 0 },
+      metrics: { bytes: 0, minute: 0, inMinute: 0, count: 0, digest: noMetrics },
     }
     tx.put("runs", record.run, appendEvent(context, tx, record, { kind: "state", state: "queued" }))
-    appendReceipt(context, tx, { kind: "run-queued", policy: digest, run: record.run, by: queuedBy })
+    appendReceipt(context, tx, { kind: "run-queued", policy: digest, run: record.run, job: record.job, by: queuedBy })
     return { run: record.run }
   })
 }
@@ -130,7 +130,10 @@ export function reportMetrics(context: ManagerContext, caller: HostCaller, runId
     const minute = Math.floor(context.time.now().getTime() / 60_000)
     const inMinute = run.metrics.minute === minute ? run.metrics.inMinute + 1 : 1
     if (inMinute > metrics.maxPerMinute) throw new ProtocolError("too-many-requests", `more than ${metrics.maxPerMinute} reports in a minute`)
-    const counted: RunRecord = { ...run, metrics: { bytes, minute, inMinute } }
+    const counted: RunRecord = {
+      ...run,
+      metrics: { bytes, minute, inMinute, count: run.metrics.count + 1, digest: chainMetrics(run.metrics.digest, values) },
+    }
     tx.put("runs", run.run, appendEvent(context, tx, counted, { kind: "metrics", values }))
   })
 }

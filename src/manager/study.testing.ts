@@ -2,6 +2,7 @@ import { generateKeyPairSync, randomBytes as nodeRandomBytes, type KeyObject } f
 import { mkdtemp } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { concatBytes } from "../bytes/compare.ts"
 import { digestOf, type Digest } from "../bytes/digest.ts"
 import { MalformedError } from "../bytes/error.ts"
 import { encodeBase64, encodeHex, encodeUtf8, parseBase64, parseUtf8 } from "../bytes/text.ts"
@@ -12,11 +13,12 @@ import { hostRequirementOf, type Policy } from "../policy/document.ts"
 import { type BootReference, type ImaReference, referenceDigest } from "../policy/reference.ts"
 import { generateHpkeKeyPair, openMessage, sealMessage, type HpkeKeyPair } from "../protocol/hpke.ts"
 import { type Challenge, type ClaimGrant, type Receipt, type ReleasedKeys, releasedKeysSchema } from "../protocol/messages.ts"
-import type { LogConnection } from "../protocol/follow-log.ts"
 import { problemSchema, ProblemError } from "../protocol/problem.ts"
 import { type PathValues, type RequestBody, type RequestQuery, type ResponseBody, type Route, routes } from "../protocol/routes.ts"
 import { makeSessionHeader, sessionHeader } from "../protocol/session.ts"
+import { voteDigest } from "../protocol/statements.ts"
 import { parseMessage } from "../protocol/wire.ts"
+import { encodeAgeHeader, generateFileKey } from "../sealing/header.ts"
 import { generateAgeIdentity, recipientOf } from "../sealing/keys.ts"
 import { type ArtifactManifest, manifestDigest, manifestSigner, type SignedManifest } from "../sealing/manifest.ts"
 import { BlobFolder } from "./blobs.ts"
@@ -339,12 +341,43 @@ export class TestStudy {
   }
 
   /** A party's connection, as those who read the log need it. */
-  connectionOf(party: Party): LogConnection {
+  connectionOf(party: Party) {
     const call = async <R extends Route>(route: R, options: { readonly params?: PathValues<R["path"]>; readonly query?: RequestQuery<R> } = {}) => {
       const query = options.query === undefined ? "" : `?${new URLSearchParams(options.query as Record<string, string>).toString()}`
       return this.call(route, this.as(party), { ...(options.params === undefined ? {} : { params: options.params }), query })
     }
     return { call, description: this.manager.description }
+  }
+
+  /** A sealed output of one small blob, uploaded and reported as an agent does; what it is called at the manager. */
+  async makeOutput(agent: AgentKeys, run: string, name = "model"): Promise<string> {
+    const recipient = this.store.get("runKeys", run)?.recipient ?? ""
+    const blob = new Uint8Array(concatBytes(await encodeAgeHeader(generateFileKey(), [recipient]), random(100)))
+    const digest = digestOf(blob)
+    const index = { digest, sizeBytes: blob.length, saltedDigest: digest }
+    const { clinic } = this.parts
+    const manifest: ArtifactManifest = {
+      perun: 1,
+      kind: "output",
+      owner: clinic.key,
+      name,
+      recipient,
+      shards: [],
+      index,
+      files: { count: 1, bytes: 100 },
+    }
+    const { signed } = await signManifest(manifest, "", clinic.privateKey)
+    const response = await this.fetch("PUT", `/v1/blobs/${digest}`, agent, blob)
+    if (response.status !== 204) throw new TypeError(await response.text())
+    return (await this.call(routes.reportOutput, agent, { params: { run }, body: { name, manifest: toJson(signed) } })).output
+  }
+
+  async vote(output: string, party: Party): Promise<void> {
+    const { outputs } = await this.call(routes.listOutputs, this.as(party))
+    const view = outputs.find((one) => one.output === output)
+    if (view === undefined) throw new TypeError(`no output ${output}`)
+    const signature = signStatement("vote", voteDigest(view), party.privateKey)
+    await this.call(routes.voteOutput, this.as(party), { params: { output }, body: { signature } })
   }
 
   async submit(policy: Policy, by = this.parts.clinic): Promise<Digest> {

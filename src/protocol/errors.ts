@@ -43,6 +43,7 @@ export const protocolCodes = {
   "wrong-result": "the attestation result is not the manager's, or not for this nonce, audience, time or policy",
   "wrong-secret": "the value is not the one that the policy's commitment was made of",
   "wrong-receipts": "the list of receipts is not the one seen before, or not signed by the manager",
+  "wrong-run-certificate": "the run certificate does not prove what it must, or parts of it are of different things",
   "store-changed": "a record of the manager's database is not the one that was written",
   internal: "the program is at fault",
 } as const satisfies Record<string, string>

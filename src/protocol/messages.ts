@@ -272,6 +272,8 @@ export const outputViewSchema = z.strictObject({
   to: z.array(nameSchema).max(256),
   votes: z.array(nameSchema).max(256),
   missing: z.array(nameSchema).max(256),
+  /** The votes themselves, in the order in which they came: whoever has them counts them himself. */
+  signatures: z.array(statementSignatureSchema).max(256),
   /** What checkers among the voters checked. */
   checks: z.array(z.strictObject({ by: nameSchema, report: signedCheckReportSchema })).max(256),
   laboratory: z.boolean(),
@@ -459,6 +461,14 @@ export const receiptSchema = z.strictObject({
   /** Secrets that were brought, or given to a run. */
   secrets: z.array(nameSchema).max(256).optional(),
   code: z.string().max(64).optional(),
+  /** Job of a run. */
+  job: nameSchema.optional(),
+  /** Of an output: its name in the job, the digest of its manifest, and the size of its ciphertext. */
+  name: nameSchema.optional(),
+  manifest: digestSchema.optional(),
+  sizeBytes: z.int().min(0).optional(),
+  /** What a run that had a machine reported of its metrics: how many, and the head of their chain (metrics.ts). */
+  metrics: z.strictObject({ count: z.int().min(0), digest: digestSchema }).optional(),
   /** Of an update of a reference: its digest, its place, and the documents. */
   update: digestSchema.optional(),
   place: referencePlaceSchema.optional(),

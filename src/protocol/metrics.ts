@@ -1,3 +1,4 @@
+import { digestOfJson, type Digest } from "../bytes/digest.ts"
 import { canonicalJsonBytes } from "../bytes/json.ts"
 import { ProtocolError } from "./errors.ts"
 import type { MetricValues } from "./messages.ts"
@@ -32,6 +33,14 @@ export function roundMetrics(schema: Metrics["schema"], values: MetricValues): M
       return [name, type === undefined || type === "int" ? value : roundTo(value, type.float)]
     }),
   )
+}
+
+/** Before the first report. */
+export const noMetrics: Digest = digestOfJson({ perun: 1, kind: "metrics" })
+
+/** The chain over a run's reports, in their order: each link is over the one before and the values, so that no report can be left out, added or moved. */
+export function chainMetrics(before: Digest, values: MetricValues): Digest {
+  return digestOfJson({ before, values })
 }
 
 /** What one report counts against the policy's `maxBytes`. */

@@ -113,6 +113,7 @@ const statusByCode = {
   "wrong-tls-key": 403,
   "wrong-result": 403,
   "wrong-receipts": 403,
+  "wrong-run-certificate": 403,
   "wrong-secret": 400,
   // the manager's own trouble
   locked: 503,
