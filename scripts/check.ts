@@ -5,6 +5,7 @@ import { fileURLToPath } from "node:url"
 const root = fileURLToPath(new URL("..", import.meta.url))
 const steps: ReadonlyArray<readonly [name: string, command: string, args: readonly string[]]> = [
   ["types", "tsc", ["--noEmit", "-p", "."]],
+  ["page's types", "tsc", ["--noEmit", "-p", "page"]],
   ["arrows", process.execPath, ["scripts/arrows.ts"]],
   [
     "format",
@@ -21,10 +22,11 @@ const steps: ReadonlyArray<readonly [name: string, command: string, args: readon
       "bench",
       "scripts",
       "examples",
+      "page",
       "*.json",
     ],
   ],
-  ["lint", "oxlint", ["--quiet", "--deny-warnings", "src", "lab", "bench", "scripts", "examples"]],
+  ["lint", "oxlint", ["--quiet", "--deny-warnings", "src", "lab", "bench", "scripts", "examples", "page"]],
 ]
 
 let failed = 0

@@ -5,7 +5,7 @@ import { availableParallelism } from "node:os"
 import { LabError } from "../lab/error.ts"
 import { setUpLab, testPackages } from "../lab/setup.ts"
 
-const patterns = ["src/**/*.test.ts", "lab/**/*.test.ts", "scripts/**/*.test.ts", "examples/**/*.test.ts", "bench/**/*.test.ts"]
+const patterns = ["src/**/*.test.ts", "lab/**/*.test.ts", "scripts/**/*.test.ts", "examples/**/*.test.ts", "bench/**/*.test.ts", "page/**/*.test.ts"]
 
 const given = process.argv.slice(2)
 // Whoever says `npm test` wants what it needs; without root and apt the tests that lack something say so and are skipped.

@@ -48,7 +48,16 @@ describe("certificates", () => {
 
   async function claim(): Promise<void> {
     const hpkeKey = encodeBase64((await generateHpkeKeyPair()).publicKey)
-    const { challenge, purpose, manager, nonce, policy, job, run: asked, lease } = await transport.call(routes.requestChallenge, {
+    const {
+      challenge,
+      purpose,
+      manager,
+      nonce,
+      policy,
+      job,
+      run: asked,
+      lease,
+    } = await transport.call(routes.requestChallenge, {
       body: { purpose: "claim", host: "host-1" },
     })
     const facts = { purpose, version: 1, manager, nonce, hpkeKey, tlsKey: tls.tlsKey, akName: machine.akName, deviceEvidence: [] } as const

@@ -5,49 +5,15 @@ import { PerunError } from "../bytes/error.ts"
 import { signCheckpoint, verifyCheckpoint } from "../log/checkpoint.ts"
 import { sshPublicKeyText } from "../pki/ssh-key.ts"
 import { makeAgent, makeParts, TestStudy } from "../manager/study.testing.ts"
-import type { Policy } from "../policy/document.ts"
-import type { MetricValues } from "../protocol/messages.ts"
 import { logKeyOf } from "../protocol/receipts.ts"
 import { routes } from "../protocol/routes.ts"
-import {
-  notProved,
-  parseRunCertificate,
-  proofLines,
-  type RunCertificate,
-  runCertificateSchema,
-  verifyRunCertificate,
-} from "../protocol/run-certificate.ts"
+import { notProved, parseRunCertificate, proofLines, runCertificateSchema, verifyRunCertificate } from "../protocol/run-certificate.ts"
+import { at, changedAt, type Finished, finishedRun, otherThan, places, reported } from "./finished-run.testing.ts"
 import { makeRunCertificate } from "../client/run-certificate.ts"
 
 const parts = await makeParts()
 const { clinic, vendor, consortium } = parts
-const reported: readonly MetricValues[] = [
-  { epoch: 1, loss: 0.5 },
-  { epoch: 2, loss: 0.25 },
-]
-
-interface Finished {
-  readonly study: TestStudy
-  readonly run: string
-  readonly certificate: RunCertificate
-  readonly pins: { readonly managers: readonly string[] }
-}
-
-/** A run from the first signature to the model in the consortium's hands. */
-async function finished(policy?: (study: TestStudy) => Policy, metrics?: readonly MetricValues[]): Promise<Finished> {
-  const study = await TestStudy.create(parts)
-  const { run, agent } = await study.running(policy?.(study) ?? study.policy())
-  for (const values of reported) await study.call(routes.reportMetrics, agent, { params: { run }, body: { values } })
-  const output = await study.makeOutput(agent, run)
-  await study.call(routes.finishRun, agent, { params: { run }, body: { status: "succeeded" } })
-  await study.vote(output, clinic)
-  await study.call(routes.getOutputPackage, study.as(consortium), { params: { output } })
-  const bare = await makeRunCertificate(study.connectionOf(clinic), run)
-  const certificate = metrics === undefined ? bare : { ...bare, metrics: metrics.map((values) => ({ ...values })) }
-  return { study, run, certificate, pins: { managers: [study.manager.description.key] } }
-}
-
-const good = await finished(undefined, reported)
+const good = await finishedRun(parts, reported)
 
 test("a certificate says which model came of what, by whose signatures, and what is not proved", () => {
   const parsed = parseRunCertificate(JSON.stringify(good.certificate))
@@ -76,7 +42,7 @@ test("a certificate says which model came of what, by whose signatures, and what
 })
 
 test("metrics stay out unless they are asked for; their chain is there all the same", async () => {
-  const { certificate, pins } = await finished()
+  const { certificate, pins } = await finishedRun(parts)
   assert.equal(certificate.metrics, undefined)
   assert.deepEqual(verifyRunCertificate(certificate, pins).metrics, { ...verifyRunCertificate(good.certificate, good.pins).metrics, shown: false })
 })
@@ -91,29 +57,6 @@ test("pins: another manager, another party's key, and a party that has not signe
   assert.throws(pinned({ clinic: vendor.key }), { code: "wrong-run-certificate" })
   assert.throws(pinned({ nobody: clinic.key }), { code: "wrong-run-certificate" })
 })
-
-/** Every place of a JSON value. */
-function places(value: unknown, path: readonly (string | number)[] = []): readonly (readonly (string | number)[])[] {
-  if (typeof value !== "object" || value === null) return [path]
-  return [path, ...Object.entries(value).flatMap(([name, member]) => places(member, [...path, Array.isArray(value) ? Number(name) : name]))]
-}
-
-function changedAt(value: unknown, [step, ...rest]: readonly (string | number)[], change: (leaf: unknown) => unknown): unknown {
-  if (step === undefined) return change(value)
-  if (Array.isArray(value)) return value.map((member: unknown, at) => (at === step ? changedAt(member, rest, change) : member))
-  return Object.fromEntries(
-    Object.entries(value as object).map(([name, member]) => [name, name === step ? changedAt(member, rest, change) : (member as unknown)]),
-  )
-}
-
-function otherThan(leaf: unknown): unknown {
-  if (typeof leaf === "number") return leaf + 1
-  if (typeof leaf === "boolean") return !leaf
-  if (typeof leaf !== "string") return leaf
-  const at = Math.floor(leaf.length / 2)
-  const letter = leaf[at] ?? ""
-  return `${leaf.slice(0, at)}${letter === "a" ? "b" : letter === "1" ? "2" : /[0-9]/.test(letter) ? "1" : "a"}${leaf.slice(at + 1)}`
-}
 
 function refuses(changed: unknown, pins: Finished["pins"]): boolean {
   try {
@@ -161,10 +104,6 @@ test("every member and element taken away, or doubled, is refused, but for what 
   }
 })
 
-function at(value: unknown, path: readonly (string | number)[]): unknown {
-  return path.reduce<unknown>((inner, step) => (inner as Record<string | number, unknown>)[step], value)
-}
-
 test("parts of another run, another manager, and another study do not fit", async () => {
   const { study, run } = good
   const again = await study.queue(good.certificate.receipts[0]?.receipt.policy ?? ("" as never))
@@ -176,7 +115,7 @@ test("parts of another run, another manager, and another study do not fit", asyn
   assert.equal(verifyRunCertificate(second, good.pins).end, "failed")
   assert.ok(refuses({ ...second, run }, good.pins))
   assert.ok(refuses({ ...good.certificate, receipts: second.receipts, checkpoint: second.checkpoint }, good.pins))
-  const foreign = await finished()
+  const foreign = await finishedRun(parts)
   assert.ok(refuses(foreign.certificate, good.pins))
   assert.ok(refuses({ ...good.certificate, manager: foreign.certificate.manager }, { managers: [...good.pins.managers, ...foreign.pins.managers] }))
   assert.ok(refuses({ ...good.certificate, checkpoint: foreign.certificate.checkpoint }, good.pins))

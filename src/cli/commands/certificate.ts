@@ -1,5 +1,7 @@
 import { InvalidArgumentError, type Command } from "commander"
+import { digestOf } from "../../bytes/digest.ts"
 import { createFileDurably, readFileBounded } from "../../bytes/durable.ts"
+import { encodeUtf8 } from "../../bytes/text.ts"
 import { makeRunCertificate } from "../../client/run-certificate.ts"
 import { parseSshPublicKey } from "../../pki/ssh-key.ts"
 import type { MetricValues } from "../../protocol/messages.ts"
@@ -67,6 +69,31 @@ export function register(command: Command, output: Output): void {
         output.line(`${file} is what it says`, "good")
       })
     })
+  command
+    .command("page")
+    .requiredOption("--out <file>", "where the page goes, as HTML; must not exist")
+    .description("one HTML file in which a browser verifies certificates offline, for those who have no Perun")
+    .action(async (options: { out: string }) => {
+      const page = encodeUtf8(await buildPage())
+      await createFileDurably(options.out, page)
+      const digest = digestOf(page)
+      output.result({ ok: true, file: options.out, bytes: page.length, digest }, () => {
+        output.line(`wrote ${options.out}: ${page.length} bytes, ${digest}`, "good")
+        output.line("the same version makes the same bytes; whoever opens it needs nothing else", "dim")
+      })
+    })
+}
+
+/** What builds it is among the packages for development, which a production installation leaves out. */
+async function buildPage(): Promise<string> {
+  let page: typeof import("../../../page/build.ts")
+  try {
+    page = await import("../../../page/build.ts")
+  } catch (cause) {
+    if (!(cause instanceof Error && "code" in cause && cause.code === "ERR_MODULE_NOT_FOUND")) throw cause
+    throw new UsageError("the page is built by esbuild, which is not installed here: npm ci in a checkout, without --omit=dev")
+  }
+  return page.buildCertificatePage()
 }
 
 function showProof(proof: RunProof, output: Output): void {
