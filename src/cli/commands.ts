@@ -56,6 +56,11 @@ export const groups: readonly Group[] = [
   },
   { name: "audit", summary: "what the manager has done, from its signed receipts", load: async () => (await import("./commands/audit.ts")).register },
   {
+    name: "witness",
+    summary: "cosign managers' logs, so that a manager that was set back gives nothing out",
+    load: async () => (await import("./commands/witness.ts")).register,
+  },
+  {
     name: "certificate",
     summary: "run certificates: what a model came from, proved to anybody",
     load: async () => (await import("./commands/certificate.ts")).register,

@@ -138,6 +138,6 @@ function demandText(text: string): void {
 }
 
 /** Not empty, without spaces of any kind and plus. */
-function isKeyName(name: string): boolean {
+export function isKeyName(name: string): boolean {
   return /^[^\s+\p{Z}\p{C}]{1,256}$/u.test(name)
 }

@@ -127,12 +127,14 @@ const handlers: { readonly [Name in JsonRouteName]: Handler<Routes[Name]> } = {
     demandKnown(context, context.store, caller)
     return listReceipts(context, caller, Number(query.from ?? "0"), receiptsPerPage)
   },
-  proveReceipt: (context, { caller, params }) => {
+  proveReceipt: async (context, { caller, params }) => {
     demandKnown(context, context.store, caller)
+    await context.witnesses.show()
     return proveReceipt(context, caller, Number(params.index))
   },
-  getLog: (context, { caller, query }) => {
+  getLog: async (context, { caller, query }) => {
     demandKnown(context, context.store, caller)
+    await context.witnesses.show()
     return readLog(context, Number(query.from ?? "0"))
   },
 
@@ -202,8 +204,9 @@ export function createApp(context: ManagerContext): ManagerApp {
     await storeBlob(context, caller, digestOf(c.req.param("digest")), body)
     return new Response(null, { status: 204 })
   })
-  app.get(routes.getCheckpoint.path, (c) => {
+  app.get(routes.getCheckpoint.path, async (c) => {
     demandKnown(context, context.store, authenticate(context, routes.getCheckpoint, c))
+    await context.witnesses.show()
     return new Response(context.log.checkpoint(), { headers: { "content-type": "text/plain; charset=utf-8", "cache-control": "no-cache" } })
   })
   app.get(`${routes.getTile.path}{.+}`, (c) => {

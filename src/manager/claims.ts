@@ -39,6 +39,7 @@ import { candidatesFor, documentsOf, stillStands } from "./reference-updates.ts"
 import { releasedSecrets } from "./secrets.ts"
 import { derivationsOf, readStanding } from "./standing.ts"
 import type { Transaction } from "./store.ts"
+import { demandWitnesses } from "./witnesses.ts"
 
 /** Refusals that a run shows; older ones are in the receipts. */
 const shownRefusals = 32
@@ -50,15 +51,21 @@ const maxRecordedRefusals = { judged: 200, unproven: 50 } as const
 
 /**
  * A nonce for a claim of the next queued run, or for the renewal of a lease; undefined when there is no work.
- * @throws {ProtocolError} `not-enrolled`, `lease-ended`, `not-found`, `too-many-requests`
+ * @throws {ProtocolError} `not-enrolled`, `lease-ended`, `not-found`, `too-many-requests`; {LogError} `not-witnessed`
  */
-export function requestChallenge(context: ManagerContext, caller: HostCaller, request: ChallengeRequest): Challenge | undefined {
+export async function requestChallenge(context: ManagerContext, caller: HostCaller, request: ChallengeRequest): Promise<Challenge | undefined> {
   // Before anything is looked up: looking through the queue is work that a stranger could ask for without end.
   if (request.purpose === "claim") context.budgets.looks.spend(caller.address)
   const host = demandHost(context.store, request.host)
-  const facts = request.purpose === "claim" ? factsOfClaim(context, caller, host) : factsOfRenewal(context, caller, host, request.lease)
-  if (facts === undefined) return undefined
-  if (facts.purpose === "claim") context.budgets.claims.spend(caller.address)
+  const read = (): ChallengeFacts | undefined =>
+    request.purpose === "claim" ? factsOfClaim(context, caller, host) : factsOfRenewal(context, caller, host, request.lease)
+  const before = read()
+  if (before === undefined) return undefined
+  if (before.purpose === "claim") context.budgets.claims.spend(caller.address)
+  // A lease goes on only under a log in which its last renewal was seen by others; here, where nothing is used up yet, so that the host may ask again.
+  const hasWaited = await demandWitnesses(context, before.policy, before.purpose === "claim" ? undefined : context.leases.logSize(before.lease))
+  const facts = hasWaited ? read() : before
+  if (facts?.run !== before.run) throw new ProtocolError("wrong-state", "the run is another host's, or over, meanwhile; ask again")
   const issued = context.challenges.issue(facts, context.time.now())
   const { challenge, purpose, nonce, policy, job, run, lease } = issued
   const expiresAt = new Date(issued.expiresAt).toISOString()
@@ -118,7 +125,7 @@ function demandHost(reader: Reader, name: string): HostRecord {
  * Judges a machine and, only when it is granted, gives it the keys of exactly this run's inputs, sealed to its own key, with a lease. The same request
  * again gives the same answer while the lease runs, for the first may have been lost on its way.
  * @throws {ProtocolError} `challenge-…`, `not-enrolled`, `policy-…`, `wrong-state`; {EvidenceError}, {MalformedError} when the evidence is not genuine;
- * {RefusedError} `not-acceptable` with every finding
+ * {RefusedError} `not-acceptable` with every finding; {LogError} `not-witnessed`
  */
 export async function claimRun(context: ManagerContext, caller: HostCaller, request: ClaimRequest): Promise<ClaimGrant> {
   const evidence = digestOfJson(request.bundle)
@@ -126,13 +133,18 @@ export async function claimRun(context: ManagerContext, caller: HostCaller, requ
   const known = context.challenges.grantOf(request.challenge, caller.tlsKey, same)
   if (known !== undefined) {
     const given = await known
+    await demandWitnesses(context, given.policy)
     demandLease(context, context.store, caller, { lease: given.lease.id })
     return given
   }
   const issued = context.challenges.take(request.challenge, { purpose: "claim", tlsKey: caller.tlsKey })
   const grant = judgeClaim(context, caller, request, issued, evidence)
   context.challenges.keepGrant(request.challenge, same, grant)
-  return grant
+  const given = await grant
+  // The keys stay here until others have seen the receipt of their release: of two managers that go on from one state only the first gets as far. The same request may ask again.
+  const hasWaited = await demandWitnesses(context, given.policy)
+  if (hasWaited) demandLease(context, context.store, caller, { lease: given.lease.id })
+  return given
 }
 
 async function judgeClaim(
@@ -155,7 +167,7 @@ async function judgeClaim(
     const run = demandClaimable(context, tx, issued)
     return grant(context, tx, { issued, host, run, decision, evidence, output, caller, released, bundle: request.bundle })
   })
-  context.leases.extend(lease.lease, context.time.monotonicMilliseconds() + lease.seconds * 1000, judged)
+  context.leases.extend(lease.lease, context.time.monotonicMilliseconds() + lease.seconds * 1000, judged, context.store.logHead.size)
   return {
     policy: issued.policy,
     document: demandPolicyRecord(context, issued.policy),
@@ -507,7 +519,7 @@ export async function renewLease(context: ManagerContext, caller: HostCaller, le
     const laboratory = held.lease.laboratory ? { laboratory: true } : {}
     appendReceipt(context, tx, { kind: "lease-renewed", policy: run.policy, run: run.run, host: host.host, evidence, ...laboratory })
   })
-  context.leases.extend(leaseId, context.time.monotonicMilliseconds() + lease.seconds * 1000, granted.judged)
+  context.leases.extend(leaseId, context.time.monotonicMilliseconds() + lease.seconds * 1000, granted.judged, context.store.logHead.size)
   return { seconds: lease.seconds }
 }
 

@@ -15,6 +15,7 @@ import type { NetworkBudget } from "./network-budget.ts"
 import type { OwnTee } from "./own-tee.ts"
 import type { Store, Transaction } from "./store.ts"
 import type { Watchers } from "./watchers.ts"
+import type { Witnesses } from "./witnesses.ts"
 
 /** Keys of the manager in the form they are used in. */
 export interface ManagerKeys {
@@ -35,6 +36,7 @@ export interface ManagerContext {
   readonly description: ManagerDescription
   readonly signedDescription: SignedManagerDescription
   readonly log: PublishedLog
+  readonly witnesses: Witnesses
   readonly blobs: BlobFolder
   readonly documents: DocumentCache
   readonly judge: MachineJudge

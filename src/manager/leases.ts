@@ -15,6 +15,7 @@ import type { Transaction } from "./store.ts"
 export class LeaseMemory {
   readonly #deadlines = new Map<string, number>()
   readonly #judged = new Map<string, JudgedMachine>()
+  readonly #logSizes = new Map<string, number>()
 
   /** Milliseconds on the monotonic clock; undefined for a lease that is unknown here. */
   deadline(lease: string): number | undefined {
@@ -25,15 +26,21 @@ export class LeaseMemory {
     return this.#judged.get(lease)
   }
 
-  extend(lease: string, deadlineMilliseconds: number, judged?: JudgedMachine): void {
+  /** Size of the log when the lease was given or renewed last, that receipt included; undefined after a restart. */
+  logSize(lease: string): number | undefined {
+    return this.#logSizes.get(lease)
+  }
+
+  extend(lease: string, deadlineMilliseconds: number, judged?: JudgedMachine, logSize?: number): void {
     this.#deadlines.set(lease, deadlineMilliseconds)
+    if (logSize !== undefined) this.#logSizes.set(lease, logSize)
     if (judged !== undefined) this.#judged.set(lease, judged)
   }
 
   /** Drops what belongs to leases that are over. */
   keepOnly(running: ReadonlySet<string>): void {
     for (const lease of this.#deadlines.keys()) if (!running.has(lease)) this.#deadlines.delete(lease)
-    for (const lease of this.#judged.keys()) if (!running.has(lease)) this.#judged.delete(lease)
+    for (const known of [this.#judged, this.#logSizes]) for (const lease of known.keys()) if (!running.has(lease)) known.delete(lease)
   }
 }
 

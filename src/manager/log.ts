@@ -1,6 +1,7 @@
 import type { KeyObject } from "node:crypto"
 import { signCheckpoint } from "../log/checkpoint.ts"
 import { tileWidth, encodeEntries, encodeTile, parseTilePath, widthInTree } from "../log/tiles.ts"
+import { encodeBase64 } from "../bytes/text.ts"
 import type { NoteKey } from "../log/note.ts"
 import { ProtocolError } from "../protocol/errors.ts"
 import { receiptDigest, receiptLeaf } from "../protocol/receipts.ts"
@@ -12,6 +13,8 @@ export class PublishedLog {
   readonly #key: NoteKey
   readonly #privateKey: KeyObject
   #latest: { readonly size: number; readonly text: string } | undefined
+  /** By public key: the line that a witness gave for a tree of this size. */
+  readonly #cosignatures = new Map<string, { readonly size: number; readonly line: string }>()
 
   constructor(store: Store, key: NoteKey, privateKey: KeyObject) {
     this.#store = store
@@ -19,8 +22,20 @@ export class PublishedLog {
     this.#privateKey = privateKey
   }
 
-  /** The checkpoint of the log as it is now. Everything in it is durable. */
+  /** The checkpoint of the log as it is now, with the cosignatures of those witnesses who have seen just this tree. Everything in it is durable. */
   checkpoint(): string {
+    const { size } = this.#store.logHead
+    const lines = [...this.#cosignatures.values()].flatMap((cosigned) => (cosigned.size === size ? [cosigned.line] : []))
+    return `${this.checkpointBySelf()}${lines.join("")}`
+  }
+
+  /** A later tree's takes the place of an earlier one's. */
+  keepCosignature({ publicKey }: NoteKey, cosigned: { readonly size: number; readonly line: string }): void {
+    this.#cosignatures.set(encodeBase64(publicKey), cosigned)
+  }
+
+  /** The checkpoint as it goes to witnesses: by the manager's key alone. */
+  checkpointBySelf(): string {
     const head = this.#store.logHead
     if (this.#latest?.size !== head.size) {
       const text = signCheckpoint({ origin: this.#key.name, ...head }, this.#privateKey, this.#key.publicKey)

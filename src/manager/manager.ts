@@ -25,6 +25,7 @@ import type { KeysRecord } from "./records.ts"
 import type { Store } from "./store.ts"
 import { TimeCheck, type TimeSource } from "./time-check.ts"
 import { Watchers } from "./watchers.ts"
+import { type WitnessSource, Witnesses } from "./witnesses.ts"
 
 export interface ManagerOptions {
   readonly store: Store
@@ -40,6 +41,8 @@ export interface ManagerOptions {
   readonly ownTee?: OwnTee
   /** Who checks the host's clock; without one it is believed. */
   readonly timeSource?: TimeSource
+  /** Who is asked to cosign the log. */
+  readonly witnesses?: readonly WitnessSource[]
   /** Hears, line by line, what the operator should know. */
   readonly warn?: (line: string) => void
   /** What the description's `configuration` is the digest of. */
@@ -54,6 +57,8 @@ export interface Manager {
   tick(): void
   /** Asks the time-stamping authority when it is time to; called at start and about once a second. Never fails for a silent one. */
   checkTime(): Promise<void>
+  /** Lets the witnesses see how far the log is, when it is time to; called at start and about once a second. Never fails for a silent one. */
+  showWitnesses(): Promise<void>
   /** Why nothing is granted now; undefined where the clock is borne out, or nobody checks it. */
   timeProblem(): string | undefined
   /** A certificate with evidence over this TLS key, as certifyManager gives it. */
@@ -74,6 +79,8 @@ export function createManager(options: ManagerOptions): Manager {
   const description = describe(keys, options, timeCheck)
   const time = new ManagerTime(clock, () => store.recordedMilliseconds, timeCheck)
   const monotonic = (): number => time.monotonicMilliseconds()
+  const log = new PublishedLog(store, logKeyOf(description), identityKey)
+  const witnesses = new Witnesses(options.witnesses ?? [], { store, log, time, warn })
   const context: ManagerContext = {
     store,
     time,
@@ -81,7 +88,8 @@ export function createManager(options: ManagerOptions): Manager {
     keys: { identityKey, resultKey: createPrivateKey(keys.resultKey), depositPrivateKey: parseBase64(keys.depositPrivateKey) },
     description,
     signedDescription: signManagerDescription(description, identityKey),
-    log: new PublishedLog(store, logKeyOf(description), identityKey),
+    log,
+    witnesses,
     blobs,
     documents: new DocumentCache(),
     judge,
@@ -109,6 +117,7 @@ export function createManager(options: ManagerOptions): Manager {
     description,
     tick: () => expireLeases(context),
     checkTime: async () => timeCheck?.tick(),
+    showWitnesses: async () => witnesses.show(),
     timeProblem: () => problemOf(time),
     certify: async (tlsPrivateKey) => certifyManager(context, tlsPrivateKey),
   }

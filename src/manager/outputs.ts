@@ -20,6 +20,7 @@ import { demandReport } from "../protocol/check-report.ts"
 import type { OutputRecord, RecordOf } from "./records.ts"
 import { demandStakeholder, derivationsOf, readStanding, signerOf, withdrawnKeysBehind } from "./standing.ts"
 import type { Transaction } from "./store.ts"
+import { demandWitnesses } from "./witnesses.ts"
 
 /** Largest age header: 64 KiB, sealing/header.ts. */
 const maxHeaderBytes = 65_536
@@ -141,17 +142,18 @@ export function voteOutput(context: ManagerContext, caller: StakeholderCaller, o
 
 /**
  * The output for a consumer that the policy names, once the votes are there: each blob's age header, made anew for the consumer's recipients.
- * @throws {ProtocolError} `not-found`, `not-permitted`, `votes-missing`, `policy-withdrawn`, `policy-expired`
+ * @throws {ProtocolError} `not-found`, `not-permitted`, `votes-missing`, `policy-withdrawn`, `policy-expired`; {LogError} `not-witnessed`
  */
 export async function packageOutput(context: ManagerContext, caller: StakeholderCaller, outputId: string): Promise<OutputPackage> {
   const { record, recipients, identity } = demandReleasable(context, context.store, caller, outputId)
+  await demandWitnesses(context, record.policy)
   const manifest = parseShape(signedManifestSchema, record.manifest, "manifest").manifest
   const headers: OutputPackage["headers"] = []
   for (const { digest } of blobsOf(manifest)) {
     const header = parseAgeHeader(await context.blobs.readStart(digest, maxHeaderBytes + 1)).bytes
     headers.push({ blob: digest, header: encodeBase64(await rewrapHeader(header, identity, recipients)) })
   }
-  return transact(context, (tx) => {
+  const handedOut = transact(context, (tx) => {
     const { name, record: held } = demandReleasable(context, tx, caller, outputId)
     const fetches = held.fetches ?? 0
     if (fetches >= maxFetches) throw new ProtocolError("limit-exceeded", `the output was handed out ${fetches} times, which is enough`)
@@ -160,6 +162,9 @@ export async function packageOutput(context: ManagerContext, caller: Stakeholder
     appendReceipt(context, tx, { kind: "output-released", policy: record.policy, run: record.run, output: outputId, by: name, ...laboratory })
     return { output: viewOutput(context, tx, { ...held, released: true }), manifest: record.manifest, headers }
   })
+  // As with keys: others see the receipt first.
+  if (await demandWitnesses(context, record.policy)) demandReleasable(context, context.store, caller, outputId)
+  return handedOut
 }
 
 /** Each is a receipt for ever; a consumer keeps what it fetched. */

@@ -41,6 +41,8 @@ export interface RunningManager extends AsyncDisposable {
 
 /** Ends of leases are seen at this grain. */
 const tickMilliseconds = 1000
+/** How often witnesses see that the log has grown, when nothing that needs them happens. */
+const ticksPerShowing = 5
 
 /**
  * Starts a manager: TLS 1.3 only, every client asked for a certificate. Resolves once it listens.
@@ -60,6 +62,7 @@ export async function serveManager(options: ServeOptions): Promise<RunningManage
 async function run(opened: OpenedManager, address: Pick<ServeOptions, "host" | "port" | "backups">, front?: TlsFront): Promise<RunningManager> {
   const { manager, tls } = opened
   await manager.checkTime()
+  void manager.showWitnesses()
   const timeProblem = manager.timeProblem()
   const tlsKey = createPrivateKey(tls.privateKeyPem)
   const keeper = new CertificateKeeper(
@@ -80,10 +83,12 @@ async function run(opened: OpenedManager, address: Pick<ServeOptions, "host" | "
           now: () => new Date(systemClock.wallMilliseconds()),
           say,
         })
+  let ticks = 0
   const timer = setInterval(() => {
     tick(opened)
     backups?.tick()
     void manager.checkTime()
+    if (++ticks % ticksPerShowing === 0) void manager.showWitnesses()
     void keeper.tick((renewed) => listening.renewCertificate(certificatePem(renewed)))
   }, tickMilliseconds)
   const stop = async (): Promise<void> => {

@@ -26,6 +26,7 @@ import { SqliteJournal } from "./sqlite-journal.ts"
 import type { OwnTee } from "./own-tee.ts"
 import type { TimeSource } from "./time-check.ts"
 import { Store } from "./store.ts"
+import type { WitnessSource } from "./witnesses.ts"
 import {
   describeVault,
   encodeVaultFile,
@@ -137,6 +138,8 @@ export interface ManagerWorld extends VaultOpeners {
   readonly ownTee?: OwnTee
   /** Who checks the host's clock; without one it is believed. */
   readonly timeSource?: TimeSource
+  /** Who is asked to cosign the log. */
+  readonly witnesses?: readonly WitnessSource[]
   /** Whose shares the vault key was rebuilt from. */
   readonly unlockedBy?: readonly Custodian[]
 }
@@ -147,7 +150,7 @@ export interface ManagerWorld extends VaultOpeners {
  * custodians have to unlock; {MalformedError}
  */
 export async function openManager(folder: string, world: ManagerWorld = {}): Promise<OpenedManager> {
-  const { ownTee, timeSource, unlockedBy } = world
+  const { ownTee, timeSource, unlockedBy, witnesses } = world
   const configuration = await loadConfiguration(folder)
   const roots = configuration.laboratoryRoots.map((root, index) => parseBase64(root, `laboratoryRoots.${index}`))
   const members = MembersFile.load(membersPath(folder), (line) => console.error(line))
@@ -172,6 +175,7 @@ export async function openManager(folder: string, world: ManagerWorld = {}): Pro
       ...(ownTee === undefined ? {} : { ownTee }),
       ...(timeSource === undefined ? {} : { timeSource }),
       ...(unlockedBy === undefined ? {} : { unlockedBy }),
+      ...(witnesses === undefined ? {} : { witnesses }),
       warn: (line) => console.error(line),
       vault: describeVault(vaultFile),
       configuration: wholeConfiguration(configuration, vaultFile, timeSource),

@@ -46,7 +46,8 @@ export function openTimeSource(url: string, roots: readonly Certificate[], post:
 /** An answer that comes later says less about the time than is put up with soon after. */
 const timeoutMilliseconds = 10_000
 
-const overNetwork: PostTransport = async (url, body, mediaType, maxBytes) => {
+/** Over the network, within ten seconds. */
+export const overNetwork: PostTransport = async (url, body, mediaType, maxBytes) => {
   const { host } = new URL(url)
   try {
     const response = await fetch(url, {

@@ -1,7 +1,7 @@
 import { constants, createHash, createPublicKey, sign, verify } from "node:crypto"
 import type { JsonWebKey, KeyObject } from "node:crypto"
 import { bytesEqual, concatBytes } from "../bytes/compare.ts"
-import { encodeBase64, encodeBase64Url, parseHex } from "../bytes/text.ts"
+import { encodeBase64, encodeBase64Url, parseBase64Url, parseHex } from "../bytes/text.ts"
 import { derElement, tags } from "./der.ts"
 import { PkiError } from "./errors.ts"
 
@@ -143,6 +143,13 @@ export function ecPublicKey(curve: "P-256" | "P-384", x: Uint8Array, y: Uint8Arr
 /** Ed25519 public key from its 32 bytes. @throws {PkiError} `wrong-key` */
 export function ed25519PublicKey(raw: Uint8Array): KeyObject {
   return keyFromJwk({ kty: "OKP", crv: "Ed25519", x: encodeBase64Url(raw) })
+}
+
+/** The 32 bytes of an Ed25519 public key, or of the one that belongs to a private key. */
+export function ed25519PublicBytes(key: KeyObject): Uint8Array {
+  if (key.asymmetricKeyType !== "ed25519") throw new TypeError("not an Ed25519 key")
+  const { x = "" } = (key.type === "private" ? createPublicKey(key) : key).export({ format: "jwk" })
+  return parseBase64Url(x)
 }
 
 /** Public key from a SubjectPublicKeyInfo in DER. @throws {PkiError} `wrong-key` */

@@ -2,6 +2,7 @@ import { canonicalJson } from "../bytes/json.ts"
 import { type ReleaseTerms, votingOwners } from "./approval.ts"
 import type { Approval, Policy } from "./document.ts"
 import { artifactOwners, hostRequirementOf, managerText, own } from "./document.ts"
+import { type ManagerWitnesses, witnessesWords } from "./manager-witnesses.ts"
 import { delegations } from "./reference-updates.ts"
 import { approvalText, dispensable, namesIn } from "./expression.ts"
 
@@ -21,7 +22,19 @@ export function consequencesOf(before: Policy, after: Policy): readonly string[]
 function managerLines(before: Policy, after: Policy): readonly string[] {
   if (canonicalJson(before.manager) === canonicalJson(after.manager)) return []
   const isWeaker = "accept" in before.manager && !("accept" in after.manager)
-  return [`keys are held by ${managerText(after.manager)}, before by ${managerText(before.manager)}${isWeaker ? "; it proves NOTHING any more" : ""}`]
+  const held = `keys are held by ${managerText(after.manager)}, before by ${managerText(before.manager)}${isWeaker ? "; it proves NOTHING any more" : ""}`
+  return [held, ...witnessLines(witnessesOf(before), witnessesOf(after))]
+}
+
+function witnessesOf({ manager }: Policy): ManagerWitnesses | undefined {
+  return "accept" in manager ? manager.witnesses : undefined
+}
+
+/** Whether a manager that was set back, or that runs twice, is still found before it gives something out. */
+function witnessLines(was: ManagerWitnesses | undefined, is: ManagerWitnesses | undefined): readonly string[] {
+  if (canonicalJson(was ?? null) === canonicalJson(is ?? null)) return []
+  if (is === undefined) return ["no witness has to see the manager's log any more: one that was set back may give keys out"]
+  return [`the manager's log is seen by ${witnessesWords(is)}`]
 }
 
 /** Whose signature can be done without, and who may object. Owners can never be done without, whatever the expression says. */

@@ -118,6 +118,7 @@ const consequences: readonly { readonly pattern: readonly string[]; readonly wor
     pattern: ["manager", "vault"],
     words: () => "other demands on where the manager's vault key comes from: who can open everything that is deposited",
   },
+  { pattern: ["manager", "witnesses"], words: () => "other demands on who must have seen the manager's log before it gives anything out" },
   { pattern: ["manager"], words: () => "another manager holds the keys" },
   { pattern: ["artifacts", "*", "manifest"], words: (name) => `${name} has other content` },
   { pattern: ["artifacts", "*", "owner"], words: (name) => `${name} has another owner` },

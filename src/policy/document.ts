@@ -9,6 +9,7 @@ import type { Locate } from "./locate.ts"
 import { nowhere } from "./locate.ts"
 import { checkedTimeSchema, type CheckedTime } from "./manager-time.ts"
 import { vaultDemandsSchema, type VaultDemand } from "./manager-vault.ts"
+import { managerWitnessesSchema, type ManagerWitnesses } from "./manager-witnesses.ts"
 import { problemsOfMarks } from "./marks.ts"
 import { type Secret, secretSchema, type SecretUse, secretUseSchema } from "./secrets.ts"
 import { laboratoryRootsOf, teeRequirementSchema } from "./tee.ts"
@@ -58,6 +59,8 @@ export interface AttestedManager {
   readonly time?: CheckedTime
   /** Its vault key must come from one of these. Left out: nobody looks, and it may lie in a file on its disk. */
   readonly vault?: readonly VaultDemand[]
+  /** Who must have seen its log before it gives anything out. Left out: nobody. */
+  readonly witnesses?: ManagerWitnesses
 }
 
 export interface UnattestedManager {
@@ -473,6 +476,7 @@ export const managerRequirementSchema: z.ZodType<ManagerRequirement> = z.union([
     accept: z.array(teeRequirementSchema).min(1).max(maxMembers),
     time: checkedTimeSchema.exactOptional(),
     vault: vaultDemandsSchema(sshKey).exactOptional(),
+    witnesses: managerWitnessesSchema.exactOptional(),
   }),
 ])
 

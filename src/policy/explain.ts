@@ -6,6 +6,7 @@ import type { EnclaveMachine, HostLevel, Job, Level, Machine, Metrics, Policy } 
 import { inputOwners, laboratoryRootsOfMachine, own, policyDigest } from "./document.ts"
 import { approvalText } from "./expression.ts"
 import { timeWords } from "./manager-time.ts"
+import { witnessesWords } from "./manager-witnesses.ts"
 import { operatorNeeds } from "./manager-vault.ts"
 import { delegations } from "./reference-updates.ts"
 import { type Secret, useWords } from "./secrets.ts"
@@ -21,6 +22,8 @@ export interface Explanation {
   readonly supersedes: "none" | Digest
   /** By whose clock `expires`, certificates and revocation lists are judged, in words. */
   readonly time: string
+  /** Who must have seen the manager's log. */
+  readonly witnesses: string
   /** Lines in capitals that every screen shows. */
   readonly warnings: readonly string[]
   readonly sights: readonly Sight[]
@@ -84,6 +87,7 @@ export function explainPolicy(policy: Policy, tally?: Tally): Explanation {
     expires: policy.expires,
     supersedes: policy.supersedes,
     time: managerTimeWords(policy.manager),
+    witnesses: "accept" in policy.manager ? witnessesWords(policy.manager.witnesses) : "nobody can be demanded of a manager that proves nothing",
     warnings: policyWarnings(policy),
     sights: policySights(policy),
     jobs: Object.entries(policy.jobs).map(([name, job]) => jobRow(policy, name, job)),
@@ -294,6 +298,7 @@ export function explanationText(explanation: Explanation): string {
       `digest ${explanation.digest}`,
       `expires ${explanation.expires}, and nothing is released from then on; supersedes ${explanation.supersedes}`,
       `time ${explanation.time}`,
+      `log seen by ${explanation.witnesses}`,
     ].join("\n"),
     `Who sees what\n${tableText(
       ["thing", "party", "what"],

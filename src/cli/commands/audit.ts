@@ -14,6 +14,7 @@ import { maxMessageBytes, parseMessage } from "../../protocol/wire.ts"
 import { checkpointsFile, followOwnLog } from "../checkpoints.ts"
 import { insecureLaboratory, withManager, withManagerOption, type ManagerOption } from "../connect.ts"
 import type { Cell, Output } from "../output.ts"
+import { demandWitnessWords, type WitnessWords, withWitnessOptions } from "../witness-words.ts"
 
 export function register(command: Command, output: Output): void {
   registerList(command, output)
@@ -22,18 +23,19 @@ export function register(command: Command, output: Output): void {
 }
 
 function registerList(command: Command, output: Output): void {
-  withManagerOption(command.command("list"))
+  withWitnessOptions(withManagerOption(command.command("list")))
     .option("--kind <kind>", "only receipts of this kind, e.g. key-released")
     .description("what happened in your policies, from the manager's log; every leaf of the log is verified first, those of others' receipts too")
-    .action(async (options: ManagerOption & { kind?: string }) => {
+    .action(async (options: ManagerOption & WitnessWords & { kind?: string }) => {
       const { receipts, head } = await withManager(options, output, async (connection) => {
         const { head: followed } = await followOwnLog(connection)
         return fetchReceipts(connection, followed)
       })
+      const witnesses = demandWitnessWords(head, options, new Date())
       const own = receipts.flatMap(({ receipt }, index) => (receipt === undefined ? [] : [{ index, receipt }]))
       const listed = own.filter(({ receipt }) => options.kind === undefined || receipt.kind === options.kind)
       const others = receipts.length - own.length
-      output.result({ ok: true, verified: receipts.length, others, checkpoint: encodeNote(head.note), receipts: listed }, () => {
+      output.result({ ok: true, verified: receipts.length, others, checkpoint: encodeNote(head.note), witnesses, receipts: listed }, () => {
         output.table(
           ["", "at", "what", "by", "concerns", "on"],
           listed.map(({ index, receipt }) => rowOf(index, receipt)),
@@ -43,6 +45,7 @@ function registerList(command: Command, output: Output): void {
           `${receipts.length} receipts, every one in the tree whose root the manager signed; the tree goes on from what was seen before`,
           "good",
         )
+        if (witnesses.length > 0) output.line(`seen by enough of your witnesses: ${witnesses.join(", ")}`, "good")
         if (others > 0) output.line(`${others} of them do not concern you: their leaves were verified, what they say is not shown`)
         output.line(
           `checkpoint: ${checkpointsFile()}; give it to the other parties (perun audit checkpoint), and compare theirs (perun audit compare)`,
@@ -90,14 +93,15 @@ function registerShow(command: Command, output: Output): void {
 }
 
 function registerCheckpoints(command: Command, output: Output): void {
-  withManagerOption(command.command("checkpoint"))
+  withWitnessOptions(withManagerOption(command.command("checkpoint")))
     .option("--out <file>", "write it to this file, which must not exist")
     .description("the checkpoint of the manager's log that this home saw last, as the manager signed it: for other parties to compare")
-    .action(async (options: ManagerOption & { out?: string }) => {
+    .action(async (options: ManagerOption & WitnessWords & { out?: string }) => {
       const { head } = await withManager(options, output, (connection) => followOwnLog(connection))
+      const witnesses = demandWitnessWords(head, options, new Date())
       const text = encodeNote(head.note)
       if (options.out !== undefined) await createFileDurably(options.out, text)
-      output.result({ ok: true, size: head.size, checkpoint: text, ...(options.out === undefined ? {} : { file: options.out }) }, () => {
+      output.result({ ok: true, size: head.size, checkpoint: text, witnesses, ...(options.out === undefined ? {} : { file: options.out }) }, () => {
         if (options.out === undefined) output.raw(text)
         else output.line(`wrote ${options.out}: ${head.size} receipts`, "good")
       })

@@ -2,6 +2,8 @@ import { InvalidArgumentError, type Command } from "commander"
 import { digestOf } from "../../bytes/digest.ts"
 import { createFileDurably, readFileBounded } from "../../bytes/durable.ts"
 import { encodeUtf8 } from "../../bytes/text.ts"
+import { LogError } from "../../log/errors.ts"
+import type { NoteKey } from "../../log/note.ts"
 import { makeRunCertificate } from "../../client/run-certificate.ts"
 import { parseSshPublicKey } from "../../pki/ssh-key.ts"
 import type { MetricValues } from "../../protocol/messages.ts"
@@ -20,6 +22,7 @@ import { UsageError } from "../exit.ts"
 import { loadManagerPins } from "../home.ts"
 import { interruptSignal } from "../interrupt.ts"
 import type { Output } from "../output.ts"
+import { witnessKeyArgument } from "../witness-words.ts"
 
 export function register(command: Command, output: Output): void {
   withManagerOption(command.command("make"))
@@ -55,15 +58,26 @@ export function register(command: Command, output: Output): void {
       [],
     )
     .option("--party <name=key>", "a party that must itself have signed the policy with this key; again for each", collect(parseParty), [])
+    .option(
+      "--witness <key>",
+      "a witness that must have cosigned the certificate's checkpoint (perun witness show); again for each",
+      witnessKeyArgument,
+      [],
+    )
     .description("verify a run's certificate offline, with nothing but the file and the keys that you know")
-    .action(async (file: string, options: { managerKey: readonly string[]; party: readonly PartyPin[] }) => {
+    .action(async (file: string, options: { managerKey: readonly string[]; party: readonly PartyPin[]; witness: readonly NoteKey[] }) => {
       const pinned = options.managerKey.length > 0 ? options.managerKey : (await loadManagerPins()).flatMap(({ key }) => key ?? [])
       if (pinned.length === 0) throw new UsageError("no manager is pinned in this home; give its key with --manager-key")
       const names = options.party.map(({ name }) => name)
       if (new Set(names).size < names.length) throw new UsageError("--party: a party is named twice")
+      const seers = options.witness.map(({ name }) => name)
+      if (new Set(seers).size < seers.length) throw new UsageError("--witness: a witness is named twice")
       const certificate = parseRunCertificate(await readFileBounded(file, maxCertificateBytes))
       const parties = Object.fromEntries(options.party.map(({ name, key }) => [name, key]))
-      const proof = verifyRunCertificate(certificate, { managers: pinned, parties })
+      const proof = verifyRunCertificate(certificate, { managers: pinned, parties, witnesses: options.witness })
+      const silent = seers.filter((name) => !proof.log.witnesses.includes(name))
+      if (silent.length > 0)
+        throw new LogError("not-witnessed", `${silent.join(", ")} has not cosigned the checkpoint of this certificate`, { path: file })
       output.result({ ok: true, file, ...proof, notProved: notProved(proof) }, () => {
         showProof(proof, output)
         output.line(`${file} is what it says`, "good")

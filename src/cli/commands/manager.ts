@@ -11,6 +11,8 @@ import { membersPath } from "../../manager/folder.ts"
 import { initManager, vaultOfFolder } from "../../manager/state.ts"
 import type { TimeSource } from "../../manager/time-check.ts"
 import { openTimeSource } from "../../manager/time-source.ts"
+import type { WitnessSource } from "../../manager/witnesses.ts"
+import { encodeVerifierKey } from "../../log/note.ts"
 import { vaultWords } from "../../policy/manager-vault.ts"
 import { evidenceKinds } from "../../evidence/kinds.ts"
 import type { TeeSource } from "../../evidence/tee/collectors/collect.ts"
@@ -37,6 +39,7 @@ import { parseListen } from "../listen-address.ts"
 import { parseTpmLocation } from "../tpm-location.ts"
 import { chosenVault, foundOpeners, sayVault, type VaultWords, withVaultOptions } from "../vault-words.ts"
 import { parseTeeSource } from "../tee-source.ts"
+import { witnessSourceArgument } from "../witness-words.ts"
 
 export function register(command: Command, output: Output): void {
   withVaultOptions(command.command("init"))
@@ -83,6 +86,12 @@ export function register(command: Command, output: Output): void {
       "time-stamping authority (RFC 3161) that the clock is held against, at the start and every quarter of an hour; while it is not borne out nothing is granted",
     )
     .option("--time-root <file>", "root certificates (PEM) that the authority must chain to")
+    .option(
+      "--witness <url=key>",
+      "witness (C2SP tlog-witness) that is asked to cosign the log, as perun witness show prints it; again for each. Policies may demand that enough of them have seen every release",
+      witnessSourceArgument,
+      [] as readonly WitnessSource[],
+    )
     .option("--backups <folder>", "make backups there while the manager runs, each in a folder of its own; it holds what the manager's folder holds")
     .option("--backup-every <hours>", "how often, 1 to 720 (default: 24)", parseCount(720))
     .option("--backup-keep <number>", "how many are kept, 1 to 1000 (default: 7)", parseCount(1000))
@@ -103,6 +112,7 @@ export function register(command: Command, output: Output): void {
           ? {}
           : { ownTee: await openOwnTee(options.tee, options.collateral, options.tpm === undefined ? {} : { tpm: options.tpm }) }),
         ...(timeSource === undefined ? {} : { timeSource }),
+        witnesses: options.witness,
         ...backupsOf(options),
       }
       await using locked = file.kind === "shares" ? await serveLocked(served) : undefined
@@ -122,6 +132,7 @@ export function register(command: Command, output: Output): void {
           evidence: running.description.evidence,
           time: running.description.time,
           timeProblem: running.timeProblem ?? null,
+          witnesses: options.witness.map(({ url, key }) => ({ url, key: encodeVerifierKey(key) })),
         },
         () => {
           output.line(`listening on ${running.url}`, "good")
@@ -133,6 +144,7 @@ export function register(command: Command, output: Output): void {
           if (evidence === null) output.line(`${unattestedManager}: this manager proves nothing about itself`, "warn")
           else output.line(`proof     ${evidenceKinds[evidence].name}, for whoever asks`, "good")
           output.line(`time      ${timeWords(running.description.time)}`)
+          for (const { url, key } of options.witness) output.line(`witness   ${key.name} at ${url}`)
           if (running.timeProblem !== undefined) output.line(`no machine gets a key: ${running.timeProblem}`, "warn")
           for (const root of running.laboratoryRoots) output.line(`INSECURE LABORATORY: TPMs and TEEs under the root ${root} may enrol`, "warn")
         },
@@ -269,6 +281,7 @@ interface ServeWords {
   readonly collateral?: string
   readonly timeSource?: string
   readonly timeRoot?: string
+  readonly witness: readonly WitnessSource[]
   readonly backups?: string
   readonly backupEvery?: number
   readonly backupKeep?: number
