@@ -31,6 +31,7 @@ import { createManager, keysKey, type Manager } from "./manager.ts"
 import type { OwnTee } from "./own-tee.ts"
 import { Store } from "./store.ts"
 import type { TimeSource } from "./time-check.ts"
+import type { WitnessSource } from "./witnesses.ts"
 
 /** A clock that tests move. */
 export class TestClock implements Clock {
@@ -213,6 +214,9 @@ export class TestStudy {
 
   /** Who checks the manager's clock, from its next start on. */
   timeSource: TimeSource | undefined
+  /** Who is asked to cosign the manager's log, from its next start on. */
+  witnesses: readonly WitnessSource[] = []
+
   /** What the manager told its operator. */
   readonly warnings: string[] = []
 
@@ -235,6 +239,7 @@ export class TestStudy {
     const manager = createManager({
       ...world,
       ...time,
+      witnesses: this.witnesses,
       warn: (line) => this.warnings.push(line),
       vault: { kind: "key-file" },
       configuration: { test: true },

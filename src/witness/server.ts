@@ -43,32 +43,49 @@ export async function serveWitness(
 }
 
 async function answer(state: WitnessState, request: IncomingMessage, response: ServerResponse, heard: (event: WitnessEvent) => void): Promise<void> {
-  const send = (status: number, body: string, type = "text/plain; charset=utf-8"): void => {
-    response.writeHead(status, { "content-type": type, "cache-control": "no-store", ...(status === 413 ? { connection: "close" } : {}) })
-    response.end(body)
+  const { status, body, mediaType } = await answerOf()
+  if (response.destroyed) return
+  response.writeHead(status, { "content-type": mediaType, "cache-control": "no-store", ...(status === 413 ? { connection: "close" } : {}) })
+  response.end(body)
+
+  async function answerOf(): Promise<WitnessAnswer> {
+    if (request.url !== "/add-checkpoint") return plain(404, "there is no such address")
+    if (request.method !== "POST") return plain(405, "POST /add-checkpoint")
+    const received = await readBody(request).catch(() => undefined)
+    if (received === undefined) return plain(413, `a request has at most ${maxRequestBytes} bytes`)
+    return respond(state, received, Math.floor(Date.now() / 1000), heard)
   }
+}
+
+export interface WitnessAnswer {
+  readonly status: number
+  readonly mediaType: string
+  readonly body: string
+}
+
+/** The answer to a request's body, as the specification has it; whatever happens there is one. */
+export function respond(state: WitnessState, body: Uint8Array, nowSeconds: number, heard: (event: WitnessEvent) => void): WitnessAnswer {
   try {
-    if (request.url !== "/add-checkpoint") return send(404, "there is no such address\n")
-    if (request.method !== "POST") return send(405, "POST /add-checkpoint\n")
-    const body = await readBody(request)
-    if (body === undefined) return send(413, `a request has at most ${maxRequestBytes} bytes\n`)
-    const text = parseUtf8(body, "request")
-    const line = addCheckpoint(state, text, Math.floor(Date.now() / 1000))
-    const [, origin = "", size = ""] = /\n\n([^\n]*)\n([0-9]+)\n/.exec(text) ?? []
-    heard({ event: "cosigned", origin, size: Number(size) })
-    send(200, line)
+    const { origin, size, line } = addCheckpoint(state, parseUtf8(body, "request"), nowSeconds)
+    heard({ event: "cosigned", origin, size })
+    return { status: 200, mediaType: textType, body: line }
   } catch (error) {
-    if (response.writableEnded || response.destroyed) return
-    if (error instanceof PerunError) heard({ event: "refused", code: error.code, message: error.message })
-    if (error instanceof WitnessError) {
-      if (error.size !== undefined) return send(statusOfWitness[error.code], `${error.size}\n`, sizeMediaType)
-      return send(statusOfWitness[error.code], `${error.message}\n`)
-    }
-    if (error instanceof MalformedError) return send(400, `${error.message}\n`)
+    const [code, message] =
+      error instanceof PerunError ? [error.code, error.message] : ["internal", error instanceof Error ? error.message : "unknown"]
+    heard({ event: "refused", code, message })
+    if (error instanceof WitnessError && error.size !== undefined)
+      return { status: statusOfWitness[error.code], mediaType: sizeMediaType, body: `${error.size}\n` }
+    if (error instanceof WitnessError) return plain(statusOfWitness[error.code], error.message)
+    if (error instanceof MalformedError) return plain(400, error.message)
     // What the disk says is for the operator.
-    if (!(error instanceof PerunError)) heard({ event: "refused", code: "internal", message: error instanceof Error ? error.message : "unknown" })
-    send(503, "the witness cannot answer now\n")
+    return plain(503, "the witness cannot answer now")
   }
+}
+
+const textType = "text/plain; charset=utf-8"
+
+function plain(status: number, message: string): WitnessAnswer {
+  return { status, mediaType: textType, body: `${message}\n` }
 }
 
 /** Undefined for a body that is too large. */

@@ -8,10 +8,10 @@ import type { WitnessState } from "./state.ts"
 
 /**
  * Judges a request to cosign a checkpoint as C2SP tlog-witness has it (add-checkpoint), writes down that its tree is seen, and only then signs: what was cosigned once can never be
- * contradicted, whatever interrupts it. Gives the line of the cosignature.
+ * contradicted, whatever interrupts it. Gives the cosignature.
  * @throws {WitnessError}; {MalformedError}; {UnavailableError} where the state cannot be written: nothing was signed then
  */
-export function addCheckpoint(state: WitnessState, body: string, nowSeconds: number): string {
+export function addCheckpoint(state: WitnessState, body: string, nowSeconds: number): Cosigned {
   const { oldSize, proof, checkpoint: text } = parseWitnessRequest(body)
   const checkpoint = parseCheckpoint(text)
   const log = state.log(checkpoint.origin)
@@ -35,7 +35,16 @@ export function addCheckpoint(state: WitnessState, body: string, nowSeconds: num
     }
     asked("wrong-consistency", () => verifyConsistency(seen, checkpoint, proof))
   })
-  return encodeSignatureLine(cosign(checkpoint.note.text, state.key, state.privateKey, nowSeconds))
+  const { origin, size, note } = checkpoint
+  return { origin, size, line: encodeSignatureLine(cosign(note.text, state.key, state.privateKey, nowSeconds)) }
+}
+
+export interface Cosigned {
+  readonly origin: string
+  /** Leaves of the tree. */
+  readonly size: number
+  /** The cosignature, as a line of a note. */
+  readonly line: string
 }
 
 function asked(code: "unknown-signer" | "wrong-consistency", verify: () => void): void {
