@@ -536,3 +536,22 @@ test("of two machines that enrol under one name at once the first answer counts"
   await assert.rejects(answer(b, two, other), { code: "already-exists" })
   assert.partialDeepStrictEqual(study.store.get("hosts", "host-1")?.identity, { endorsementKey: machine.endorsementKey })
 })
+
+test("a machine that enrolled without a TPM does not answer by one, whatever stands behind it", async () => {
+  const study = await TestStudy.create(parts)
+  const digest = await study.agree()
+  const agent = await makeAgent()
+  await study.enrol(agent)
+  await study.queue(digest)
+  const challenge = await study.challenge(agent)
+  const host = study.store.get("hosts", "host-1")
+  assert.ok(host !== undefined)
+  // No route leads here: an enrolment keeps its kind.
+  const identity = { tee: "tdx", root: digestOf(random(32)), rootKind: "laboratory", platform: "12".repeat(16), description: "a TD" } as const
+  const { host: name, enrolledAt, retired } = host
+  study.store.transact(new Date(study.clock.wall), (tx) => tx.put("hosts", "host-1", { host: name, enrolledAt, retired, identity }))
+  await assert.rejects(study.call(routes.claimRun, agent, { body: study.evidence(challenge, agent) }), {
+    code: "wrong-binding",
+    message: /enrolled without a TPM/,
+  })
+})

@@ -1,4 +1,5 @@
 import { generateKeyPairSync, randomBytes as nodeRandomBytes, type KeyObject } from "node:crypto"
+import { rmSync } from "node:fs"
 import { mkdtemp } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -188,7 +189,9 @@ export class TestStudy {
   }
 
   static async create(parts: StudyParts): Promise<TestStudy> {
-    const blobs = await BlobFolder.create(await mkdtemp(join(tmpdir(), "perun-blobs-")))
+    const folder = await mkdtemp(join(tmpdir(), "perun-blobs-"))
+    process.once("exit", () => rmSync(folder, { recursive: true, force: true }))
+    const blobs = await BlobFolder.create(folder)
     const deposit = await generateHpkeKeyPair()
     const { privateKey } = generateKeyPairSync("ed25519")
     return new TestStudy(parts, new MemoryJournal(), blobs, (study) => {

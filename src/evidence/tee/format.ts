@@ -4,8 +4,6 @@ import { parseJson } from "../../bytes/json.ts"
 import { azureVmSchema, decodeAzureVmEvidence, encodeAzureVmEvidence, type AzureVmEvidence } from "../azure/document.ts"
 import { decodeHardwareEvidence, encodeHardwareEvidence, hardwareEvidenceSchemas, maxTeeEvidenceBytes, type HardwareEvidence } from "./hardware.ts"
 
-export type { HardwareEvidence, SgxTeeEvidence, SnpTeeEvidence, TdxTeeEvidence } from "./hardware.ts"
-
 /** Evidence of one TEE, decoded; nothing in it is verified. `azure-vtpm`: a paravisor inside SEV-SNP or TDX, and the virtual TPM that it runs. */
 export type TeeEvidence = HardwareEvidence | AzureVmEvidence
 
