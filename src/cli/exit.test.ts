@@ -30,7 +30,10 @@ const rooms: Readonly<Record<string, { readonly codes: object; readonly exceptio
   },
   policy: { codes: policyCodes, exceptions: { "invalid-reference": 30 } },
   succession: { codes: successionCodes, exceptions: {} },
-  protocol: { codes: protocolCodes, exceptions: { "already-exists": 2, "time-unchecked": 40, "too-many-requests": 40, internal: 40 } },
+  protocol: {
+    codes: protocolCodes,
+    exceptions: { "already-exists": 2, "time-unchecked": 40, "not-ready": 40, "too-many-requests": 40, internal: 40 },
+  },
   log: { codes: logCodes, exceptions: {} },
   sealing: {
     codes: sealingCodes,

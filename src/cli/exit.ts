@@ -90,6 +90,7 @@ const statusOfCode: ReadonlyMap<string, ExitStatus> = new Map<string, ExitStatus
   ["source-changed", exitStatuses.unavailable],
   ["too-many-requests", exitStatuses.unavailable],
   ["time-unchecked", exitStatuses.unavailable],
+  ["not-ready", exitStatuses.unavailable],
   ["internal", exitStatuses.unavailable],
   ["lockout", exitStatuses.unavailable],
   ["no-resources", exitStatuses.unavailable],

@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs"
 import { groups } from "./commands.ts"
 import type { Output } from "./output.ts"
 
-const version = (JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")) as { version: string }).version
+export const version = (JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")) as { version: string }).version
 
 /** The command tree with the group that `args` name; all of them when `args` is undefined (completion, documentation). */
 export async function buildProgram(args: readonly string[] | undefined, output: Output): Promise<Command> {

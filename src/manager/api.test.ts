@@ -158,6 +158,7 @@ const refused: Readonly<Record<RouteName, { readonly [Who in "stranger" | "membe
   describeManager: { stranger: "ok", member: "ok", other: "ok", host: "ok" },
   openApi: { stranger: "ok", member: "ok", other: "ok", host: "ok" },
   health: { stranger: "ok", member: "ok", other: "ok", host: "ok" },
+  ready: { stranger: "ok", member: "ok", other: "ok", host: "ok" },
   submitPolicy: { stranger: "not-permitted", member: "not-permitted", other: "not-permitted", host: "unauthenticated" },
   listPolicies: { stranger: "empty", member: "empty", other: "ok", host: "unauthenticated" },
   getPolicy: { stranger: "not-permitted", member: "not-permitted", other: "not-permitted", host: "unauthenticated" },

@@ -23,7 +23,7 @@ import { demandKnown, hostSight } from "./admission.ts"
 import { attestationResult } from "./attestation-results.ts"
 import { readBlob, storeBlob } from "./blob-routes.ts"
 import type { BodyPlace } from "./body-room.ts"
-import { bodyChunks, jsonResponse, problemResponse } from "./http.ts"
+import { bodyChunks, jsonResponse } from "./http.ts"
 import { claimRun, renewLease, requestChallenge } from "./claims.ts"
 import type { HostCaller, ManagerContext, StakeholderCaller } from "./context.ts"
 import { depositArtifact, listArtifacts } from "./deposits.ts"
@@ -31,6 +31,7 @@ import { answerEnrolment, beginEnrolment, retireHost, viewHost } from "./enrolme
 import { watchRun } from "./events.ts"
 import { demandHolder, leaseOfKey } from "./leases.ts"
 import { listOutputs, packageOutput, reportOutput, voteOutput } from "./outputs.ts"
+import { type Observed, observeCalls, problemAnswer } from "./observed-app.ts"
 import { attestManager, demandOwnTee } from "./own-tee.ts"
 import { updateReference, viewReference, withdrawReference } from "./reference-updates.ts"
 import { approvePolicy, listPolicies, submitPolicy, viewPolicy, withdrawPolicy } from "./policies.ts"
@@ -45,7 +46,7 @@ export interface PeerBindings {
   readonly peerAddress: string | undefined
 }
 
-type Env = { Bindings: PeerBindings }
+type Env = { Bindings: PeerBindings; Variables: Observed }
 
 /** A call whose caller is known and whose parts are parsed. */
 interface Call<R extends Route> {
@@ -86,6 +87,10 @@ const handlers: { readonly [Name in JsonRouteName]: Handler<Routes[Name]> } = {
   },
   openApi: () => openApiDocument,
   health: (context) => ({ ok: true, members: context.members.size }),
+  ready: (context) => {
+    context.readiness.demand()
+    return { ok: true }
+  },
 
   submitPolicy: async (context, { caller, body }) => {
     await demandOwnTee(context, parsePolicyValue(body.policy).manager)
@@ -193,28 +198,35 @@ export type ManagerApp = Hono<Env>
 
 export function createApp(context: ManagerContext): ManagerApp {
   const app: ManagerApp = new Hono<Env>()
+  app.use(observeCalls(context))
   for (const name of Object.keys(handlers) as JsonRouteName[]) addJsonRoute(app, context, name)
   app.get(routes.getBlob.path, async (c) => {
+    // Hono answers HEAD with what GET gives.
+    c.set("route", c.req.method === "HEAD" ? "headBlob" : "getBlob")
     const caller = authenticate(context, routes.getBlob, c)
     return readBlob(context, caller, digestOf(c.req.param("digest")), c.req.raw)
   })
   app.put(routes.putBlob.path, async (c) => {
+    c.set("route", "putBlob")
     const caller = authenticate(context, routes.putBlob, c)
     const body = bodyChunks(c.req.raw, maxBlobBytes)
     await storeBlob(context, caller, digestOf(c.req.param("digest")), body)
     return new Response(null, { status: 204 })
   })
   app.get(routes.getCheckpoint.path, async (c) => {
+    c.set("route", "getCheckpoint")
     demandKnown(context, context.store, authenticate(context, routes.getCheckpoint, c))
     await context.witnesses.show()
     return new Response(context.log.checkpoint(), { headers: { "content-type": "text/plain; charset=utf-8", "cache-control": "no-cache" } })
   })
   app.get(`${routes.getTile.path}{.+}`, (c) => {
+    c.set("route", "getTile")
     demandKnown(context, context.store, authenticate(context, routes.getTile, c))
     const tile = context.log.tile(parseShape(pathParameters.tile, c.req.param("tile"), "tile"))
     return new Response(Uint8Array.from(tile), { headers: { "content-type": "application/octet-stream", "cache-control": "private, immutable" } })
   })
   app.get(routes.watchRun.path, (c) => {
+    c.set("route", "watchRun")
     const caller = authenticate(context, routes.watchRun, c)
     return streamEvents(context, caller, c.req.param("run"), c.req.raw)
   })
@@ -223,15 +235,16 @@ export function createApp(context: ManagerContext): ManagerApp {
     const error = isOtherMethod
       ? new ProtocolError("method-not-allowed", `${c.req.method} is not for this address`)
       : new ProtocolError("not-found", "there is no such address")
-    return problemResponse(error)
+    return problemAnswer(c, error)
   })
-  app.onError((error) => problemResponse(error))
+  app.onError((error, c) => problemAnswer(c, error))
   return app
 }
 
 function addJsonRoute<Name extends JsonRouteName>(app: ManagerApp, context: ManagerContext, name: Name): void {
   const route: Routes[Name] = routes[name]
   app.on(route.method, route.path, async (c) => {
+    c.set("route", name)
     // The caller is known before anything that it sent is read.
     const caller = authenticate(context, route, c) as CallerOf<Routes[Name]["access"]>
     gates[name]?.(context, caller)
@@ -257,7 +270,9 @@ function checkedResponse(route: Route, message: unknown): unknown {
 
 /** @throws {ProtocolError} `unauthenticated`, `wrong-session` */
 function authenticate<R extends Route>(context: ManagerContext, route: R, c: Context<Env>): CallerOf<R["access"]> {
-  return authenticateAs(context, route.access, c) as CallerOf<R["access"]>
+  const caller = authenticateAs(context, route.access, c)
+  if (caller?.kind === "stakeholder") c.set("party", caller.key)
+  return caller as CallerOf<R["access"]>
 }
 
 function authenticateAs(context: ManagerContext, access: Route["access"], c: Context<Env>): StakeholderCaller | HostCaller | undefined {

@@ -12,7 +12,9 @@ import type { MachineJudge } from "./judge.ts"
 import type { LeaseMemory } from "./leases.ts"
 import type { PublishedLog } from "./log.ts"
 import type { NetworkBudget } from "./network-budget.ts"
+import type { ManagerObserver } from "./observe.ts"
 import type { OwnTee } from "./own-tee.ts"
+import type { Readiness } from "./readiness.ts"
 import type { Store, Transaction } from "./store.ts"
 import type { Watchers } from "./watchers.ts"
 import type { Witnesses } from "./witnesses.ts"
@@ -41,6 +43,8 @@ export interface ManagerContext {
   readonly documents: DocumentCache
   readonly judge: MachineJudge
   readonly watchers: Watchers
+  readonly observer: ManagerObserver
+  readonly readiness: Readiness
   readonly challenges: ChallengeBook
   readonly enrolments: EnrolmentBook
   readonly leases: LeaseMemory

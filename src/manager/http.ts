@@ -1,4 +1,4 @@
-import { MalformedError, PerunError, UnavailableError } from "../bytes/error.ts"
+import { MalformedError, PerunError } from "../bytes/error.ts"
 import { problemMediaType, problemOfError } from "../protocol/problem.ts"
 
 /** Bodies of requests and responses, the same for a manager and for one that is locked. */
@@ -32,8 +32,6 @@ export function jsonResponse(message: unknown): Response {
 
 export function problemResponse(error: unknown): Response {
   const problem = problemOfError(error)
-  if (problem.code === "internal") console.error("internal error:", error)
-  else if (error instanceof UnavailableError) console.error(`${error.code}: ${error.message}`)
   const retry = problem.status === 429 || problem.status === 503 ? { "retry-after": "5" } : {}
   return new Response(JSON.stringify(problem), { status: problem.status, headers: { "content-type": problemMediaType, ...retry } })
 }

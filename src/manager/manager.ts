@@ -5,7 +5,7 @@ import { sshPublicKeyText } from "../pki/ssh-key.ts"
 import type { Custodian, ManagerVault } from "../policy/manager-vault.ts"
 import { ProtocolError } from "../protocol/errors.ts"
 import { signManagerDescription } from "../protocol/manager-description.ts"
-import type { ManagerDescription } from "../protocol/messages.ts"
+import { type ManagerDescription, runStateSchema } from "../protocol/messages.ts"
 import { logKeyOf } from "../protocol/receipts.ts"
 import { createApp, type ManagerApp } from "./api.ts"
 import type { BlobFolder } from "./blobs.ts"
@@ -19,9 +19,11 @@ import type { MachineJudge } from "./judge.ts"
 import { expireLeases, LeaseMemory, restoreLeases } from "./leases.ts"
 import { PublishedLog } from "./log.ts"
 import { NetworkBudget } from "./network-budget.ts"
+import { type ManagerObserver, observedReceipt, silentObserver } from "./observe.ts"
 import { certifyManager, type OwnCertificate, type OwnTee } from "./own-tee.ts"
+import { type NotReadyReason, Readiness } from "./readiness.ts"
 import { appendReceipt } from "./receipts.ts"
-import type { KeysRecord } from "./records.ts"
+import type { KeysRecord, RecordOf, RunRecord, Table } from "./records.ts"
 import type { Store } from "./store.ts"
 import { TimeCheck, type TimeSource } from "./time-check.ts"
 import { Watchers } from "./watchers.ts"
@@ -43,8 +45,10 @@ export interface ManagerOptions {
   readonly timeSource?: TimeSource
   /** Who is asked to cosign the log. */
   readonly witnesses?: readonly WitnessSource[]
-  /** Hears, line by line, what the operator should know. */
-  readonly warn?: (line: string) => void
+  /** Hears what the operator should know. */
+  readonly observer?: ManagerObserver
+  /** Bytes free on the manager's disk; undefined where nobody knows. */
+  readonly freeBytes?: () => number | undefined
   /** What the description's `configuration` is the digest of. */
   readonly configuration: unknown
 }
@@ -59,6 +63,8 @@ export interface Manager {
   checkTime(): Promise<void>
   /** Lets the witnesses see how far the log is, when it is time to; called at start and about once a second. Never fails for a silent one. */
   showWitnesses(): Promise<void>
+  /** What there is now, for those who watch. */
+  state(): ManagerState
   /** Why nothing is granted now; undefined where the clock is borne out, or nobody checks it. */
   timeProblem(): string | undefined
   /** A certificate with evidence over this TLS key, as certifyManager gives it. */
@@ -74,7 +80,8 @@ export function createManager(options: ManagerOptions): Manager {
   const keys = store.get("keys", keysKey)
   if (keys === undefined) throw new TypeError("internal: the store holds no manager keys")
   const identityKey = createPrivateKey(keys.identityKey)
-  const { timeSource, warn = () => undefined } = options
+  const { timeSource, observer = silentObserver, freeBytes = () => undefined } = options
+  const warn = (line: string): void => observer.warned(line)
   const timeCheck = timeSource === undefined ? undefined : new TimeCheck(timeSource, clock, randomBytes, warn)
   const description = describe(keys, options, timeCheck)
   const time = new ManagerTime(clock, () => store.recordedMilliseconds, timeCheck)
@@ -94,6 +101,8 @@ export function createManager(options: ManagerOptions): Manager {
     documents: new DocumentCache(),
     judge,
     watchers: new Watchers(),
+    observer,
+    readiness: new Readiness(store, time, freeBytes),
     challenges: new ChallengeBook(monotonic, randomBytes),
     enrolments: new EnrolmentBook(monotonic),
     leases: new LeaseMemory(),
@@ -108,6 +117,9 @@ export function createManager(options: ManagerOptions): Manager {
     },
     bodyRooms: { open: new BodyRoom(openBodies), known: new BodyRoom(knownBodies) },
   }
+  store.observe(({ receipts, firstIndex, milliseconds }) => {
+    observer.recorded({ milliseconds, receipts: receipts.map((receipt, place) => observedReceipt(receipt, firstIndex + place)) })
+  })
   restoreLeases(context)
   const { unlockedBy } = options
   if (unlockedBy !== undefined)
@@ -118,9 +130,56 @@ export function createManager(options: ManagerOptions): Manager {
     tick: () => expireLeases(context),
     checkTime: async () => timeCheck?.tick(),
     showWitnesses: async () => witnesses.show(),
+    state: () => stateOf(context),
     timeProblem: () => problemOf(time),
     certify: async (tlsPrivateKey) => certifyManager(context, tlsPrivateKey),
   }
+}
+
+/** Counts of what a manager holds. */
+export interface ManagerState {
+  readonly notReady: readonly NotReadyReason[]
+  readonly logEntries: number
+  readonly runningLeases: number
+  readonly runs: Readonly<Record<RunRecord["state"], number>>
+  readonly policies: Readonly<Record<"proposed" | "active" | "superseded" | "withdrawn", number>>
+  readonly hosts: Readonly<Record<"enrolled" | "retired", number>>
+  readonly members: number
+  /** Bytes; undefined where nobody knows. */
+  readonly diskFree: number | undefined
+  /** Of each witness, how far it has cosigned the log for this process; undefined where it has not yet. */
+  readonly witnesses: readonly { readonly name: string; readonly size: number | undefined }[]
+}
+
+function stateOf({ store, readiness, members, witnesses }: ManagerContext): ManagerState {
+  const notReady = readiness.reasons()
+  const isBroken = notReady.includes("store-broken")
+  const list = <T extends Table>(table: T): readonly RecordOf<T>[] => (isBroken ? [] : store.list(table))
+  const withdrawn = new Set(list("withdrawals").map(({ policy }) => policy))
+  return {
+    notReady,
+    logEntries: store.logSize,
+    runningLeases: list("leases").filter(({ ended }) => ended === undefined).length,
+    runs: tally(
+      runStateSchema.options,
+      list("runs").map(({ state }) => state),
+    ),
+    policies: tally(
+      ["proposed", "active", "superseded", "withdrawn"],
+      list("policies").map(({ digest, state }) => (withdrawn.has(digest) ? "withdrawn" : state)),
+    ),
+    hosts: tally(
+      ["enrolled", "retired"],
+      list("hosts").map(({ retired }) => (retired ? "retired" : "enrolled")),
+    ),
+    members: members.size,
+    diskFree: readiness.freeBytes(),
+    witnesses: witnesses.states.map(({ name, size }) => ({ name, size })),
+  }
+}
+
+function tally<Word extends string>(words: readonly Word[], found: readonly Word[]): Record<Word, number> {
+  return Object.fromEntries(words.map((word) => [word, found.filter((each) => each === word).length])) as Record<Word, number>
 }
 
 function problemOf(time: ManagerTime): string | undefined {

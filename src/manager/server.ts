@@ -9,8 +9,10 @@ import { CertificateKeeper } from "./certificate-keeper.ts"
 import { systemClock } from "./clock.ts"
 import { createLockedApp } from "./locked-app.ts"
 import { VaultLock } from "./lock.ts"
+import type { ManagerState } from "./manager.ts"
+import type { ManagerObserver } from "./observe.ts"
 import { rotateVault } from "./rotate-vault.ts"
-import { type LockedFolder, type ManagerWorld, openLockedFolder, openManager, type OpenedManager, randomBytes } from "./state.ts"
+import { type LockedFolder, type ManagerWorld, openLockedFolder, openManager, type OpenedManager, randomBytes, standardObserver } from "./state.ts"
 import { TlsFront } from "./tls-front.ts"
 import { vaultOfPlan, type VaultPlan } from "./vault.ts"
 
@@ -35,6 +37,8 @@ export interface RunningManager extends AsyncDisposable {
   readonly members: number
   /** Why nothing is granted as the manager starts; undefined where its clock is borne out, or nobody checks it. */
   readonly timeProblem: string | undefined
+  /** What there is now, for those who watch. */
+  state(): ManagerState
   /** Stops taking calls, ends the open ones and closes the store. */
   stop(): Promise<void>
 }
@@ -59,22 +63,27 @@ export async function serveManager(options: ServeOptions): Promise<RunningManage
 }
 
 /** `front`: where a locked manager listened; it becomes this one's. */
-async function run(opened: OpenedManager, address: Pick<ServeOptions, "host" | "port" | "backups">, front?: TlsFront): Promise<RunningManager> {
+async function run(
+  opened: OpenedManager,
+  address: Pick<ServeOptions, "host" | "port" | "backups" | "observer">,
+  front?: TlsFront,
+): Promise<RunningManager> {
   const { manager, tls } = opened
+  const { observer = standardObserver } = address
   await manager.checkTime()
   void manager.showWitnesses()
   const timeProblem = manager.timeProblem()
   const tlsKey = createPrivateKey(tls.privateKeyPem)
   const keeper = new CertificateKeeper(
     async () => manager.certify(tlsKey),
-    (line) => console.error(line),
+    (line) => observer.warned(line),
   )
   const first = await keeper.renew()
   const certificate = first === undefined ? tls.certificatePem : certificatePem(first)
   const face = { tls, fetch: manager.app.fetch }
   const listening = front ?? (await TlsFront.listen(face, certificate, address))
   if (front !== undefined) front.turn(face, certificate)
-  const say = (line: string): void => console.error(line)
+  const say = (line: string): void => observer.said(line)
   const backups =
     address.backups === undefined
       ? undefined
@@ -85,7 +94,7 @@ async function run(opened: OpenedManager, address: Pick<ServeOptions, "host" | "
         })
   let ticks = 0
   const timer = setInterval(() => {
-    tick(opened)
+    tick(opened, observer)
     backups?.tick()
     void manager.checkTime()
     if (++ticks % ticksPerShowing === 0) void manager.showWitnesses()
@@ -104,20 +113,21 @@ async function run(opened: OpenedManager, address: Pick<ServeOptions, "host" | "
     laboratoryRoots: opened.laboratoryRoots,
     members: opened.members.size,
     timeProblem,
+    state: () => manager.state(),
     stop,
     [Symbol.asyncDispose]: stop,
   }
 }
 
 /** A disk that is full for a while must not end the manager; what reads a lease judges its time by itself. */
-function tick({ manager, members }: OpenedManager): void {
+function tick({ manager, members }: OpenedManager, observer: ManagerObserver): void {
   // So that the operator hears of a broken file when it was saved, not when somebody calls.
   members.refresh()
   try {
     manager.tick()
   } catch (error) {
     if (!(error instanceof UnavailableError)) throw error
-    console.error(`leases cannot be ended in the store: ${error.message}`)
+    observer.warned(`leases cannot be ended in the store: ${error.message}`)
   }
 }
 
@@ -161,7 +171,11 @@ export async function serveLocked(options: ServeLockedOptions): Promise<LockedMa
         resolve(running)
       },
     })
-    const front: TlsFront = await TlsFront.listen({ tls: lock.tls, fetch: createLockedApp(lock).fetch }, lock.tls.certificatePem, options)
+    const front: TlsFront = await TlsFront.listen(
+      { tls: lock.tls, fetch: createLockedApp(lock, { observer: options.observer ?? standardObserver, randomBytes }).fetch },
+      lock.tls.certificatePem,
+      options,
+    )
     return {
       url: front.url,
       get lock() {

@@ -1,4 +1,5 @@
 import { createPublicKey, generateKeyPairSync, randomBytes as nodeRandomBytes } from "node:crypto"
+import { statfsSync } from "node:fs"
 import { mkdir, rename, rm } from "node:fs/promises"
 import { dirname } from "node:path"
 import { AlreadyExistsError, createFileDurably, fromSystemError, readFileBounded, syncFolder } from "../bytes/durable.ts"
@@ -21,6 +22,7 @@ import { EvidenceJudge, type EvidenceJudgeOptions } from "./evidence-judge.ts"
 import { folderPart, managerCollateralFolder, membersPath } from "./folder.ts"
 import { createManager, keysKey, vaultKeyOfRecord, type Manager } from "./manager.ts"
 import { encodeMembers, type Member, MembersFile } from "./members.ts"
+import { type ManagerObserver, plainObserver } from "./observe.ts"
 import { openJournal } from "./rotate-vault.ts"
 import { SqliteJournal } from "./sqlite-journal.ts"
 import type { OwnTee } from "./own-tee.ts"
@@ -140,8 +142,23 @@ export interface ManagerWorld extends VaultOpeners {
   readonly timeSource?: TimeSource
   /** Who is asked to cosign the log. */
   readonly witnesses?: readonly WitnessSource[]
+  /** Hears what the operator should know; without one it goes to standard error as lines of text. */
+  readonly observer?: ManagerObserver
   /** Whose shares the vault key was rebuilt from. */
   readonly unlockedBy?: readonly Custodian[]
+}
+
+/** Standard error, for an operator who has named no other place. */
+export const standardObserver: ManagerObserver = plainObserver((line) => console.error(line))
+
+/** Bytes that this process may still write on the disk of a folder; undefined where the file system does not say. */
+function freeBytesOf(folder: string): number | undefined {
+  try {
+    const { bavail, bsize } = statfsSync(folder)
+    return bavail * bsize
+  } catch {
+    return undefined
+  }
 }
 
 /**
@@ -150,10 +167,10 @@ export interface ManagerWorld extends VaultOpeners {
  * custodians have to unlock; {MalformedError}
  */
 export async function openManager(folder: string, world: ManagerWorld = {}): Promise<OpenedManager> {
-  const { ownTee, timeSource, unlockedBy, witnesses } = world
+  const { ownTee, timeSource, unlockedBy, witnesses, observer = standardObserver } = world
   const configuration = await loadConfiguration(folder)
   const roots = configuration.laboratoryRoots.map((root, index) => parseBase64(root, `laboratoryRoots.${index}`))
-  const members = MembersFile.load(membersPath(folder), (line) => console.error(line))
+  const members = MembersFile.load(membersPath(folder), (line) => observer.warned(line))
   // Opening takes the folder's lock, so only one manager ever clears unfinished uploads.
   const journal = await openJournal(folder)
   try {
@@ -176,7 +193,8 @@ export async function openManager(folder: string, world: ManagerWorld = {}): Pro
       ...(timeSource === undefined ? {} : { timeSource }),
       ...(unlockedBy === undefined ? {} : { unlockedBy }),
       ...(witnesses === undefined ? {} : { witnesses }),
-      warn: (line) => console.error(line),
+      observer,
+      freeBytes: () => freeBytesOf(folder),
       vault: describeVault(vaultFile),
       configuration: wholeConfiguration(configuration, vaultFile, timeSource),
     })

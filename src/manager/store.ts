@@ -93,6 +93,16 @@ export interface Transaction {
   append(receipt: Receipt): void
 }
 
+/** What a step wrote that others may want to hear of. */
+export interface CommittedStep {
+  /** What it added to the log. */
+  readonly receipts: readonly Receipt[]
+  /** Place of the first of them. */
+  readonly firstIndex: number
+  /** How long it took to make the step durable. */
+  readonly milliseconds: number
+}
+
 interface Entry {
   readonly version: number
   readonly record: unknown
@@ -127,6 +137,7 @@ export class Store implements Disposable {
   #range: CompactRange
   #broken = false
   #isInTransaction = false
+  #heard: (step: CommittedStep) => void = () => undefined
 
   private constructor(options: StoreOptions, tables: Tables, head: Head, keys: StoreKeys) {
     this.#journal = options.journal
@@ -179,6 +190,21 @@ export class Store implements Disposable {
   [Symbol.dispose](): void {
     this.#broken = true
     this.#journal.close()
+  }
+
+  /** From now on `heard` is told of every step that is durable; it must not throw, and must not use the store. */
+  observe(heard: (step: CommittedStep) => void): void {
+    this.#heard = heard
+  }
+
+  /** Whether its medium is out of order, or it was closed: nothing can be read or written until the manager is started again. */
+  get isBroken(): boolean {
+    return this.#broken
+  }
+
+  /** Number of entries of the log. */
+  get logSize(): number {
+    return this.#range.size
   }
 
   /** Latest recorded time, milliseconds since 1970. */
@@ -278,6 +304,7 @@ export class Store implements Disposable {
   }
 
   #commit(changes: Changes, at: Date): void {
+    const startedAt = performance.now()
     const put: { readonly row: SealedRow; readonly entry: Entry }[] = []
     const remove: { readonly table: Table; readonly key: string }[] = []
     let set = parseHex(this.#head.set)
@@ -295,6 +322,7 @@ export class Store implements Disposable {
       set = xor(set, mark)
       put.push({ row, entry: { version, record, mark } })
     }
+    const firstIndex = this.#range.size
     const range = this.#range.copy()
     const append: SealedEntry[] = []
     const nodes: LogNode[] = []
@@ -319,6 +347,7 @@ export class Store implements Disposable {
     for (const { table, key } of remove) this.#table(table).delete(key)
     this.#head = head
     this.#range = range
+    this.#heard({ receipts: changes.appended, firstIndex, milliseconds: performance.now() - startedAt })
   }
 
   /** A commit that reports a failure may have happened all the same; the head on the medium is the judge. */

@@ -29,6 +29,7 @@ import type { Judgement, JudgeRequest } from "./judge.ts"
 import { EvidenceJudge } from "./evidence-judge.ts"
 import { type Authority, captureReferences, LaboratoryAuthority, LaboratoryMachine } from "./machine.testing.ts"
 import { createManager, keysKey, type Manager } from "./manager.ts"
+import { type ManagerObserver, observers, plainObserver, silentObserver } from "./observe.ts"
 import type { OwnTee } from "./own-tee.ts"
 import { Store } from "./store.ts"
 import type { TimeSource } from "./time-check.ts"
@@ -223,6 +224,11 @@ export class TestStudy {
   /** What the manager told its operator. */
   readonly warnings: string[] = []
 
+  /** Hears what the operator would, from the next start on. */
+  observer: ManagerObserver = silentObserver
+  /** Bytes free on the manager's disk. */
+  freeBytes: number | undefined
+
   /** Further laboratory roots (DER) whose machines may enrol, from its next start on. */
   moreRoots: readonly Uint8Array[] = []
 
@@ -243,7 +249,11 @@ export class TestStudy {
       ...world,
       ...time,
       witnesses: this.witnesses,
-      warn: (line) => this.warnings.push(line),
+      observer: observers(
+        plainObserver((line) => this.warnings.push(line)),
+        this.observer,
+      ),
+      freeBytes: () => this.freeBytes,
       vault: { kind: "key-file" },
       configuration: { test: true },
     })

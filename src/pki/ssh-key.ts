@@ -1,4 +1,4 @@
-import type { KeyObject } from "node:crypto"
+import { createHash, type KeyObject } from "node:crypto"
 import { ByteReader, readAll } from "../bytes/reader.ts"
 import { MalformedError } from "../bytes/error.ts"
 import { encodeBase64, encodeUtf8, parseBase64, parseBase64Url, parseUtf8 } from "../bytes/text.ts"
@@ -70,6 +70,11 @@ export function sshPublicKeyText(key: KeyObject): string {
   writeSshString(blob, encodeUtf8("ssh-ed25519"))
   writeSshString(blob, parseBase64Url(x))
   return `ssh-ed25519 ${encodeBase64(blob.take())}`
+}
+
+/** What a key's text is called by in short, as `ssh-keygen -l` prints it: `SHA256:` and base64 without padding. @throws as parseSshPublicKey */
+export function sshKeyFingerprint(text: string): string {
+  return `SHA256:${createHash("sha256").update(parseSshPublicKey(text).blob).digest("base64").replace(/=+$/, "")}`
 }
 
 /** Longest `string` inside a key or signature. */

@@ -39,6 +39,7 @@ export const protocolCodes = {
   locked: "the manager was started and has not got its vault key yet: its custodians have to unlock it",
   "wrong-share": "the share of a vault key is not the one that was made for this custodian",
   "time-unchecked": "the manager's time is not borne out by the authority that checks it; what rests on time is not granted meanwhile",
+  "not-ready": "the manager answers, but cannot do its work now",
   "too-many-requests": "the manager is loaded; come back later",
   "wrong-result": "the attestation result is not the manager's, or not for this nonce, audience, time or policy",
   "wrong-secret": "the value is not the one that the policy's commitment was made of",

@@ -58,6 +58,7 @@ export const healthSchema = z.discriminatedUnion("ok", [
   }),
   z.strictObject({ ok: z.literal(false), state: z.literal("locked") }),
 ])
+export const readySchema = z.strictObject({ ok: z.literal(true) })
 export const emptySchema = z.strictObject({})
 
 // --- policies -----------------------------------------------------------------------------------------------------------------------------------

@@ -118,6 +118,7 @@ const statusByCode = {
   // the manager's own trouble
   locked: 503,
   "time-unchecked": 503,
+  "not-ready": 503,
   "store-changed": 500,
   internal: 500,
   unavailable: 503,

@@ -120,6 +120,7 @@ export const routes = {
   },
   openApi: get("/v1/openapi.json", "open", documentSchema, "this interface as an OpenAPI 3.1 document"),
   health: get("/v1/healthz", "open", m.healthSchema, "whether the manager answers"),
+  ready: get("/v1/readyz", "open", m.readySchema, "whether the manager can do its work now; if not, why not"),
 
   submitPolicy: {
     ...post(

@@ -27,6 +27,7 @@ import { parseSshPublicKey } from "../../pki/ssh-key.ts"
 import type { BackupPlan } from "../../manager/backup-schedule.ts"
 import { registerBackup } from "./manager-backup.ts"
 import { registerVault, sayLocked, unlockedOrInterrupted } from "./manager-vault.ts"
+import { openWatch, type WatchWords, withWatchOptions } from "./manager-watch.ts"
 import { registerVerify } from "./manager-verify.ts"
 import { loadAccept } from "../accept-file.ts"
 import { insecureLaboratory, parseManagerUrl, unattestedManager, withManagerOption, type ManagerOption } from "../connect.ts"
@@ -66,8 +67,7 @@ export function register(command: Command, output: Output): void {
         sayVault(made.vault, output)
       })
     })
-  command
-    .command("serve")
+  withWatchOptions(command.command("serve"))
     .argument("<folder>", "folder that perun manager init made")
     .option("--listen <host:port>", "address to listen on", "127.0.0.1:7443")
     .option("--tpm <where>", "TPM that the vault key is sealed to (default: /dev/tpmrm0)", parseTpmLocation)
@@ -102,12 +102,14 @@ export function register(command: Command, output: Output): void {
       const { host, port } = parseListen(options.listen)
       const file = await vaultOfFolder(folder)
       await using found = await foundOpeners(file, options)
+      await using watch = await openWatch(options, output)
       using interrupt = interruptSignal()
       const served = {
         folder,
         host,
         port,
         ...found.openers,
+        ...(watch.observer === undefined ? {} : { observer: watch.observer }),
         ...(options.tee === undefined
           ? {}
           : { ownTee: await openOwnTee(options.tee, options.collateral, options.tpm === undefined ? {} : { tpm: options.tpm }) }),
@@ -120,6 +122,7 @@ export function register(command: Command, output: Output): void {
       const started = locked === undefined ? await serveManager(served) : await unlockedOrInterrupted(locked, interrupt.signal)
       if (started === undefined) return output.line("stopping")
       await using running = started
+      watch.started(() => running.state())
       output.result(
         {
           event: "listening",
@@ -132,6 +135,7 @@ export function register(command: Command, output: Output): void {
           evidence: running.description.evidence,
           time: running.description.time,
           timeProblem: running.timeProblem ?? null,
+          metrics: watch.url ?? null,
           witnesses: options.witness.map(({ url, key }) => ({ url, key: encodeVerifierKey(key) })),
         },
         () => {
@@ -144,6 +148,7 @@ export function register(command: Command, output: Output): void {
           if (evidence === null) output.line(`${unattestedManager}: this manager proves nothing about itself`, "warn")
           else output.line(`proof     ${evidenceKinds[evidence].name}, for whoever asks`, "good")
           output.line(`time      ${timeWords(running.description.time)}`)
+          if (watch.url !== undefined) output.line(`metrics   ${watch.url}/metrics`)
           for (const { url, key } of options.witness) output.line(`witness   ${key.name} at ${url}`)
           if (running.timeProblem !== undefined) output.line(`no machine gets a key: ${running.timeProblem}`, "warn")
           for (const root of running.laboratoryRoots) output.line(`INSECURE LABORATORY: TPMs and TEEs under the root ${root} may enrol`, "warn")
@@ -273,7 +278,7 @@ function sayProof({ accepted }: VerifiedManager, output: Output): void {
   if (accepted.insecureLaboratory) output.line(`${insecureLaboratory}: its TEE chains to a laboratory root, whose holder can imitate it`, "warn")
 }
 
-interface ServeWords {
+interface ServeWords extends WatchWords {
   readonly listen: string
   readonly tpm?: TpmLocation
   readonly cap?: true
