@@ -2,7 +2,7 @@ import { mkdir, readdir, rm } from "node:fs/promises"
 import { join } from "node:path"
 import { fromSystemError } from "../bytes/durable.ts"
 import { PerunError } from "../bytes/error.ts"
-import type { BackupSummary } from "./backup.ts"
+import { type BackupSummary, finishedBackup, newestBackup } from "./backup.ts"
 
 export interface BackupPlan {
   /** Folder in which each backup gets a folder of its own, named by its time. */
@@ -73,10 +73,7 @@ export class BackupSchedule {
       await mkdir(folder, { recursive: true, mode: 0o700 })
       const names = await readdir(folder)
       for (const name of names.filter((name) => unfinished.test(name))) await rm(join(folder, name), { recursive: true, force: true })
-      const newest = names
-        .filter((name) => finished.test(name))
-        .toSorted()
-        .at(-1)
+      const newest = await newestBackup(folder)
       return newest === undefined ? undefined : timeOf(newest)
     } catch (error) {
       throw fromSystemError(error, folder)
@@ -85,7 +82,7 @@ export class BackupSchedule {
 
   async #removeOld(): Promise<void> {
     const { folder, keep } = this.#plan
-    const names = (await readdir(folder)).filter((name) => finished.test(name)).toSorted()
+    const names = (await readdir(folder)).filter((name) => finishedBackup.test(name)).toSorted()
     for (const name of names.slice(0, Math.max(0, names.length - keep))) await rm(join(folder, name), { recursive: true, force: true })
   }
 }
@@ -93,7 +90,6 @@ export class BackupSchedule {
 /** After a failure, e.g. of a disk that is full for a while. */
 const retryMilliseconds = 600_000
 
-const finished = /^\d{8}T\d{6}Z$/
 const unfinished = /^\d{8}T\d{6}Z\.[0-9a-f]{16}\.new$/
 
 /** `20261126T152000Z` */

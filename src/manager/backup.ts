@@ -90,6 +90,37 @@ export async function describeBackup(backup: string): Promise<BackupSummary> {
   return summaryOf(await readManifest(backup))
 }
 
+/**
+ * Holds every file of a backup against its list.
+ * @throws {MalformedError} naming the file that is not as it was written; {UnavailableError}
+ */
+export async function checkBackup(backup: string): Promise<BackupSummary> {
+  const manifest = await readManifest(backup)
+  for (const { path, bytes, sha256 } of manifest.files) {
+    const found = await hashed(join(backup, path)).catch((error: unknown) => {
+      throw fromSystemError(error, join(backup, path))
+    })
+    if (found.sha256 !== sha256 || found.bytes !== bytes)
+      throw new MalformedError("malformed", "not as the backup was written", { path: join(backup, path) })
+  }
+  return summaryOf(manifest)
+}
+
+/** Name of the newest backup that `manager serve --backups` finished in a folder. @throws {UnavailableError} */
+export async function newestBackup(folder: string): Promise<string | undefined> {
+  try {
+    return (await readdir(folder))
+      .filter((name) => finishedBackup.test(name))
+      .toSorted()
+      .at(-1)
+  } catch (error) {
+    throw fromSystemError(error, folder)
+  }
+}
+
+/** `20261126T152000Z` */
+export const finishedBackup = /^\d{8}T\d{6}Z$/
+
 async function readManifest(backup: string): Promise<z.output<typeof manifestSchema>> {
   const manifest = parseMessage(manifestSchema, await readFileBounded(join(backup, manifestName), maxManifestBytes), maxManifestBytes)
   const paths = new Set(manifest.files.map(({ path }) => path))
@@ -178,18 +209,23 @@ async function copy(from: string, to: string): Promise<Pick<BackupFile, "bytes" 
   return { bytes, sha256: encodeHex(new Uint8Array(hash.digest())) }
 }
 
-async function measured(path: string): Promise<Pick<BackupFile, "bytes" | "sha256">> {
+async function hashed(path: string): Promise<Pick<BackupFile, "bytes" | "sha256">> {
   const hash = createHash("sha256")
   let bytes = 0
   for await (const chunk of createReadStream(path)) {
     hash.update(chunk as Uint8Array)
     bytes += (chunk as Uint8Array).length
   }
+  return { bytes, sha256: hash.digest("hex") }
+}
+
+async function measured(path: string): Promise<Pick<BackupFile, "bytes" | "sha256">> {
+  const found = await hashed(path)
   const file = await open(path, "r+")
   try {
     await file.sync()
   } finally {
     await file.close()
   }
-  return { bytes, sha256: encodeHex(new Uint8Array(hash.digest())) }
+  return found
 }

@@ -1,3 +1,4 @@
+import { readdirSync } from "node:fs"
 import { readdir, rename, rm } from "node:fs/promises"
 import { join } from "node:path"
 import { bytesEqual } from "../bytes/compare.ts"
@@ -114,6 +115,11 @@ export async function openJournal(folder: string): Promise<SqliteJournal> {
     throw fromSystemError(error, folder)
   }
   return SqliteJournal.open(folderPart(folder, "database"))
+}
+
+/** Whether a rotation was broken off in this folder; opening its journal ends or undoes it. */
+export function isRotationLeft(folder: string): boolean {
+  return readdirSync(folder).some((name) => leftover.test(name))
 }
 
 const leftover = /^rotated-[0-9a-f]{64}\.db(?:-wal|-shm|-journal)?$/

@@ -44,12 +44,12 @@ import {
 } from "./vault.ts"
 
 /** Content of `manager.json`. */
-const configurationSchema = z.strictObject({
+export const configurationSchema = z.strictObject({
   perun: z.literal(1),
   /** Root certificates (DER) of laboratory TPMs and TEEs that may enrol: INSECURE LABORATORY. Policies decide whether they accept them. */
   laboratoryRoots: z.array(base64Schema(8192)).max(64),
 })
-const maxConfigurationBytes = 1_048_576
+export const maxConfigurationBytes = 1_048_576
 
 export interface InitOptions {
   readonly folder: string

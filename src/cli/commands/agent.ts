@@ -5,6 +5,7 @@ import { RefusedError } from "../exit.ts"
 import { interruptSignal } from "../interrupt.ts"
 import type { Output } from "../output.ts"
 import { parseTpmLocation } from "../tpm-location.ts"
+import { registerAgentUnit } from "./unit.ts"
 
 export function register(command: Command, output: Output): void {
   command
@@ -26,4 +27,5 @@ export function register(command: Command, output: Output): void {
       output.event({ ok: outcome === "succeeded", outcome })
       if (outcome !== undefined && outcome !== "succeeded") throw new RefusedError(`the run was not done: ${outcome}`)
     })
+  registerAgentUnit(command, output)
 }

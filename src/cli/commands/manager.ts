@@ -26,7 +26,9 @@ import { createTlsIdentity } from "../../protocol/tls.ts"
 import { parseSshPublicKey } from "../../pki/ssh-key.ts"
 import type { BackupPlan } from "../../manager/backup-schedule.ts"
 import { registerBackup } from "./manager-backup.ts"
+import { registerDoctor } from "./manager-doctor.ts"
 import { registerVault, sayLocked, unlockedOrInterrupted } from "./manager-vault.ts"
+import { registerManagerUnit } from "./unit.ts"
 import { openWatch, type WatchWords, withWatchOptions } from "./manager-watch.ts"
 import { registerVerify } from "./manager-verify.ts"
 import { loadAccept } from "../accept-file.ts"
@@ -208,6 +210,8 @@ export function register(command: Command, output: Output): void {
   registerVerify(command, output)
   registerBackup(command, output)
   registerVault(command, output)
+  registerDoctor(command, output)
+  registerManagerUnit(command, output)
   withManagerOption(command.command("status"))
     .description("what the pinned manager says about itself, and what it proved")
     .action(async (options: ManagerOption) => {
@@ -305,7 +309,10 @@ function parseCount(max: number): (text: string) => number {
   }
 }
 
-async function timeSourceOf({ timeSource: url, timeRoot: file }: ServeWords): Promise<TimeSource | undefined> {
+export async function timeSourceOf({
+  timeSource: url,
+  timeRoot: file,
+}: Pick<ServeWords, "timeSource" | "timeRoot">): Promise<TimeSource | undefined> {
   if (url === undefined && file === undefined) return undefined
   if (url === undefined || file === undefined) throw new UsageError("--time-source and --time-root go together")
   return openTimeSource(url, parsePemCertificates(parseUtf8(await readFileBounded(file, 1_048_576), file)))
