@@ -78,6 +78,31 @@ describe("audit", () => {
     await demandStatus(verify, 10, nobody)
     await writeFile(file, JSON.stringify({ ...proven, proof: "x" }))
     await demandStatus(verify, 30, nobody)
+  })
+
+  test("audit export keeps the whole log, which audit verify takes offline, and which must go on from an earlier one", async () => {
+    const [first, second] = [join(study.folder, "first.jsonl"), join(study.folder, "second.jsonl")]
+    await demandStatus(["audit", "export", "--out", first], 0, study.clinic.environment)
+    await demandStatus(["audit", "export", "--out", first], 2, study.clinic.environment)
+    await demandStatus(["audit", "export", "--out", second], 0, study.clinic.environment)
+    const status = lastEvent((await demandStatus(["manager", "status", "--json"], 0, study.clinic.environment)).stdout)
+    const nobody = { PERUN_HOME: join(study.folder, "nobody") }
+    const keys = ["--log-key", String(status["logKey"]), "--instance", String(status["instance"])]
+    const verify = async (expected: number, file: string, ...words: readonly string[]): Promise<Readonly<Record<string, unknown>>> =>
+      lastEvent((await demandStatus(["audit", "verify", file, ...keys, ...words, "--json"], expected, nobody)).stdout)
+    const { size } = await verify(0, first)
+    assert.equal((await verify(0, second, "--goes-on-from", first))["size"], size)
+    const checkpoint = join(study.folder, "checkpoint")
+    await demandStatus(["audit", "checkpoint", "--out", checkpoint], 0, study.clinic.environment)
+    await verify(0, second, "--goes-on-from", checkpoint)
+    await verify(30, second, "--goes-on-from", join(study.clinic.home, "checkpoints.json"))
+    await verify(2, join(study.folder, "receipt.json"), "--goes-on-from", first)
+    const text = await readFile(second, "utf8")
+    await writeFile(second, text.replace('"by":"clinic"', '"by":"vendor"'))
+    assert.equal((await verify(10, second))["code"], "wrong-receipts")
+  })
+
+  test("audit show refuses a receipt that there is not", async () => {
     await demandStatus(["audit", "show", "999"], 10, study.clinic.environment)
     await demandStatus(["audit", "show", "x"], 2, study.clinic.environment)
   })

@@ -1,13 +1,18 @@
 import { InvalidArgumentError, type Command } from "commander"
 import { createFileDurably, readFileBounded } from "../../bytes/durable.ts"
 import { MalformedError } from "../../bytes/error.ts"
+import { bytesEqual } from "../../bytes/compare.ts"
+import { encodeUtf8 } from "../../bytes/text.ts"
+import { encodeAuditExport, exportPrefix, maxExportBytes, verifyAuditExport } from "../../protocol/audit-export.ts"
+import { UsageError } from "../exit.ts"
 import { fetchReceipts, followLog } from "../../protocol/follow-log.ts"
 import { type SignedCheckpoint, verifyCheckpoint } from "../../log/checkpoint.ts"
 import { LogError } from "../../log/errors.ts"
-import { encodeNote, maxNoteBytes } from "../../log/note.ts"
+import { encodeNote, maxNoteBytes, type NoteKey } from "../../log/note.ts"
 import { verifyConsistency } from "../../log/merkle.ts"
 import { parseSshPublicKey } from "../../pki/ssh-key.ts"
 import { provenReceiptSchema, type Receipt } from "../../protocol/messages.ts"
+import { ProtocolError } from "../../protocol/errors.ts"
 import { logKeyOf, verifyProvenReceipt } from "../../protocol/receipts.ts"
 import { routes } from "../../protocol/routes.ts"
 import { maxMessageBytes, parseMessage } from "../../protocol/wire.ts"
@@ -19,6 +24,7 @@ import { demandWitnessWords, type WitnessWords, withWitnessOptions } from "../wi
 export function register(command: Command, output: Output): void {
   registerList(command, output)
   registerShow(command, output)
+  registerExport(command, output)
   registerCheckpoints(command, output)
 }
 
@@ -75,14 +81,29 @@ function registerShow(command: Command, output: Output): void {
     })
   command
     .command("verify")
-    .argument("<file...>", "receipts as perun audit show --out keeps them")
+    .argument("<file...>", "receipts as perun audit show --out keeps them, or logs of perun audit export")
     .requiredOption("--log-key <key>", "the manager's log key, ssh-ed25519 …, as perun manager status shows it")
     .requiredOption("--instance <id>", "the manager's instance, as perun manager status shows it")
-    .description("verify receipts offline: each is in a log whose checkpoint this manager signed")
-    .action(async (files: readonly string[], options: { logKey: string; instance: string }) => {
+    .option("--goes-on-from <file>", "an earlier export or checkpoint: each export must be the continuation of it")
+    .description(
+      "verify receipts and whole logs offline: each receipt is in a log whose checkpoint this manager signed, and in an export none was left out",
+    )
+    .action(async (files: readonly string[], options: { logKey: string; instance: string; goesOnFrom?: string }) => {
       const key = logKeyOf({ logKey: parseSshPublicKey(options.logKey).text, instance: options.instance })
+      const earlier = options.goesOnFrom === undefined ? undefined : await earlierHead(options.goesOnFrom, key)
       for (const file of files) {
-        const proven = parseMessage(provenReceiptSchema, await readFileBounded(file, maxMessageBytes), maxMessageBytes)
+        const bytes = await readFileBounded(file, maxExportBytes)
+        if (isExport(bytes)) {
+          const { receipts, head } = inFile(file, () => verifyAuditExport(bytes, key, earlier))
+          const own = receipts.filter(({ receipt }) => receipt !== undefined).length
+          output.result({ ok: true, file, size: head.size, receipts: own, checkpoint: encodeNote(head.note) }, () => {
+            output.line(`${file}: all ${head.size} receipts of the log, ${own} of them with what they say`, "good")
+            if (earlier !== undefined) output.line(`it goes on from the ${earlier.size} of ${String(options.goesOnFrom)}`, "good")
+          })
+          continue
+        }
+        if (earlier !== undefined) throw new UsageError(`--goes-on-from is for exports: ${file} is none`)
+        const proven = parseMessage(provenReceiptSchema, bytes, maxMessageBytes)
         const { size } = verifyProvenReceipt(proven, key)
         output.result({ ok: true, file, index: proven.index, size, receipt: proven.receipt }, () => {
           output.line(`${file}: receipt ${proven.index} of a log of ${size}`, "good")
@@ -90,6 +111,33 @@ function registerShow(command: Command, output: Output): void {
         })
       }
     })
+}
+
+function registerExport(command: Command, output: Output): void {
+  withManagerOption(command.command("export"))
+    .requiredOption("--out <file>", "where it goes; must not exist")
+    .description("the whole log as you see it, in one file (JSON lines) that perun audit verify takes offline; of others' receipts their digests")
+    .action(async (options: ManagerOption & { out: string }) => {
+      const verified = await withManager(options, output, async (connection) => {
+        const { head } = await followOwnLog(connection)
+        return fetchReceipts(connection, head)
+      })
+      await createFileDurably(options.out, encodeAuditExport(verified, new Date()))
+      const own = verified.receipts.filter(({ receipt }) => receipt !== undefined).length
+      output.result({ ok: true, file: options.out, size: verified.head.size, receipts: own }, () =>
+        output.line(`wrote ${options.out}: ${verified.head.size} receipts, ${own} of them with what they say`, "good"),
+      )
+    })
+}
+
+function isExport(bytes: Uint8Array): boolean {
+  return bytesEqual(bytes.subarray(0, exportPrefix.length), encodeUtf8(exportPrefix))
+}
+
+/** Of an earlier export or a checkpoint. @throws as verifyAuditExport */
+async function earlierHead(file: string, log: NoteKey): Promise<SignedCheckpoint> {
+  const bytes = await readFileBounded(file, maxExportBytes)
+  return inFile(file, () => (isExport(bytes) ? verifyAuditExport(bytes, log).head : verifyCheckpoint(bytes, log)))
 }
 
 function registerCheckpoints(command: Command, output: Output): void {
@@ -151,6 +199,7 @@ function inFile<T>(file: string, read: () => T): T {
     return read()
   } catch (cause) {
     if (cause instanceof LogError) throw new LogError(cause.code, cause.message, { path: file, cause })
+    if (cause instanceof ProtocolError) throw new ProtocolError(cause.code, cause.message, { path: file, cause })
     if (cause instanceof MalformedError) throw new MalformedError(cause.code, cause.message, { path: file, cause })
     throw cause
   }
