@@ -265,6 +265,12 @@ const snpCases: readonly (readonly [string, Evidence, Partial<SnpRequirement>])[
   ["tee-measurement-differs ID_KEY_DIGEST", snpEvidence({ idKeyDigest: new Uint8Array(48).fill(1) }), {}],
   ["tee-measurement-differs ID_KEY_DIGEST", snpEvidence(), { idKeyDigest: [a48] }],
   ["tee-measurement-differs AUTHOR_KEY_DIGEST", snpEvidence(), { authorKeyDigest: [a48] }],
+  ["tee-measurement-differs ID_KEY_DIGEST", snpEvidence({ idKeyDigest: new Uint8Array(48).fill(1) }), { idKeyDigest: [a48] }],
+  [
+    "tee-measurement-differs AUTHOR_KEY_DIGEST",
+    snpEvidence({ idKeyDigest: new Uint8Array(48).fill(1), authorKeyDigest: new Uint8Array(48).fill(2), authorKeyEn: true }),
+    { idKeyDigest: ["01".repeat(48)], authorKeyDigest: [a48] },
+  ],
   ["tee-measurement-differs GUEST_SVN", snpEvidence(), { guestSvn: 1 }],
   ["tee-setting-differs VMPL", snpEvidence({ vmpl: 1 }), {}],
   ["tee-debug debug", snpEvidence({ policy: { ...snpPolicy, debug: true } }), {}],
@@ -275,6 +281,8 @@ const snpCases: readonly (readonly [string, Evidence, Partial<SnpRequirement>])[
   ["tee-platform-not-listed product", snpEvidence(), { products: ["Genoa"] }],
   ["tee-setting-differs SIGNING_KEY", snpEvidence({ signingKey: "vlek" }, amdEndorsements("vlek")), {}],
   ["tee-tcb-not-accepted COMMITTED firmware", snpEvidence(), { firmware: { major: 1, minor: 55, build: 30 } }],
+  ["tee-tcb-not-accepted COMMITTED firmware", snpEvidence(), { firmware: { major: 1, minor: 56, build: 0 } }],
+  ["tee-tcb-not-accepted COMMITTED firmware", snpEvidence(), { firmware: { major: 2, minor: 0, build: 0 } }],
   ["tee-tcb-not-accepted firmware", snpEvidence({ currentFirmware: { major: 1, minor: 56, build: 1 } }), {}],
   ["tee-platform-not-listed CHIP_ID", snpEvidence(), { chips: ["00".repeat(64)] }],
   ["tee-collateral-missing AMD's revocation list", snpEvidence({}, amdEndorsements("vcek", {}, [])), {}],
@@ -294,6 +302,18 @@ test("appraiseTee() holds each patch level of an SNP platform, reported and at l
   }
   const older = snpEvidence({ launchTcb: milan.encodeTcb({ ...milan.tcb, snp: 23 }) })
   assert.deepEqual(codes(older, [{ snp }]), ["tee-tcb-not-accepted LAUNCH_TCB snp"])
+})
+
+test("appraiseTee() takes the keys of an SNP guest that are listed or any, later firmware, and firmware on trial where the policy says so", () => {
+  const keys = { idKeyDigest: new Uint8Array(48).fill(1) }
+  for (const idKeyDigest of [["01".repeat(48)], "any"] as const) assert.deepEqual(codes(snpEvidence(keys), [{ snp: { ...snp, idKeyDigest } }]), [])
+  for (const firmware of [
+    { major: 1, minor: 54, build: 99 },
+    { major: 0, minor: 99, build: 99 },
+  ])
+    assert.deepEqual(codes(snpEvidence(), [{ snp: { ...snp, firmware } }]), [])
+  const onTrial = snpEvidence({ currentFirmware: { major: 1, minor: 56, build: 1 } })
+  assert.deepEqual(codes(onTrial, [{ snp: { ...snp, provisional: "any" } }]), [])
 })
 
 test("AcceptedTee is made by appraiseTee() only", () => {
