@@ -2,7 +2,7 @@ import assert from "node:assert/strict"
 import { readFile } from "node:fs/promises"
 import { test } from "node:test"
 import { fileURLToPath } from "node:url"
-import { findLostChecks, hasTest, parseCheckRows } from "./checks.ts"
+import { findLostAttacks, findLostChecks, hasTest, parseAttackRows, parseCheckRows } from "./checks.ts"
 
 const header = "| check | where | verify or appraise | negative test |\n|---|---|---|---|\n"
 const arrows = "| arrows | scripts/arrows.ts: `faultsOf` | build | scripts/arrows.test.ts: “the arrows of the house hold” |"
@@ -12,6 +12,19 @@ test("every file, function, test and code of docs/checks.md is there", async () 
   const rows = parseCheckRows(text)
   assert.ok(rows.length > 100)
   assert.deepEqual(await findLostChecks(rows), [])
+})
+
+test("every attack in SECURITY.md has its test, and one that has none is found", async () => {
+  const text = await readFile(fileURLToPath(new URL("../SECURITY.md", import.meta.url)), "utf8")
+  const rows = parseAttackRows(text)
+  assert.ok(rows.length > 20)
+  assert.deepEqual(await findLostAttacks(rows), [])
+  const head = "| attack | by | what happens | shown by |\n|---|---|---|---|\n"
+  const lost = parseAttackRows(
+    `${head}| a | b | c | scripts/checks.test.ts: “no such test” |\n| a | b | c | scripts/none.test.ts: “x” |\n\n| a | b | c | d |\n`,
+  )
+  assert.equal((await findLostAttacks(lost)).length, 2)
+  assert.throws(() => parseAttackRows(`${head}| a | b | c | src/x.test.ts |\n`), SyntaxError)
 })
 
 test("findLostChecks() finds a lost file, function, test and code", async () => {

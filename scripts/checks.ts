@@ -59,6 +59,41 @@ function readRow(source: string, line: number): readonly CheckRow[] {
   return [{ line, check, file, functions, kind, testFile, testName }]
 }
 
+/** A line of SECURITY.md's table of attacks. */
+export interface AttackRow {
+  readonly line: number
+  readonly attack: string
+  readonly testFile: string
+  readonly testName: string
+}
+
+const attackHeader = "| attack | by | what happens | shown by |"
+
+/** Rows of the table of attacks. @throws {SyntaxError} for a row of another form */
+export function parseAttackRows(text: string): readonly AttackRow[] {
+  const lines = text.split("\n")
+  const start = lines.indexOf(attackHeader)
+  if (start < 0) return []
+  const end = lines.findIndex((line, index) => index > start && !line.startsWith("|"))
+  return lines.slice(start + 2, end < 0 ? undefined : end).map((source, index) => {
+    const [, attack = "", testFile = "", testName = ""] = /^\| ([^|]+) \| [^|]+ \| [^|]+ \| (\S+): “(.+)” \|$/.exec(source) ?? []
+    if (testName === "") throw new SyntaxError(`SECURITY.md:${start + 3 + index}: not a row of four cells`)
+    return { line: start + 3 + index, attack, testFile, testName }
+  })
+}
+
+/** Attacks whose test is not there. */
+export async function findLostAttacks(rows: readonly AttackRow[]): Promise<readonly string[]> {
+  const textOf = async (file: string): Promise<string> => (existsSync(join(root, file)) ? readFile(join(root, file), "utf8") : "")
+  const faults: string[] = []
+  for (const { line, testFile, testName } of rows) {
+    const test = await textOf(testFile)
+    if (test === "" || !hasTest(testName, test, await helpersOf(testFile, test, textOf)))
+      faults.push(`SECURITY.md:${line}: ${testFile} has no test “${testName}”`)
+  }
+  return faults
+}
+
 /** What the rows name and is not there. */
 export async function findLostChecks(rows: readonly CheckRow[]): Promise<readonly string[]> {
   const texts = new Map<string, string>()

@@ -189,7 +189,7 @@ function freeBytesOf(folder: string): number {
 /** Backups are made every day where nothing else is said; twice that is late. */
 const lateHours = 48
 
-async function backupFindings({ backups, now = () => new Date() }: DoctorWorld): Promise<readonly DoctorFinding[]> {
+async function backupFindings({ backups, now = () => new Date(systemClock.wallMilliseconds()) }: DoctorWorld): Promise<readonly DoctorFinding[]> {
   if (backups === undefined) return [note("backups", "not looked at", "say where they are: --backups FOLDER")]
   const found = await attempt("backups", async () => {
     const newest = await newestBackup(backups)
