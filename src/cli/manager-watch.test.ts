@@ -105,6 +105,15 @@ test("a manager that waits for its custodians is alive, locked and not ready", a
   await end(child)
 })
 
+test("a log on standard error that nobody reads any more does not end the manager", async () => {
+  const { child, event } = await serve("listening", folder, ["--log", "-", "--log-level", "debug"])
+  child.stderr?.destroy()
+  await demandStatus(["manager", "trust", String(event["url"]), String(event["key"]), "--replace"], 0, environment)
+  await demandStatus(["manager", "status", "--manager", String(event["url"])], 0, environment)
+  assert.equal(child.exitCode, null)
+  await end(child)
+})
+
 test("manager serve refuses a log, a level or an address that cannot be", async () => {
   await demandStatus(["manager", "serve", folder, "--log-level", "debug"], 2, environment)
   await demandStatus(["manager", "serve", folder, "--log", "-", "--log-level", "loud"], 2, environment)

@@ -1,9 +1,9 @@
 /** Units are read by systemd itself, where it is installed. */
 import assert from "node:assert/strict"
 import { spawnSync } from "node:child_process"
-import { mkdtemp, rm, writeFile } from "node:fs/promises"
+import { cp, mkdtemp, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
-import { join } from "node:path"
+import { join, relative } from "node:path"
 import { after, test } from "node:test"
 import { demandStatus, endOf, startCommand } from "./process.testing.ts"
 import { agentUnit, managerUnit, quoteArgument } from "./systemd-unit.ts"
@@ -64,20 +64,32 @@ test("manager unit: systemd reads it, and finds the service well shut in", { ski
   assert.match(low, /^User=hospital$/m)
   assert.match(low, /^AmbientCapabilities=CAP_NET_BIND_SERVICE$/m)
   assert.equal((await judged(low)).complaints, "")
+  // Without a log SIGHUP would end the manager.
+  assert.match(unit, /^ExecReload=/m)
+  assert.doesNotMatch(low, /^ExecReload=/m)
   const tpm = await printed("manager", "unit", folder, "--", "--tpm", "/dev/tpmrm0", "--tee", "tsm")
   assert.match(tpm, /^DevicePolicy=closed\nDeviceAllow=\/dev\/tpmrm0 rw$/m)
-  assert.match(tpm, /^ReadWritePaths=.* \/sys\/kernel\/config\/tsm$/m)
+  assert.match(tpm, /^CapabilityBoundingSet=CAP_DAC_OVERRIDE$/m)
   assert.doesNotMatch(tpm, /ProtectKernelTunables|PrivateDevices/)
   assert.equal((await judged(tpm)).complaints, "")
+  // A vault that is sealed to a TPM needs it though no word says so.
+  const sealed = join(base, "sealed")
+  await cp(folder, sealed, { recursive: true })
+  await writeFile(join(sealed, "vault.json"), JSON.stringify({ perun: 1, kind: "tpm", sealed: "AAAA" }))
+  assert.match(await printed("manager", "unit", sealed), /^DeviceAllow=\/dev\/tpmrm0 rw$/m)
 })
 
 test("manager unit makes paths absolute and tells wrong words now, not when the service starts", async () => {
-  const unit = await printed("manager", "unit", "manager", "--", "--backups=b", "--log", "x.log")
-  for (const path of ["manager", "b", "x.log"]) assert.ok(unit.includes(join(process.cwd(), path)))
+  const unit = await printed("manager", "unit", relative(process.cwd(), folder), "--", "--backups=b", "--log", "x.log")
+  assert.ok(unit.includes(` serve ${folder} `), unit)
+  for (const path of ["b", "x.log"]) assert.ok(unit.includes(join(process.cwd(), path)))
   await demandStatus(["manager", "unit", folder, "--", "--no-such-option"], 2, environment)
   await demandStatus(["manager", "unit", folder, "--", "--listen", "nowhere"], 2, environment)
+  await demandStatus(["manager", "unit", folder, "--", "--metrics", "9464"], 2, environment)
+  await demandStatus(["manager", "unit", folder, "--", "--tee", "gramine"], 2, environment)
+  await demandStatus(["manager", "unit", join(base, "none")], 40, environment)
   await demandStatus(["manager", "unit", folder, "--user", "root; rm", "--"], 2, environment)
-  await demandStatus(["manager", "unit", "a\nb"], 2, environment)
+  await demandStatus(["manager", "unit", folder, "--", "--log", "a\nb"], 2, environment)
 })
 
 test("agent unit: systemd reads it", { skip: noSystemd }, async () => {
@@ -88,6 +100,9 @@ test("agent unit: systemd reads it", { skip: noSystemd }, async () => {
 
 test("no unit lets a crash write keys to the disk", () => {
   const common = { description: "x", command: ["/x"], writable: [] }
-  for (const unit of [agentUnit(common), managerUnit({ ...common, user: "perun", devices: [], writesConfigfs: false, bindsLowPort: false })])
+  for (const unit of [
+    agentUnit(common),
+    managerUnit({ ...common, user: "perun", devices: [], writesConfigfs: false, bindsLowPort: false, reopensLog: false }),
+  ])
     for (const line of ["LimitCORE=0", "UMask=0077", "NoNewPrivileges=yes"]) assert.ok(unit.split("\n").includes(line))
 })

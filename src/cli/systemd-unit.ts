@@ -12,10 +12,12 @@ export interface ManagerUnit extends UnitCommand {
   readonly user: string
   /** Devices that it opens, e.g. `/dev/tpmrm0`. */
   readonly devices: readonly string[]
-  /** It makes its evidence through configfs, which is below /sys. */
+  /** It makes its evidence through configfs, which is below /sys and root's. */
   readonly writesConfigfs: boolean
   /** It listens on a port below 1024. */
   readonly bindsLowPort: boolean
+  /** SIGHUP opens its log anew; without a log it would end it. */
+  readonly reopensLog: boolean
 }
 
 /**
@@ -73,21 +75,26 @@ const common = [
 
 /** A manager as a user of its own that reads the system, writes its folders, and reaches the network. @throws {RangeError} */
 export function managerUnit(unit: ManagerUnit): string {
-  const { user, devices, writesConfigfs, bindsLowPort, writable } = unit
+  const { user, devices, writesConfigfs, bindsLowPort, reopensLog, writable } = unit
+  const capabilities = [...(bindsLowPort ? ["CAP_NET_BIND_SERVICE"] : []), ...(writesConfigfs ? ["CAP_DAC_OVERRIDE"] : [])].join(" ")
+  // In a /tmp of its own a service does not find what lies in everybody's.
+  const isBelowTmp = [...unit.command, ...writable].some((word) => /^\/(?:var\/)?tmp\//.test(word))
   return unitOf(unit, "time-sync.target", [
-    "ExecReload=/bin/kill -HUP $MAINPID",
+    ...(reopensLog ? ["ExecReload=/bin/kill -HUP $MAINPID"] : []),
     "Restart=on-failure",
     "RestartSec=5",
     `User=${user}`,
     ...(devices.some((device) => device.includes("tpm")) ? ["# Group that may use the TPM on Debian and Ubuntu.", "SupplementaryGroups=tss"] : []),
-    ...(bindsLowPort ? ["AmbientCapabilities=CAP_NET_BIND_SERVICE", "CapabilityBoundingSet=CAP_NET_BIND_SERVICE"] : ["CapabilityBoundingSet="]),
+    ...(writesConfigfs ? ["# configfs-tsm makes the evidence; its entries are root's, and below /sys."] : ["ProtectKernelTunables=yes"]),
+    ...(capabilities === "" ? [] : [`AmbientCapabilities=${capabilities}`]),
+    `CapabilityBoundingSet=${capabilities}`,
     ...common,
     "ProtectSystem=strict",
     "ProtectHome=read-only",
-    "PrivateTmp=yes",
-    `ReadWritePaths=${[...writable, ...(writesConfigfs ? ["/sys/kernel/config/tsm"] : [])].map(quotePath).join(" ")}`,
+    `PrivateTmp=${isBelowTmp ? "no" : "yes"}`,
+    `# They have to be there before the first start: install -d -m 0700 -o ${user} ${writable.map(quotePath).join(" ")}`,
+    `ReadWritePaths=${writable.map(quotePath).join(" ")}`,
     ...(devices.length === 0 ? ["PrivateDevices=yes"] : ["DevicePolicy=closed", ...devices.map((device) => `DeviceAllow=${device} rw`)]),
-    ...(writesConfigfs ? ["# configfs-tsm makes the evidence, and is below /sys."] : ["ProtectKernelTunables=yes"]),
     "ProtectControlGroups=yes",
     "ProtectProc=invisible",
     "ProcSubset=all",

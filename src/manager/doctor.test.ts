@@ -65,6 +65,8 @@ test("each thing that is wrong has its finding, and no other changes", async () 
   rmSync(join(noConfiguration, "manager.json"))
   const noStore = await folderOf()
   rmSync(join(noStore, "manager.db"))
+  const badRoot = await folderOf()
+  writeFileSync(join(badRoot, "manager.json"), '{"perun":1,"laboratoryRoots":["AAAA"]}')
   const badMembers = await folderOf()
   writeFileSync(join(badMembers, "members"), "no key\n")
   const changed = await folderOf()
@@ -81,6 +83,7 @@ test("each thing that is wrong has its finding, and no other changes", async () 
     [noVault, { vault: "bad", store: "note" }],
     [noConfiguration, { configuration: "bad" }],
     [noStore, { store: "bad" }],
+    [badRoot, { configuration: "bad" }],
     [badMembers, { members: "bad" }],
     [changed, { store: "bad" }],
     [good, { node: "bad" }, { nodeVersion: "22.1.0" }],
@@ -125,7 +128,8 @@ test("a manager that runs, one whose key is elsewhere and one whose rotation was
   assert.ok(running.members.size === 1)
   const finding = async (of: string): Promise<DoctorFinding | undefined> =>
     (await examineManager(of, { proc })).find(({ check }) => check === "store")
-  assert.match((await finding(folder))?.found ?? "", /its manager runs/)
+  const used = await finding(folder)
+  assert.deepEqual([used?.state, /in use/.test(used?.found ?? "")], ["note", true])
   const shared = await folderOf()
   const holders = await Promise.all(["ann", "ben"].map(async (name) => makeParty(name)))
   await rotateVault(shared, { kind: "shares", threshold: 2, holders }, {}, randomBytes)

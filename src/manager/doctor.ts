@@ -13,6 +13,7 @@ import { loadMembers } from "./members.ts"
 import { leastFreeBytes } from "./readiness.ts"
 import { isRotationLeft, openJournal } from "./rotate-vault.ts"
 import { configurationSchema, maxConfigurationBytes, randomBytes } from "./state.ts"
+import type { SqliteJournal } from "./sqlite-journal.ts"
 import { Store } from "./store.ts"
 import { TimeCheck, type TimeSource } from "./time-check.ts"
 import { loadVaultFile, openVault, type VaultFile } from "./vault.ts"
@@ -100,17 +101,16 @@ function nodeFinding(version: string): DoctorFinding {
 }
 
 function accessFindings(folder: string): readonly DoctorFinding[] {
-  const open = [folder, folderPart(folder, "vault"), folderPart(folder, "database")].flatMap((path) => {
-    const mode = modeOf(path)
-    return mode !== undefined && (mode & 0o077) !== 0 && (path !== folderPart(folder, "database") || (modeOf(folder) ?? 0) & 0o077) ? [path] : []
-  })
+  // What lies in a folder of the owner's alone is behind it; the vault's file has to be shut by itself, for it is copied about.
+  const open = [folder, folderPart(folder, "vault")].filter((path) => ((modeOf(path) ?? 0) & 0o077) !== 0)
   const mode = (modeOf(folder) ?? 0).toString(8).padStart(4, "0")
   if (open.length === 0) return [good("access", `${folder} is its owner's alone (${mode})`)]
   return [bad("access", `${open.join(", ")} can be reached by others (${mode})`, `chmod -R go= ${folder}`)]
 }
 
 function modeOf(path: string): number | undefined {
-  return statSync(path, { throwIfNoEntry: false })?.mode === undefined ? undefined : statSync(path).mode & 0o777
+  const status = statSync(path, { throwIfNoEntry: false })
+  return status === undefined ? undefined : status.mode & 0o777
 }
 
 function vaultFinding({ kind }: VaultFile): DoctorFinding {
@@ -126,13 +126,14 @@ function vaultFinding({ kind }: VaultFile): DoctorFinding {
 }
 
 async function laboratoryFinding(folder: string): Promise<DoctorFinding> {
-  const read = await attempt("configuration", async () =>
-    parseMessage(configurationSchema, await readFileBounded(folderPart(folder, "configuration"), maxConfigurationBytes), maxConfigurationBytes),
-  )
+  const read = await attempt("configuration", async () => {
+    const file = await readFileBounded(folderPart(folder, "configuration"), maxConfigurationBytes)
+    const { laboratoryRoots } = parseMessage(configurationSchema, file, maxConfigurationBytes)
+    return laboratoryRoots.map((root) => certificateFingerprint(parseCertificate(parseBase64(root))).slice(0, 23))
+  })
   if ("finding" in read) return read.finding
-  const { laboratoryRoots } = read.value
-  if (laboratoryRoots.length === 0) return good("configuration", "no laboratory root: only machines of real makers may enrol")
-  const names = laboratoryRoots.map((root) => certificateFingerprint(parseCertificate(parseBase64(root))).slice(0, 23))
+  const names = read.value
+  if (names.length === 0) return good("configuration", "no laboratory root: only machines of real makers may enrol")
   return warn(
     "configuration",
     `INSECURE LABORATORY: ${names.join(", ")} may enrol`,
@@ -154,14 +155,15 @@ async function storeFindings(folder: string, vault: VaultFile | undefined): Prom
   const opened = await attempt("store", async () => openJournal(folder))
   if ("finding" in opened) {
     const isUsed = opened.finding.found.includes("another process")
-    return [isUsed ? good("store", "its manager runs, so it was opened and verified") : opened.finding]
+    // Whoever has it may be a manager that waits for its custodians and has verified nothing.
+    return [isUsed ? note("store", "in use by another process: a manager verifies it as it opens it (GET /v1/readyz)") : opened.finding]
   }
   const journal = opened.value
   try {
     if (vault?.kind !== "key-file") return [note("store", `not looked into: its key is not here (${journal.countEntries()} entries of the log)`)]
     const verified = await attempt("store", async () => {
       const key = await openVault(vault, {})
-      const store = Store.open({ journal, vaultKey: key, randomBytes })
+      const store = openStore(journal, key)
       for (let from = 0; from < store.logSize; from += entriesAtOnce) store.logEntries(from, from + entriesAtOnce)
       return store.logSize
     })
@@ -170,6 +172,14 @@ async function storeFindings(folder: string, vault: VaultFile | undefined): Prom
     ]
   } finally {
     journal.close()
+  }
+}
+
+function openStore(journal: SqliteJournal, vaultKey: Uint8Array): Store {
+  try {
+    return Store.open({ journal, vaultKey, randomBytes })
+  } finally {
+    vaultKey.fill(0)
   }
 }
 
@@ -199,7 +209,7 @@ async function backupFindings({ backups, now = () => new Date(systemClock.wallMi
   if (found.value === undefined) return [bad("backups", `there is none in ${backups}`, "perun manager serve --backups FOLDER")]
   const { at, receipts, blobs } = found.value
   const hours = (now().getTime() - Date.parse(at)) / 3_600_000
-  const words = `the newest is ${hours.toFixed(1)} h old and whole: ${receipts} receipts, ${blobs} blobs`
+  const words = `the newest is ${hours.toFixed(1)} h old and every file as its list says: ${receipts} receipts, ${blobs} blobs`
   return [hours > lateHours ? warn("backups", words, "look why none was made since") : good("backups", words)]
 }
 

@@ -18,6 +18,7 @@ export class ManagerMetrics {
   readonly #receipts: Counter<"kind">
   readonly #faults: Counter<"code">
   readonly #warnings: Counter
+  readonly #gauges = new Map<string, Gauge>()
   #state: (() => ManagerState) | undefined
 
   constructor(version: string) {
@@ -53,24 +54,8 @@ export class ManagerMetrics {
     this.#warnings = new Counter({ registers, name: "perun_warnings_total", help: "Warnings in the operator's log." })
     const info = new Gauge({ registers, name: "perun_build_info", help: "Always 1.", labelNames: ["version", "node"] })
     info.set({ version, node: process.version }, 1)
-    this.#gauge("perun_locked", "1 while the vault is locked and custodians have to unlock it.", () => (this.#state === undefined ? 1 : 0))
-    this.#gauge("perun_ready", "1 while the manager can do its work.", () => (this.#state?.().notReady.length === 0 ? 1 : 0))
-    this.#gaugeOf("perun_not_ready", "1 for each reason why the manager cannot do its work.", "reason", ({ notReady }) =>
-      Object.keys(notReadyReasons).map((reason) => [reason, notReady.includes(reason as NotReadyReason) ? 1 : 0]),
-    )
-    this.#gaugeOfState("perun_log_entries", "Entries of the transparency log.", ({ logEntries }) => logEntries)
-    this.#gaugeOfState("perun_leases_running", "Leases that are running.", ({ runningLeases }) => runningLeases)
-    this.#gaugeOfState("perun_members", "Keys that may propose policies.", ({ members }) => members)
-    this.#gaugeOfState("perun_disk_free_bytes", "Bytes free on the manager's disk.", ({ diskFree }) => diskFree)
-    this.#gaugeOf("perun_runs", "Runs, by state.", "state", ({ runs }) => Object.entries(runs))
-    this.#gaugeOf("perun_policies", "Policies, by state.", "state", ({ policies }) => Object.entries(policies))
-    this.#gaugeOf("perun_hosts", "Hosts, by state.", "state", ({ hosts }) => Object.entries(hosts))
-    this.#gaugeOf(
-      "perun_witness_entries",
-      "Entries of the log that a witness has cosigned since the start; 0 where none.",
-      "witness",
-      ({ witnesses }) => witnesses.map(({ name, size }) => [name, size ?? 0]),
-    )
+    for (const { name, help, label } of stateGauges)
+      this.#gauges.set(name, new Gauge({ registers, name, help, ...(label === undefined ? {} : { labelNames: [label] }) }))
   }
 
   /** From now on what there is comes from here; before, the manager counts as locked. */
@@ -96,6 +81,7 @@ export class ManagerMetrics {
 
   /** The text of a scrape. */
   async text(): Promise<string> {
+    this.#look()
     return this.#registry.metrics()
   }
 
@@ -108,50 +94,69 @@ export class ManagerMetrics {
     return this.#state === undefined ? ["locked"] : this.#state().notReady
   }
 
-  #gauge(name: string, help: string, read: () => number): void {
-    new Gauge({
-      registers: [this.#registry],
-      name,
-      help,
-      collect() {
-        this.set(read())
-      },
-    })
+  /** One look at the manager for all gauges of a scrape. */
+  #look(): void {
+    const state = this.#state?.()
+    for (const { name, label, read } of stateGauges) {
+      const gauge = this.#gauges.get(name)
+      gauge?.reset()
+      // What is not known is not 0.
+      if (label === undefined) gauge?.remove()
+      for (const [value, count] of read(state)) {
+        if (label === undefined) gauge?.set(count)
+        else gauge?.set({ [label]: value }, count)
+      }
+    }
   }
+}
 
-  #gaugeOfState(name: string, help: string, read: (state: ManagerState) => number | undefined): void {
-    const state = (): ManagerState | undefined => this.#state?.()
-    new Gauge({
-      registers: [this.#registry],
-      name,
-      help,
-      collect() {
-        const now = state()
-        const value = now === undefined ? undefined : read(now)
-        if (value === undefined) this.reset()
-        else this.set(value)
-      },
-    })
-  }
+/** What is shown of a manager's state; undefined while it is locked. Without a label there is one value at most. */
+interface StateGauge {
+  readonly name: string
+  readonly help: string
+  readonly label?: string
+  read(state: ManagerState | undefined): readonly (readonly [string, number])[]
+}
 
-  #gaugeOf<Label extends string>(
-    name: string,
-    help: string,
-    label: Label,
-    read: (state: ManagerState) => readonly (readonly [string, number])[],
-  ): void {
-    const state = (): ManagerState | undefined => this.#state?.()
-    new Gauge({
-      registers: [this.#registry],
-      name,
-      help,
-      labelNames: [label],
-      collect() {
-        const now = state()
-        this.reset()
-        if (now !== undefined) for (const [value, count] of read(now)) this.set({ [label]: value } as Record<Label, string>, count)
-      },
-    })
+const stateGauges: readonly StateGauge[] = [
+  {
+    name: "perun_locked",
+    help: "1 while the vault is locked and custodians have to unlock it.",
+    read: (state) => [["", state === undefined ? 1 : 0]],
+  },
+  { name: "perun_ready", help: "1 while the manager can do its work.", read: (state) => [["", state?.notReady.length === 0 ? 1 : 0]] },
+  {
+    name: "perun_not_ready",
+    help: "1 for each reason why the manager cannot do its work.",
+    label: "reason",
+    read: (state) =>
+      state === undefined
+        ? []
+        : Object.keys(notReadyReasons).map((reason) => [reason, state.notReady.includes(reason as NotReadyReason) ? 1 : 0] as const),
+  },
+  one("perun_log_entries", "Entries of the transparency log.", ({ logEntries }) => logEntries),
+  one("perun_leases_running", "Leases that are running.", ({ runningLeases }) => runningLeases),
+  one("perun_members", "Keys that may propose policies.", ({ members }) => members),
+  one("perun_disk_free_bytes", "Bytes free on the manager's disk.", ({ diskFree }) => diskFree),
+  { name: "perun_runs", help: "Runs, by state.", label: "state", read: (state) => Object.entries(state?.runs ?? {}) },
+  { name: "perun_policies", help: "Policies, by state.", label: "state", read: (state) => Object.entries(state?.policies ?? {}) },
+  { name: "perun_hosts", help: "Hosts, by state.", label: "state", read: (state) => Object.entries(state?.hosts ?? {}) },
+  {
+    name: "perun_witness_entries",
+    help: "Entries of the log that a witness has cosigned since the start; 0 where none.",
+    label: "witness",
+    read: (state) => (state?.witnesses ?? []).map(({ name, size }) => [name, size ?? 0] as const),
+  },
+]
+
+function one(name: string, help: string, value: (state: ManagerState) => number | undefined): StateGauge {
+  return {
+    name,
+    help,
+    read: (state) => {
+      const found = state === undefined ? undefined : value(state)
+      return found === undefined ? [] : [["", found]]
+    },
   }
 }
 

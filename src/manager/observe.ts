@@ -92,12 +92,13 @@ export function observedReceipt({ kind, policy, run, host, code }: Receipt, inde
 /** What an operator has to hear of an error; undefined for one that is the caller's affair. */
 export function faultOf(error: unknown, id: string): ObservedFault | undefined {
   const { code } = problemOfError(error)
-  if (error instanceof UnavailableError) return { id, code: known(code), words: error.message }
-  if (error instanceof PerunError) return known(code) === "store-changed" ? { id, code: "store-changed", words: error.message } : undefined
+  if (error instanceof UnavailableError) return { id, code: knownCode(code), words: error.message }
+  if (error instanceof PerunError) return knownCode(code) === "store-changed" ? { id, code: "store-changed", words: error.message } : undefined
   return { id, code: "internal", words: placeOf(error) }
 }
 
-export function known(code: string): ProblemCode {
+/** A code of errors that may cross the wire; any other is the manager's fault, and no label. */
+export function knownCode(code: string): ProblemCode {
   return isProblemCode(code) ? code : "internal"
 }
 

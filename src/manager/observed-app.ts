@@ -4,7 +4,7 @@ import { problemOfError } from "../protocol/problem.ts"
 import type { RouteName } from "../protocol/routes.ts"
 import type { PeerBindings } from "./api.ts"
 import { problemResponse } from "./http.ts"
-import { faultOf, known, type ManagerObserver } from "./observe.ts"
+import { faultOf, knownCode, type ManagerObserver } from "./observe.ts"
 
 /** What a call's handlers leave behind for those who watch. */
 export interface Observed {
@@ -39,7 +39,7 @@ export function observeCalls({ observer, randomBytes }: Watching): MiddlewareHan
       route: c.get("route") ?? "unknown",
       method: c.req.method,
       status: c.res.status,
-      code: error === undefined ? undefined : known(problemOfError(error).code),
+      code: error === undefined ? undefined : knownCode(problemOfError(error).code),
       milliseconds: performance.now() - startedAt,
       party: c.get("party"),
       tlsKey: c.env.peerTlsKey,

@@ -246,6 +246,7 @@ test("the metrics count what the manager holds", async () => {
   }
   await has("perun_locked 1", "perun_ready 0")
   assert.deepEqual(metrics.notReady(), ["locked"])
+  assert.doesNotMatch(await metrics.text(), /^perun_(?:members|log_entries|disk_free_bytes|runs)[ {]/m)
   metrics.watch(() => study.manager.state())
   await has("perun_locked 0", "perun_ready 1", 'perun_policies{state="active"} 0')
   const { digest } = await study.running()

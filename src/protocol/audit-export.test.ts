@@ -92,6 +92,14 @@ test("a line that is changed, left out, doubled, swapped or added is refused", (
   assert.throws(() => verifyAuditExport(fileOf([header, ...rest.toReversed()]), log), { code: "wrong-receipts" })
 })
 
+test("a log of 300,000 receipts is exported and verified", () => {
+  const [first] = receipts
+  assert.ok(first)
+  const many = Array.from({ length: 300_000 }, () => ({ digest: first.digest }))
+  const large = encodeAuditExport({ head: headOf(many.length, many), receipts: many }, made)
+  assert.equal(verifyAuditExport(large, log).receipts.length, many.length)
+})
+
 test("another manager's log, another signer and a file that is no export are refused", () => {
   const other = generateKeyPairSync("ed25519").privateKey
   assert.throws(() => verifyAuditExport(file, logKeyOf({ instance, logKey: sshPublicKeyText(other) })), { code: "wrong-checkpoint" })

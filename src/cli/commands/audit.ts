@@ -1,5 +1,6 @@
 import { InvalidArgumentError, type Command } from "commander"
-import { createFileDurably, readFileBounded } from "../../bytes/durable.ts"
+import { open } from "node:fs/promises"
+import { createFileDurably, fromSystemError, readFileBounded } from "../../bytes/durable.ts"
 import { MalformedError } from "../../bytes/error.ts"
 import { bytesEqual } from "../../bytes/compare.ts"
 import { encodeUtf8 } from "../../bytes/text.ts"
@@ -92,8 +93,8 @@ function registerShow(command: Command, output: Output): void {
       const key = logKeyOf({ logKey: parseSshPublicKey(options.logKey).text, instance: options.instance })
       const earlier = options.goesOnFrom === undefined ? undefined : await earlierHead(options.goesOnFrom, key)
       for (const file of files) {
-        const bytes = await readFileBounded(file, maxExportBytes)
-        if (isExport(bytes)) {
+        if (await isExport(file)) {
+          const bytes = await readFileBounded(file, maxExportBytes)
           const { receipts, head } = inFile(file, () => verifyAuditExport(bytes, key, earlier))
           const own = receipts.filter(({ receipt }) => receipt !== undefined).length
           output.result({ ok: true, file, size: head.size, receipts: own, checkpoint: encodeNote(head.note) }, () => {
@@ -103,7 +104,7 @@ function registerShow(command: Command, output: Output): void {
           continue
         }
         if (earlier !== undefined) throw new UsageError(`--goes-on-from is for exports: ${file} is none`)
-        const proven = parseMessage(provenReceiptSchema, bytes, maxMessageBytes)
+        const proven = parseMessage(provenReceiptSchema, await readFileBounded(file, maxMessageBytes), maxMessageBytes)
         const { size } = verifyProvenReceipt(proven, key)
         output.result({ ok: true, file, index: proven.index, size, receipt: proven.receipt }, () => {
           output.line(`${file}: receipt ${proven.index} of a log of ${size}`, "good")
@@ -130,14 +131,22 @@ function registerExport(command: Command, output: Output): void {
     })
 }
 
-function isExport(bytes: Uint8Array): boolean {
-  return bytesEqual(bytes.subarray(0, exportPrefix.length), encodeUtf8(exportPrefix))
+/** By its first bytes: other files are read up to their own, smaller bounds. @throws {UnavailableError} */
+async function isExport(path: string): Promise<boolean> {
+  try {
+    await using file = await open(path, "r")
+    const { buffer, bytesRead } = await file.read({ buffer: new Uint8Array(exportPrefix.length) })
+    return bytesEqual(buffer.subarray(0, bytesRead), encodeUtf8(exportPrefix))
+  } catch (error) {
+    throw fromSystemError(error, path)
+  }
 }
 
 /** Of an earlier export or a checkpoint. @throws as verifyAuditExport */
 async function earlierHead(file: string, log: NoteKey): Promise<SignedCheckpoint> {
-  const bytes = await readFileBounded(file, maxExportBytes)
-  return inFile(file, () => (isExport(bytes) ? verifyAuditExport(bytes, log).head : verifyCheckpoint(bytes, log)))
+  const isWhole = await isExport(file)
+  const bytes = await readFileBounded(file, isWhole ? maxExportBytes : maxNoteBytes)
+  return inFile(file, () => (isWhole ? verifyAuditExport(bytes, log).head : verifyCheckpoint(bytes, log)))
 }
 
 function registerCheckpoints(command: Command, output: Output): void {

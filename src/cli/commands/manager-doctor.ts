@@ -2,12 +2,10 @@ import type { Command } from "commander"
 import { examineManager, type FindingState } from "../../manager/doctor.ts"
 import { RefusedError } from "../exit.ts"
 import type { Output, Tone } from "../output.ts"
-import { timeSourceOf } from "./manager.ts"
+import { type TimeWords, timeSourceOf } from "../time-words.ts"
 
-interface DoctorWords {
+interface DoctorWords extends TimeWords {
   readonly backups?: string
-  readonly timeSource?: string
-  readonly timeRoot?: string
 }
 
 const tones: Readonly<Record<FindingState, Tone>> = { good: "good", note: "plain", warn: "warn", bad: "bad" }

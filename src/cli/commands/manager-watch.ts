@@ -39,10 +39,7 @@ export interface Watch extends AsyncDisposable {
 export async function openWatch({ log: to, logLevel, metrics: address }: WatchWords, output: Output): Promise<Watch> {
   if (to === undefined && logLevel !== undefined) throw new UsageError("--log-level goes with --log")
   await using parts = new AsyncDisposableStack()
-  const log =
-    to === undefined
-      ? undefined
-      : parts.use(openOperatorLog({ to, level: logLevel ?? "info", complain: (line) => process.stderr.write(`${line}\n`) }))
+  const log = to === undefined ? undefined : parts.use(openOperatorLog({ to, level: logLevel ?? "info", complain: (line) => console.error(line) }))
   if (log !== undefined) {
     const reopen = (): void => log.reopen()
     process.on("SIGHUP", reopen)

@@ -9,15 +9,12 @@ import { admitMembers, loadMembers, type Member, parseMembers } from "../../mana
 import { serveLocked, serveManager } from "../../manager/server.ts"
 import { membersPath } from "../../manager/folder.ts"
 import { initManager, vaultOfFolder } from "../../manager/state.ts"
-import type { TimeSource } from "../../manager/time-check.ts"
-import { openTimeSource } from "../../manager/time-source.ts"
 import type { WitnessSource } from "../../manager/witnesses.ts"
 import { encodeVerifierKey } from "../../log/note.ts"
 import { vaultWords } from "../../policy/manager-vault.ts"
 import { evidenceKinds } from "../../evidence/kinds.ts"
 import type { TeeSource } from "../../evidence/tee/collectors/collect.ts"
 import { openOwnTee } from "../../manager/own-tee.ts"
-import { parsePemCertificates } from "../../pki/certificate.ts"
 import { timeWords } from "../../policy/manager-time.ts"
 import { demandOperation } from "../../protocol/manager-attestation.ts"
 import { connectVerified, verifyManager, type ManagerTrust, type VerifiedManager } from "../../protocol/manager-connection.ts"
@@ -39,6 +36,7 @@ import { UsageError } from "../exit.ts"
 import { interruptSignal } from "../interrupt.ts"
 import type { Output } from "../output.ts"
 import { parseListen } from "../listen-address.ts"
+import { type TimeWords, timeSourceOf } from "../time-words.ts"
 import { parseTpmLocation } from "../tpm-location.ts"
 import { chosenVault, foundOpeners, sayVault, type VaultWords, withVaultOptions } from "../vault-words.ts"
 import { parseTeeSource } from "../tee-source.ts"
@@ -282,14 +280,12 @@ function sayProof({ accepted }: VerifiedManager, output: Output): void {
   if (accepted.insecureLaboratory) output.line(`${insecureLaboratory}: its TEE chains to a laboratory root, whose holder can imitate it`, "warn")
 }
 
-interface ServeWords extends WatchWords {
+interface ServeWords extends WatchWords, TimeWords {
   readonly listen: string
   readonly tpm?: TpmLocation
   readonly cap?: true
   readonly tee?: TeeSource
   readonly collateral?: string
-  readonly timeSource?: string
-  readonly timeRoot?: string
   readonly witness: readonly WitnessSource[]
   readonly backups?: string
   readonly backupEvery?: number
@@ -307,15 +303,6 @@ function parseCount(max: number): (text: string) => number {
     if (count < 1 || count > max) throw new InvalidArgumentError(`expected a number from 1 to ${max}`)
     return count
   }
-}
-
-export async function timeSourceOf({
-  timeSource: url,
-  timeRoot: file,
-}: Pick<ServeWords, "timeSource" | "timeRoot">): Promise<TimeSource | undefined> {
-  if (url === undefined && file === undefined) return undefined
-  if (url === undefined || file === undefined) throw new UsageError("--time-source and --time-root go together")
-  return openTimeSource(url, parsePemCertificates(parseUtf8(await readFileBounded(file, 1_048_576), file)))
 }
 
 const keyForms = "file of a public key or an identity.json, or the key itself as 'ssh-ed25519 AAAA…'"

@@ -1,6 +1,7 @@
 import type { Command } from "commander"
 import { realpathSync } from "node:fs"
 import { resolve } from "node:path"
+import { vaultOfFolder } from "../../manager/state.ts"
 import { Output } from "../output.ts"
 import { UsageError } from "../exit.ts"
 import { parseListen } from "../listen-address.ts"
@@ -19,6 +20,7 @@ export function registerManagerUnit(command: Command, output: Output): void {
     .action(async (folder: string, words: readonly string[], { user }: { user: string }) => {
       if (!/^[a-z_][a-z0-9_-]{0,31}$/.test(user)) throw new UsageError(`${user} is no name of a user`)
       await checkServeWords([folder, ...words])
+      const vault = await vaultOfFolder(folder)
       const valueOf = (option: string): string | undefined => {
         const at = words.findLastIndex((word) => word === option || word.startsWith(`${option}=`))
         return at < 0 ? undefined : words[at]?.startsWith(`${option}=`) === true ? words[at].slice(option.length + 1) : words[at + 1]
@@ -27,12 +29,13 @@ export function registerManagerUnit(command: Command, output: Output): void {
       const log = valueOf("--log")
       const backups = valueOf("--backups")
       const tee = valueOf("--tee")
+      const metrics = valueOf("--metrics")
+      if (metrics !== undefined) parseListen(metrics, "--metrics")
+      if (tee === "gramine" || vault.kind === "tee-sealing")
+        throw new UsageError("a manager in an SGX enclave is started by gramine-sgx: its unit runs that, and is not printed here")
       const { port } = parseListen(valueOf("--listen") ?? "127.0.0.1:7443")
-      const tpm = valueOf("--tpm")
-      const devices = [
-        ...(tpm?.startsWith("/dev/") === true ? [tpm] : tpm === undefined && (tee === "azure" || needsTpm(words)) ? ["/dev/tpmrm0"] : []),
-        ...(tee === "gramine" ? ["/dev/sgx_enclave"] : []),
-      ]
+      // A vault that is sealed to a TPM, and Azure's evidence, use the kernel's where none is named.
+      const tpm = valueOf("--tpm") ?? (tee === "azure" || vault.kind === "tpm" ? "/dev/tpmrm0" : undefined)
       output.raw(
         unitOrUsage(() =>
           managerUnit({
@@ -41,9 +44,10 @@ export function registerManagerUnit(command: Command, output: Output): void {
             // The log's folder too: it is opened anew after it was moved away.
             writable: [own, ...(backups === undefined ? [] : [resolve(backups)]), ...(log === undefined || log === "-" ? [] : [resolve(log, "..")])],
             user,
-            devices,
+            devices: tpm?.startsWith("/dev/") === true ? [tpm] : [],
             writesConfigfs: tee === "tsm",
             bindsLowPort: port < 1024,
+            reopensLog: log !== undefined,
           }),
         ),
       )
@@ -61,10 +65,6 @@ export function registerAgentUnit(command: Command, output: Output): void {
       const words = ["--config", resolve(config), ...(tpm === undefined ? [] : ["--tpm", tpm])]
       output.raw(unitOrUsage(() => agentUnit({ description: "Perun agent", command: [program, "agent", "run", ...words], writable: [] })))
     })
-}
-
-function needsTpm(words: readonly string[]): boolean {
-  return words.includes("--cap")
 }
 
 const optionsWithPaths: ReadonlySet<string> = new Set(["--backups", "--log", "--collateral", "--time-root"])
