@@ -77,7 +77,7 @@ describe("audit", () => {
     await writeFile(file, JSON.stringify({ ...proven, receipt: { ...proven.receipt, by: "vendor" } }))
     await demandStatus(verify, 10, nobody)
     await writeFile(file, JSON.stringify({ ...proven, proof: "x" }))
-    await demandStatus(verify, 30, nobody)
+    assert.ok((await demandStatus(verify, 30, nobody)).stderr.includes(file))
   })
 
   test("audit export keeps the whole log, which audit verify takes offline, and which must go on from an earlier one", async () => {

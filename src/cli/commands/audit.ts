@@ -104,8 +104,9 @@ function registerShow(command: Command, output: Output): void {
           continue
         }
         if (earlier !== undefined) throw new UsageError(`--goes-on-from is for exports: ${file} is none`)
-        const proven = parseMessage(provenReceiptSchema, await readFileBounded(file, maxMessageBytes), maxMessageBytes)
-        const { size } = verifyProvenReceipt(proven, key)
+        const bytes = await readFileBounded(file, maxMessageBytes)
+        const proven = inFile(file, () => parseMessage(provenReceiptSchema, bytes, maxMessageBytes))
+        const { size } = inFile(file, () => verifyProvenReceipt(proven, key))
         output.result({ ok: true, file, index: proven.index, size, receipt: proven.receipt }, () => {
           output.line(`${file}: receipt ${proven.index} of a log of ${size}`, "good")
           showReceipt(proven.index, proven.receipt, output)
