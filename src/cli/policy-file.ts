@@ -71,4 +71,5 @@ export function showStatus(status: PolicyStatus, output: Output): void {
   output.line(`state      ${status.state}`, status.state === "active" ? "good" : status.state === "proposed" ? "plain" : "bad")
   if (status.missing.length > 0) output.line(`missing    ${status.missing.join(", ")}`, "warn")
   for (const blocker of status.blockers) output.line(`blocked    ${blocker}`, "warn")
+  if (status.erasedAt !== undefined) output.line(`erased     ${status.erasedAt}: the manager destroyed its keys`)
 }

@@ -1,5 +1,5 @@
 import { createHash, randomBytes } from "node:crypto"
-import { createReadStream, type ReadStream } from "node:fs"
+import { createReadStream, rmSync, type ReadStream } from "node:fs"
 import { mkdir, open, readdir, rename, rm, stat } from "node:fs/promises"
 import { join } from "node:path"
 import { fromSystemError, syncFolder } from "../bytes/durable.ts"
@@ -79,6 +79,15 @@ export class BlobFolder {
       return size
     } catch (error) {
       await rm(temporary, { force: true })
+      throw fromSystemError(error, this.#path)
+    }
+  }
+
+  /** Removes a blob; one that is not there is removed already. Synchronous: nobody can ask for it between the decision and the deed. @throws {UnavailableError} */
+  remove(digest: Digest): void {
+    try {
+      rmSync(this.#pathOf(digest), { force: true })
+    } catch (error) {
       throw fromSystemError(error, this.#path)
     }
   }

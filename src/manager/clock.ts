@@ -1,3 +1,4 @@
+import { ProtocolError } from "../protocol/errors.ts"
 import type { TimeCheck } from "./time-check.ts"
 
 /** Where time comes from: wall time for what documents say, a monotonic count for leases. */
@@ -46,6 +47,17 @@ export class ManagerTime {
    */
   demandChecked(): void {
     this.#check?.demand({ "the host's clock": this.#clock.wallMilliseconds(), "the time that the store has recorded": this.now().getTime() })
+  }
+
+  /** Why `demandChecked` refuses; undefined where it does not. */
+  problem(): string | undefined {
+    try {
+      this.demandChecked()
+      return undefined
+    } catch (error) {
+      if (!(error instanceof ProtocolError)) throw error
+      return error.message
+    }
   }
 }
 

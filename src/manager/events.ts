@@ -33,6 +33,11 @@ export async function* watchRun(
     const event = context.store.get("events", pairKey(runId, String(next)))
     if (event === undefined) {
       const run = context.store.get("runs", runId)
+      // Numbers go when their policy ends.
+      if (run !== undefined && next < run.nextEvent) {
+        next++
+        continue
+      }
       if (run === undefined || isOver(run)) return
       const before = performance.now()
       await context.watchers.next(keepAliveMilliseconds, signal)

@@ -3,7 +3,6 @@ import { encodeBase64, parseBase64 } from "../bytes/text.ts"
 import { digestOfJson } from "../bytes/digest.ts"
 import { sshPublicKeyText } from "../pki/ssh-key.ts"
 import type { Custodian, ManagerVault } from "../policy/manager-vault.ts"
-import { ProtocolError } from "../protocol/errors.ts"
 import { signManagerDescription } from "../protocol/manager-description.ts"
 import { type ManagerDescription, runStateSchema } from "../protocol/messages.ts"
 import { logKeyOf } from "../protocol/receipts.ts"
@@ -15,6 +14,7 @@ import { ManagerTime, type Clock } from "./clock.ts"
 import { transact, type ManagerContext, type MemberKeys } from "./context.ts"
 import { DocumentCache } from "./documents.ts"
 import { EnrolmentBook } from "./enrolments.ts"
+import { eraseWhatEnded } from "./erasure.ts"
 import type { MachineJudge } from "./judge.ts"
 import { expireLeases, LeaseMemory, restoreLeases } from "./leases.ts"
 import { PublishedLog } from "./log.ts"
@@ -57,7 +57,7 @@ export interface ManagerOptions {
 export interface Manager {
   readonly app: ManagerApp
   readonly description: ManagerDescription
-  /** Ends leases whose time is over; called about once a second. */
+  /** Ends leases whose time is over, and destroys keys of policies that ended; called about once a second. */
   tick(): void
   /** Asks the time-stamping authority when it is time to; called at start and about once a second. Never fails for a silent one. */
   checkTime(): Promise<void>
@@ -127,11 +127,14 @@ export function createManager(options: ManagerOptions): Manager {
   return {
     app: createApp(context),
     description,
-    tick: () => expireLeases(context),
+    tick() {
+      expireLeases(context)
+      eraseWhatEnded(context)
+    },
     checkTime: async () => timeCheck?.tick(),
     showWitnesses: async () => witnesses.show(),
     state: () => stateOf(context),
-    timeProblem: () => problemOf(time),
+    timeProblem: () => time.problem(),
     certify: async (tlsPrivateKey) => certifyManager(context, tlsPrivateKey),
   }
 }
@@ -180,16 +183,6 @@ function stateOf({ store, readiness, members, witnesses }: ManagerContext): Mana
 
 function tally<Word extends string>(words: readonly Word[], found: readonly Word[]): Record<Word, number> {
   return Object.fromEntries(words.map((word) => [word, found.filter((each) => each === word).length])) as Record<Word, number>
-}
-
-function problemOf(time: ManagerTime): string | undefined {
-  try {
-    time.demandChecked()
-    return undefined
-  } catch (error) {
-    if (!(error instanceof ProtocolError)) throw error
-    return error.message
-  }
 }
 
 /** A farm behind one address that starts all at once waits a little; an agent asks again by itself. */

@@ -109,6 +109,7 @@ test("a whole study leaves no secret in the operator's log nor in the metrics, a
   await study.vote(output, clinic)
   await study.vote(output, consortium)
   await study.call(routes.getOutputPackage, study.as(consortium), { params: { output } })
+  const runKey = study.store.get("runKeys", run)
   await study.withdraw(digest, clinic)
   await assert.rejects(study.queue(digest), { code: "policy-withdrawn" })
   const header = study.as(clinic).header ?? ""
@@ -129,7 +130,6 @@ test("a whole study leaves no secret in the operator's log nor in the metrics, a
 
   const keys = study.store.get("keys", "manager")
   assert.ok(keys)
-  const runKey = study.store.get("runKeys", run)
   const secrets: readonly (string | Uint8Array)[] = [
     study.vaultKey,
     records.identity,

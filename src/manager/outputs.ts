@@ -18,7 +18,7 @@ import { appendReceipt } from "./receipts.ts"
 import { type Consent, receiptOfReport } from "./consent.ts"
 import { demandReport } from "../protocol/check-report.ts"
 import type { OutputRecord, RecordOf } from "./records.ts"
-import { demandStakeholder, derivationsOf, readStanding, signerOf, withdrawnKeysBehind } from "./standing.ts"
+import { demandStakeholder, derivationsOf, isPast, readStanding, signerOf, withdrawnKeysBehind } from "./standing.ts"
 import type { Transaction } from "./store.ts"
 import { demandWitnesses } from "./witnesses.ts"
 
@@ -184,7 +184,8 @@ function demandReleasable(context: ManagerContext, reader: Reader, caller: Stake
   const { terms } = demandTerms(standing.policy, record.job, record.name)
   if (!terms.to.includes(name)) throw new ProtocolError("not-permitted", `the policy gives ${record.name} to ${terms.to.join(", ")} only`)
   demandUnlocked(context, reader, record)
-  if (standing.state === "expired") throw new ProtocolError("policy-expired", `the policy ended at ${standing.policy.expires}`)
+  // Also where a successor took its place: what was made under it was agreed on until then.
+  if (isPast(context, standing.policy)) throw new ProtocolError("policy-expired", `the policy ended at ${standing.policy.expires}`)
   const tally = tallyOf(context, reader, record)
   if (!tally.satisfied) throw new ProtocolError("votes-missing", `votes are missing: ${[...tally.missing, ...tally.originsMissing].join(", ")}`)
   const recipients = own(standing.policy.stakeholders, name)?.recipients ?? []
@@ -200,7 +201,7 @@ function demandUnlocked(context: ManagerContext, reader: Reader, record: OutputR
     throw new ProtocolError("policy-withdrawn", "an owner withdrew its consent, and what was derived is locked with it")
 }
 
-function isLocked(context: ManagerContext, reader: Reader, record: OutputRecord): boolean {
+export function isLocked(context: ManagerContext, reader: Reader, record: OutputRecord): boolean {
   const withdrawn = withdrawnKeysBehind(context, reader, record.ciphertext)
   const origins = reader.get("derivations", record.ciphertext)?.origins ?? []
   return readStanding(context, reader, record.policy).state === "withdrawn" || origins.some(({ keys }) => keys.some((key) => withdrawn.has(key)))

@@ -12,7 +12,8 @@ import { demandReport } from "../protocol/check-report.ts"
 import { demandProposer } from "./admission.ts"
 import { type ManagerContext, pairKey, type Reader, type StakeholderCaller, transact } from "./context.ts"
 import { appendReceipt } from "./receipts.ts"
-import { makePolicySecrets, removeSecrets } from "./secrets.ts"
+import { destroyKeysAfterWithdrawal, destroyKeysOf } from "./erasure.ts"
+import { makePolicySecrets } from "./secrets.ts"
 import { demandRoomForDocuments, sizeOf } from "./documents.ts"
 import { referencesOf } from "./reference-updates.ts"
 import { endRunsWithoutConsent } from "./run-end.ts"
@@ -135,6 +136,7 @@ function activateIfComplete(context: ManagerContext, tx: Transaction, digest: Di
   makePolicySecrets(context, tx, digest, policy)
   appendReceipt(context, tx, { kind: "policy-activated", policy: digest })
   endRunsWithoutConsent(context, tx)
+  if (policy.supersedes !== "none") destroyKeysOf(context, tx, policy.supersedes, "policy-superseded")
 }
 
 /**
@@ -150,11 +152,8 @@ export function withdrawPolicy(context: ManagerContext, caller: StakeholderCalle
     if (tx.get("withdrawals", key) === undefined) {
       tx.put("withdrawals", key, { policy: digest, stakeholder, signature, at: context.time.nowText() })
       appendReceipt(context, tx, { kind: "policy-withdrawn", policy: digest, by: stakeholder })
-      // The keys can never be used under this policy again, so the vault does not keep them.
-      for (const [artifact, { owner }] of Object.entries(policy.artifacts))
-        if (owner === stakeholder) tx.remove("deposits", pairKey(digest, artifact))
-      removeSecrets(tx, digest, policy, stakeholder, readStanding(context, tx, digest).state === "withdrawn")
       endRunsWithoutConsent(context, tx)
+      destroyKeysAfterWithdrawal(context, tx, digest)
     }
     return statusOf(readStanding(context, tx, digest))
   })

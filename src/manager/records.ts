@@ -53,6 +53,8 @@ const policyRecord = z.strictObject({
   /** What the submission added to the store, in bytes of JSON. */
   storedBytes: z.int().min(0),
   activatedAt: timeSchema.optional(),
+  /** When it had ended for good and its keys were destroyed. */
+  erasedAt: timeSchema.exactOptional(),
 })
 
 const approvalRecord = z.strictObject({
@@ -219,6 +221,9 @@ const derivationRecord = z.strictObject({
   laboratoryRoots: z.array(digestSchema),
 })
 
+/** Ciphertext whose key was destroyed, until it is removed. */
+const discardRecord = z.strictObject({ manifest: digestSchema, blobs: z.array(digestSchema) })
+
 const referenceUpdateRecord = referenceUpdateSchema.extend({
   /** Order among the updates of its policy. */
   number: z.int().min(0),
@@ -246,6 +251,7 @@ export const recordSchemas = {
   outputs: outputRecord,
   votes: voteRecord,
   derivations: derivationRecord,
+  discards: discardRecord,
 } as const satisfies Record<string, z.ZodType>
 
 export type Table = keyof typeof recordSchemas

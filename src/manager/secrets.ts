@@ -78,12 +78,6 @@ export function makePolicySecrets(context: ManagerContext, tx: Transaction, dige
   }
 }
 
-/** Deletes what a withdrawn party brought, and what was drawn for a policy that is over with it. */
-export function removeSecrets(tx: Transaction, digest: Digest, policy: Policy, party: string, isOver: boolean): void {
-  for (const [name, secret] of Object.entries(policy.secrets ?? {}))
-    if ("owner" in secret ? secret.owner === party : isOver) tx.remove("secrets", pairKey(digest, name))
-}
-
 /** Secrets of a job that parties have not brought yet. */
 export function missingSecrets(reader: Reader, digest: Digest, policy: Policy, job: Job): readonly string[] {
   return Object.keys(job.secrets ?? {}).filter((name) => {

@@ -47,8 +47,13 @@ function stateOf(context: ManagerContext, record: PolicyRecord, policy: Policy, 
   if (record.state === "superseded") return "superseded"
   const lostOwner = artifactOwners(policy).some((owner) => withdrawn.has(owner))
   if (lostOwner || (record.state === "active" && withdrawn.size > 0 && !succession.tally.satisfied)) return "withdrawn"
-  if (context.time.now().getTime() >= Date.parse(policy.expires)) return "expired"
+  if (isPast(context, policy)) return "expired"
   return record.state
+}
+
+/** Whether a policy's time is over, whatever else became of it. */
+export function isPast({ time }: Pick<ManagerContext, "time">, { expires }: Policy): boolean {
+  return time.now().getTime() >= Date.parse(expires)
 }
 
 /** The policy that holds its study's place, other than the one itself. */
@@ -101,6 +106,7 @@ export function statusOf(standing: Standing): PolicyStatus {
     missing: isOpen ? [...new Set([...succession.tally.missing, ...predecessorsMissing(succession)])] : [],
     blockers: isOpen ? succession.problems.map(({ code, names }) => `${successionCodes[code]}: ${names.join(", ")}`.substring(0, 500)) : [],
     submittedAt: record.submittedAt,
+    ...(record.erasedAt === undefined ? {} : { erasedAt: record.erasedAt }),
   }
 }
 

@@ -81,6 +81,8 @@ export const policyStatusSchema = z.strictObject({
   /** In words, what else keeps it from being active; empty when nothing does. */
   blockers: z.array(z.string().max(500)).max(64),
   submittedAt: timeSchema,
+  /** When, after it had ended for good, the manager destroyed its keys. */
+  erasedAt: timeSchema.optional(),
 })
 export const policyListSchema = z.strictObject({ policies: z.array(policyStatusSchema).max(10_000) })
 /** Where in a policy a reference stands. */
@@ -421,6 +423,7 @@ export const receiptKindSchema = z.enum([
   "policy-activated",
   "policy-superseded",
   "policy-withdrawn",
+  "keys-destroyed",
   "artifact-deposited",
   "secret-deposited",
   "reference-updated",
@@ -457,10 +460,12 @@ export const receiptSchema = z.strictObject({
   evidence: digestSchema.optional(),
   /** INSECURE LABORATORY. */
   laboratory: z.boolean().optional(),
-  /** Artifacts whose keys were released or deposited. */
+  /** Artifacts whose keys were released, deposited or destroyed. */
   artifacts: z.array(nameSchema).max(256).optional(),
-  /** Secrets that were brought, or given to a run. */
+  /** Secrets that were brought, given to a run, or destroyed. */
   secrets: z.array(nameSchema).max(256).optional(),
+  /** How many runs' output keys were destroyed. */
+  runKeys: z.int().min(0).optional(),
   code: z.string().max(64).optional(),
   /** Job of a run. */
   job: nameSchema.optional(),

@@ -227,10 +227,11 @@ function parseIndex(text: string): number {
 }
 
 function rowOf(index: number, receipt: Receipt): readonly Cell[] {
-  const { at, kind, by, byKey, host, policy, run, output, artifacts, secrets, evidence, code, laboratory, report, vault, custodians } = receipt
+  const { at, kind, by, byKey, host, policy, run, output, artifacts, secrets, evidence, code, laboratory, report, vault, custodians, runKeys } =
+    receipt
   const refused = kind === "release-refused"
   const kept = custodians === undefined ? vault : `${vault}: ${custodians.map(({ name }) => name).join(", ")}`
-  const things = [...(artifacts ?? []), ...(secrets ?? []).map((name) => `secret ${name}`)].join(", ")
+  const things = [...(artifacts ?? []), ...(secrets ?? []).map((name) => `secret ${name}`), ...keysOfOutputs(runKeys)].join(", ")
   const concerns = [kept, host, things || undefined, output, run ?? policy].filter((part) => part !== undefined).join(" ")
   const grounds = [
     code,
@@ -246,4 +247,8 @@ function rowOf(index: number, receipt: Receipt): readonly Cell[] {
     concerns,
     grounds.filter((part) => part !== undefined).join(" "),
   ]
+}
+
+function keysOfOutputs(runs: number | undefined): readonly string[] {
+  return runs === undefined || runs === 0 ? [] : [`outputs of ${runs} ${runs === 1 ? "run" : "runs"}`]
 }
