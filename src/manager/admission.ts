@@ -1,9 +1,9 @@
 import type { Digest } from "../bytes/digest.ts"
-import { stakeholderOfKey } from "../policy/approval.ts"
 import type { Policy } from "../policy/document.ts"
 import { isTeeIdentity, listingOf, type MachineIdentity, namesMachine } from "../policy/listing.ts"
 import { ProtocolError } from "../protocol/errors.ts"
 import type { ManagerContext, Reader, StakeholderCaller } from "./context.ts"
+import { partyOf } from "./parties.ts"
 import type { HostRecord, PolicyRecord } from "./records.ts"
 import { readStanding } from "./standing.ts"
 
@@ -19,7 +19,7 @@ export function isMember(context: ManagerContext, caller: StakeholderCaller): bo
 
 /** Policies that name the caller. */
 export function policiesOf(context: ManagerContext, reader: Reader, caller: StakeholderCaller): readonly PolicyRecord[] {
-  return reader.list("policies").filter(({ digest }) => stakeholderOfKey(context.documents.policy(reader, digest), caller.key) !== undefined)
+  return reader.list("policies").filter(({ digest }) => partyOf(context, reader, digest, caller.key) !== undefined)
 }
 
 /** What lets a caller use the manager at all: to be a member, or a party of any policy. @throws {ProtocolError} `not-permitted` */

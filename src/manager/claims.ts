@@ -414,7 +414,7 @@ function grant(context: ManagerContext, tx: Transaction, facts: GrantFacts): Lea
   const job = own(policy.jobs, issued.job)
   if (job === undefined) throw new TypeError("internal: run of a job that the policy lacks")
   // What a laboratory made taints what is made of it, on whatever machine.
-  const laboratory = decision.insecureLaboratory || laboratoryRootsOfInputs(policy, job, derivationsOf(tx)).length > 0
+  const laboratory = decision.insecureLaboratory || laboratoryRootsOfInputs(policy, job, derivationsOf(context, tx)).length > 0
   const lease: LeaseRecord = {
     lease: issued.lease,
     run: issued.run,

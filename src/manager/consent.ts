@@ -12,7 +12,10 @@ import { derivationsOf, type Standing, withdrawnKeysBehind } from "./standing.ts
 export function problemsOfArtifact(context: ManagerContext, reader: Reader, standing: Standing, artifact: string): readonly SuccessionProblem[] {
   const manifest = own(standing.policy.artifacts, artifact)?.manifest
   const withdrawnKeys = manifest === undefined ? new Set<string>() : withdrawnKeysBehind(context, reader, manifest)
-  return artifactProblems(standing.policy, artifact, standing.signatures, derivationsOf(reader), { withdrawn: standing.withdrawn, withdrawnKeys })
+  return artifactProblems(standing.policy, artifact, standing.signatures, derivationsOf(context, reader), {
+    withdrawn: standing.withdrawn,
+    withdrawnKeys,
+  })
 }
 
 /** A party's own signature over this very policy. @throws {RefusedError} `owner-not-signed` */

@@ -21,6 +21,7 @@ import { PublishedLog } from "./log.ts"
 import { NetworkBudget } from "./network-budget.ts"
 import { type ManagerObserver, observedReceipt, silentObserver } from "./observe.ts"
 import { certifyManager, type OwnCertificate, type OwnTee } from "./own-tee.ts"
+import { activateAfterNotice } from "./policies.ts"
 import { type NotReadyReason, Readiness } from "./readiness.ts"
 import { appendReceipt } from "./receipts.ts"
 import type { KeysRecord, RecordOf, RunRecord, Table } from "./records.ts"
@@ -129,6 +130,7 @@ export function createManager(options: ManagerOptions): Manager {
     description,
     tick() {
       expireLeases(context)
+      activateAfterNotice(context)
       eraseWhatEnded(context)
     },
     checkTime: async () => timeCheck?.tick(),

@@ -1,6 +1,7 @@
 import type { Digest } from "../bytes/digest.ts"
 import { encodeBase64 } from "../bytes/text.ts"
-import { demandTerms, releaseTerms, stakeholderOfKey, tallyRelease, type Tally } from "../policy/approval.ts"
+import { parseSshPublicKey } from "../pki/ssh-key.ts"
+import { demandTerms, releaseTerms, tallyRelease, type Tally } from "../policy/approval.ts"
 import { type Derivation, derivationOfOutput, mergeDerivations } from "../policy/derivation.ts"
 import { own, type Policy } from "../policy/document.ts"
 import { ProtocolError } from "../protocol/errors.ts"
@@ -17,6 +18,7 @@ import { demandLease } from "./leases.ts"
 import { appendReceipt } from "./receipts.ts"
 import { type Consent, receiptOfReport } from "./consent.ts"
 import { demandReport } from "../protocol/check-report.ts"
+import { isReplaced, partyOf } from "./parties.ts"
 import type { OutputRecord, RecordOf } from "./records.ts"
 import { demandStakeholder, derivationsOf, isPast, readStanding, signerOf, withdrawnKeysBehind } from "./standing.ts"
 import type { Transaction } from "./store.ts"
@@ -59,7 +61,7 @@ export async function reportOutput(context: ManagerContext, caller: HostCaller, 
     const known = tx.list("outputs").find((output) => output.run === runId && output.name === request.name)
     if (known?.ciphertext === ciphertext) return { output: known.output }
     if (known !== undefined) throw new ProtocolError("wrong-state", `output ${request.name} of this run was reported before, with other content`)
-    const made = derivationOfOutput(policy, job, terms.waive ?? [], held.lease.laboratoryRoots, derivationsOf(tx))
+    const made = derivationOfOutput(policy, job, terms.waive ?? [], held.lease.laboratoryRoots, derivationsOf(context, tx))
     const record: OutputRecord = {
       output: newId(context),
       run: runId,
@@ -129,6 +131,8 @@ export function voteOutput(context: ManagerContext, caller: StakeholderCaller, o
   const stakeholder = signerOf(policy, "vote", subject, signature)
   demandReport(policy, stakeholder, subject, report)
   return transact(context, (tx) => {
+    if (isReplaced(tx, policy.study, parseSshPublicKey(signature.key).text))
+      throw new ProtocolError("not-permitted", "the signing key was lost and replaced", { path: "signature.key" })
     demandUnlocked(context, tx, record)
     const key = pairKey(outputId, stakeholder)
     if (tx.get("votes", key) === undefined) {
@@ -210,7 +214,7 @@ export function isLocked(context: ManagerContext, reader: Reader, record: Output
 function tallyOf(context: ManagerContext, reader: Reader, record: OutputRecord): Tally {
   const { policy, withdrawn } = readStanding(context, reader, record.policy)
   const signatures = votesFor(reader, record).map(({ signature }) => signature)
-  return tallyRelease(policy, record.job, record.name, { digest: voteDigest(votedOn(reader, record)), signatures }, derivationsOf(reader), {
+  return tallyRelease(policy, record.job, record.name, { digest: voteDigest(votedOn(reader, record)), signatures }, derivationsOf(context, reader), {
     withdrawn,
   })
 }
@@ -229,18 +233,16 @@ function votedOn(reader: Reader, record: OutputRecord): VoteSubject {
 /** @throws {ProtocolError} `not-found` */
 function demandOutput(context: ManagerContext, reader: Reader, caller: StakeholderCaller, outputId: string): OutputRecord {
   const record = reader.get("outputs", outputId)
-  if (record === undefined || stakeholderOfKey(context.documents.policy(reader, record.policy), caller.key) === undefined)
+  if (record === undefined || partyOf(context, reader, record.policy, caller.key) === undefined)
     throw new ProtocolError("not-found", `there is no output ${outputId}`)
   return record
 }
 
 export function listOutputs(context: ManagerContext, caller: StakeholderCaller, run: string | undefined): { outputs: OutputView[] } {
-  const { store, documents } = context
+  const { store } = context
   const mine = store
     .list("outputs")
-    .filter(
-      (record) => (run === undefined || record.run === run) && stakeholderOfKey(documents.policy(store, record.policy), caller.key) !== undefined,
-    )
+    .filter((record) => (run === undefined || record.run === run) && partyOf(context, store, record.policy, caller.key) !== undefined)
   return { outputs: mine.map((record) => viewOutput(context, store, record)) }
 }
 

@@ -1,6 +1,5 @@
 import { digestOfJson, type Digest } from "../bytes/digest.ts"
-import type { StatementSignature } from "../pki/statement.ts"
-import { stakeholderOfKey } from "../policy/approval.ts"
+import { type StatementSignature, verifyStatement } from "../pki/statement.ts"
 import { checkPolicy } from "../policy/check.ts"
 import { parsePolicyValue, policyDigest, type Policy } from "../policy/document.ts"
 import { PolicyError } from "../policy/errors.ts"
@@ -9,15 +8,16 @@ import { ProtocolError } from "../protocol/errors.ts"
 import type { PolicyStatus, PolicyView, SubmitPolicyRequest } from "../protocol/messages.ts"
 import { type Consent, receiptOfReport } from "./consent.ts"
 import { demandReport } from "../protocol/check-report.ts"
-import { demandProposer } from "./admission.ts"
+import { demandProposer, policiesOf } from "./admission.ts"
 import { type ManagerContext, pairKey, type Reader, type StakeholderCaller, transact } from "./context.ts"
+import { partyOf, replacementsOf } from "./parties.ts"
 import { appendReceipt } from "./receipts.ts"
 import { destroyKeysAfterWithdrawal, destroyKeysOf } from "./erasure.ts"
 import { makePolicySecrets } from "./secrets.ts"
 import { demandRoomForDocuments, sizeOf } from "./documents.ts"
 import { referencesOf } from "./reference-updates.ts"
 import { endRunsWithoutConsent } from "./run-end.ts"
-import { demandStakeholder, derivationsOf, readStanding, signerOf, statusOf } from "./standing.ts"
+import { demandParty, demandStakeholder, derivationsOf, readStanding, signerOf, statusOf } from "./standing.ts"
 import type { Transaction } from "./store.ts"
 
 /** Most policies that one manager keeps; each holds up to 32 MB of references. */
@@ -41,7 +41,7 @@ export function submitPolicy(context: ManagerContext, caller: StakeholderCaller,
   const now = context.time.now()
   if (now.getTime() >= Date.parse(policy.expires)) throw new ProtocolError("policy-expired", `the policy ended at ${policy.expires}`)
   const references = referencesByDigest(request.references.map(parseReferenceValue))
-  const problems = checkPolicy(policy, { time: now, references, derivations: derivationsOf(context.store) })
+  const problems = checkPolicy(policy, { time: now, references, derivations: derivationsOf(context, context.store) })
   if (problems.length > 0) throw new PolicyError("invalid-policy", problems)
   return transact(context, (tx) => {
     if (tx.get("policies", digest) === undefined) {
@@ -131,6 +131,11 @@ function activateIfComplete(context: ManagerContext, tx: Transaction, digest: Di
     if (predecessor === undefined) throw new TypeError("internal: succession was allowed without its predecessor")
     tx.put("policies", predecessor.digest, { ...predecessor, state: "superseded" })
     appendReceipt(context, tx, { kind: "policy-superseded", policy: predecessor.digest })
+    const replaced = replacementsOf(context.documents.policy(tx, predecessor.digest), policy, succession.recovered)
+    for (const { party, formerKeys, keys } of replaced) {
+      tx.put("replacements", pairKey(digest, party), { study: policy.study, policy: digest, party, formerKeys, keys, at: context.time.nowText() })
+      appendReceipt(context, tx, { kind: "identity-replaced", policy: digest, by: party })
+    }
   }
   tx.put("policies", digest, { ...record, state: "active", activatedAt: context.time.nowText() })
   makePolicySecrets(context, tx, digest, policy)
@@ -139,14 +144,28 @@ function activateIfComplete(context: ManagerContext, tx: Transaction, digest: Di
   if (policy.supersedes !== "none") destroyKeysOf(context, tx, policy.supersedes, "policy-superseded")
 }
 
+/** Lets proposals take their place whose last hindrance was the time in which lost keys could still object; called now and then. */
+export function activateAfterNotice(context: ManagerContext): void {
+  if (context.time.problem() !== undefined) return
+  const { store, documents } = context
+  const waiting = store.list("policies").filter(({ digest, state }) => state === "proposed" && documents.policy(store, digest).recovers !== undefined)
+  const ready = waiting.filter(({ digest }) => {
+    const { state, succession } = readStanding(context, store, digest)
+    return state === "proposed" && succession.allowed
+  })
+  for (const { digest } of ready) transact(context, (tx) => activateIfComplete(context, tx, digest))
+}
+
 /**
  * Takes back a stakeholder's consent: a tombstone for ever. What ran on it ends at once, and its own keys under this policy are deleted.
  * @throws as approvePolicy
  */
 export function withdrawPolicy(context: ManagerContext, caller: StakeholderCaller, digest: Digest, signature: StatementSignature): PolicyStatus {
-  const { policy } = readStanding(context, context.store, digest)
-  demandStakeholder(policy, caller)
-  const stakeholder = signerOf(policy, "withdraw", digest, signature)
+  readStanding(context, context.store, digest)
+  demandParty(context, context.store, digest, caller)
+  const stakeholder = partyOf(context, context.store, digest, verifyStatement("withdraw", digest, signature))
+  if (stakeholder === undefined)
+    throw new ProtocolError("not-permitted", "the signing key is not one of this policy's stakeholders", { path: "signature.key" })
   return transact(context, (tx) => {
     const key = pairKey(digest, stakeholder)
     if (tx.get("withdrawals", key) === undefined) {
@@ -161,15 +180,15 @@ export function withdrawPolicy(context: ManagerContext, caller: StakeholderCalle
 
 export function listPolicies(context: ManagerContext, caller: StakeholderCaller): { policies: PolicyStatus[] } {
   const { store } = context
-  const standings = store.list("policies").map(({ digest }) => readStanding(context, store, digest))
-  return { policies: standings.filter(({ policy }) => stakeholderOfKey(policy, caller.key) !== undefined).map(statusOf) }
+  const standings = policiesOf(context, store, caller).map(({ digest }) => readStanding(context, store, digest))
+  return { policies: standings.map(statusOf) }
 }
 
 /** @throws {ProtocolError} `not-found`, `not-permitted` */
 export function viewPolicy(context: ManagerContext, caller: StakeholderCaller, digest: Digest): PolicyView {
   const { store } = context
   const standing = readStanding(context, store, digest)
-  demandStakeholder(standing.policy, caller)
+  demandParty(context, store, digest, caller)
   return {
     ...statusOf(standing),
     policy: standing.record.document,

@@ -221,6 +221,17 @@ const derivationRecord = z.strictObject({
   laboratoryRoots: z.array(digestSchema),
 })
 
+/** A party whose lost keys a policy replaced. */
+const replacementRecord = z.strictObject({
+  study: z.string(),
+  /** The policy that replaced them. */
+  policy: digestSchema,
+  party: nameSchema,
+  formerKeys: z.array(keyTextSchema),
+  keys: z.array(keyTextSchema),
+  at: timeSchema,
+})
+
 /** Ciphertext whose key was destroyed, until it is removed. */
 const discardRecord = z.strictObject({ manifest: digestSchema, blobs: z.array(digestSchema) })
 
@@ -252,6 +263,7 @@ export const recordSchemas = {
   votes: voteRecord,
   derivations: derivationRecord,
   discards: discardRecord,
+  replacements: replacementRecord,
 } as const satisfies Record<string, z.ZodType>
 
 export type Table = keyof typeof recordSchemas

@@ -1,7 +1,6 @@
 import type { Digest } from "../bytes/digest.ts"
 import { truncateText } from "../bytes/text.ts"
 import { own, type Job } from "../policy/document.ts"
-import { stakeholderOfKey } from "../policy/approval.ts"
 import { ProtocolError } from "../protocol/errors.ts"
 import { type MetricValues, type RunReport, runReasons, type RunView, wallSecondsGrain } from "../protocol/messages.ts"
 import { chainMetrics, checkMetrics, metricsSizeBytes, noMetrics } from "../protocol/metrics.ts"
@@ -9,6 +8,7 @@ import { demandInputs } from "./consent.ts"
 import { type HostCaller, type ManagerContext, newId, type Reader, type StakeholderCaller, transact } from "./context.ts"
 import { appendEvent, isOver } from "./events.ts"
 import { demandLease } from "./leases.ts"
+import { partyOf } from "./parties.ts"
 import { appendReceipt } from "./receipts.ts"
 import type { RunRecord } from "./records.ts"
 import { endRun } from "./run-end.ts"
@@ -141,18 +141,16 @@ export function reportMetrics(context: ManagerContext, caller: HostCaller, runId
 /** A run that the caller may see. Others are not told apart from none. @throws {ProtocolError} `not-found` */
 export function demandRun(context: ManagerContext, reader: Reader, caller: StakeholderCaller, runId: string): RunRecord {
   const run = reader.get("runs", runId)
-  if (run === undefined || stakeholderOfKey(context.documents.policy(reader, run.policy), caller.key) === undefined)
+  if (run === undefined || partyOf(context, reader, run.policy, caller.key) === undefined)
     throw new ProtocolError("not-found", `there is no run ${runId}`)
   return run
 }
 
 export function listRuns(context: ManagerContext, caller: StakeholderCaller, policy: Digest | undefined): { runs: RunView[] } {
-  const { store, documents } = context
+  const { store } = context
   const runs = store
     .list("runs")
-    .filter(
-      (run) => (policy === undefined || run.policy === policy) && stakeholderOfKey(documents.policy(store, run.policy), caller.key) !== undefined,
-    )
+    .filter((run) => (policy === undefined || run.policy === policy) && partyOf(context, store, run.policy, caller.key) !== undefined)
   return { runs: runs.toSorted((a, b) => a.number - b.number).map((run) => shortened(viewRun(context, store, caller, run))) }
 }
 
@@ -178,7 +176,7 @@ export function viewRun(context: ManagerContext, reader: Reader, caller: Stakeho
   const { number: _, nextEvent: __, metrics: ___, lease: ____, recordedRefusals: _____, report, ...view } = record
   const policy = context.documents.policy(reader, record.policy)
   const logs = own(policy.jobs, record.job)?.logs ?? "none"
-  const isReader = logs !== "none" && logs.to.includes(stakeholderOfKey(policy, caller.key) ?? "")
+  const isReader = logs !== "none" && logs.to.includes(partyOf(context, reader, record.policy, caller.key) ?? "")
   return {
     ...view,
     ...(report === undefined ? {} : { report: isReader ? report : withoutExit(report) }),

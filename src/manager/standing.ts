@@ -7,6 +7,7 @@ import { judgeSuccession, type Succession, successionCodes } from "../policy/suc
 import { ProtocolError } from "../protocol/errors.ts"
 import type { ApprovalRecord, PolicyState, PolicyStatus } from "../protocol/messages.ts"
 import type { ManagerContext, Reader, StakeholderCaller } from "./context.ts"
+import { partyOf, withReplacedKeys } from "./parties.ts"
 import type { PolicyRecord, RecordOf } from "./records.ts"
 
 /** A policy with everything that decides whether it may be used, read at one moment. */
@@ -30,9 +31,17 @@ export function readStanding(context: ManagerContext, reader: Reader, digest: Di
   const withdrawals = reader.list("withdrawals").flatMap((record) => (record.policy === digest ? [withoutPolicy(record)] : []))
   const signatures = approvals.map(({ signature }) => signature)
   const withdrawn = new Set(withdrawals.map(({ stakeholder }) => stakeholder))
-  const succession = judgeSuccession(policy, activePolicy(context, reader, record), signatures, { withdrawn })
+  const active = activePolicy(context, reader, record)
+  const proposal = { since: new Date(record.submittedAt), now: context.time.now(), left: leftFrom(reader, policy) }
+  const succession = judgeSuccession(policy, active, signatures, { withdrawn }, proposal)
   const state = stateOf(context, record, policy, succession, withdrawn)
   return { record, policy, approvals, withdrawals, signatures, withdrawn, state, succession }
+}
+
+/** Who has withdrawn from what a policy would replace. */
+function leftFrom(reader: Reader, { recovers, supersedes }: Policy): ReadonlySet<string> {
+  if (recovers === undefined) return new Set()
+  return new Set(reader.list("withdrawals").flatMap(({ policy, stakeholder }) => (policy === supersedes ? [stakeholder] : [])))
 }
 
 function withoutPolicy({ stakeholder, signature, at, report }: RecordOf<"approvals">): ApprovalRecord {
@@ -88,6 +97,13 @@ export function demandStakeholder(policy: Policy, caller: StakeholderCaller): st
   return name
 }
 
+/** The party of a policy that a caller is, by its key or what became of it. @throws {ProtocolError} `not-permitted` */
+export function demandParty(context: ManagerContext, reader: Reader, digest: Digest, caller: StakeholderCaller): string {
+  const name = partyOf(context, reader, digest, caller.key)
+  if (name === undefined) throw new ProtocolError("not-permitted", "the caller's key is not one of this policy's stakeholders")
+  return name
+}
+
 /** The stakeholder whose key made a signature. @throws {PkiError}, {ProtocolError} `not-permitted` for a key of nobody here */
 export function signerOf(policy: Policy, purpose: "policy" | "withdraw" | "vote", digest: Digest, signature: StatementSignature): string {
   const name = stakeholderOfKey(policy, verifyStatement(purpose, digest, signature))
@@ -115,8 +131,8 @@ function predecessorsMissing(succession: Succession): readonly string[] {
 }
 
 /** Everything that jobs of this manager made, with the parties, policies and laboratories behind it. */
-export function derivationsOf(reader: Reader): Derivations {
-  return new Map(reader.list("derivations").map((record) => [record.manifest, record]))
+export function derivationsOf(context: ManagerContext, reader: Reader): Derivations {
+  return new Map(reader.list("derivations").map((record) => [record.manifest, withReplacedKeys(context, reader, record)]))
 }
 
 /** Keys of those who withdrew from any policy that an artifact came from. */

@@ -11,7 +11,7 @@ import { artifactOwners, inputOwners, own, referencedDigests } from "./document.
 import { imaPolicyReferenceFindings, measuredFindings } from "./appraise-ima-policy.ts"
 import { sealedReferenceFindings } from "./appraise-sealed.ts"
 import { isDangerousVariable, isGivenVariable } from "./environment.ts"
-import { dispensable, isReachable } from "./expression.ts"
+import { dispensable, isReachable, namesIn } from "./expression.ts"
 import type { Finding } from "./findings.ts"
 import type { VaultDemand } from "./manager-vault.ts"
 import { isWithin, pathFault, secretPathFault } from "./paths.ts"
@@ -56,6 +56,7 @@ class PolicyCheck {
 
   run(): readonly Problem[] {
     this.#stakeholders()
+    this.#recoveries()
     this.#artifacts()
     this.#secrets()
     this.#machines()
@@ -109,6 +110,34 @@ class PolicyCheck {
         holders.set(key, name)
       }
     }
+  }
+
+  /** Nobody has a say in the replacement of its own keys: whoever lost them cannot, and whoever has them need not. */
+  #recoveries(): void {
+    const { stakeholders, recovers = [], supersedes } = this.#policy
+    for (const [name, { recovery }] of Object.entries(stakeholders)) {
+      if (recovery === undefined) continue
+      const path = ["stakeholders", name, "recovery", "by"]
+      const others = Object.keys(stakeholders).filter((other) => other !== name)
+      this.#approvalNames(path, recovery.by)
+      if (namesIn(recovery.by, others).includes(name))
+        this.#problem(
+          "wrong-value",
+          path,
+          `${name} cannot replace its own keys so`,
+          "name other parties; whoever has its keys signs a successor with new ones",
+        )
+      else if (others.length === 0 || !isReachable(recovery.by, others))
+        this.#problem("never-satisfied", path, "no signatures reach this", "lower the threshold, or name more parties")
+    }
+    this.#parties(["recovers"], recovers)
+    if (recovers.length > 0 && supersedes === "none")
+      this.#problem(
+        "wrong-value",
+        ["recovers"],
+        "there is no predecessor whose parties' keys could be replaced",
+        "state in supersedes which policy it replaces",
+      )
   }
 
   /** An alternative that pins no measurement would accept whatever program runs in such a TEE. */

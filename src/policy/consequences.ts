@@ -1,8 +1,9 @@
 import { canonicalJson } from "../bytes/json.ts"
 import { type ReleaseTerms, votingOwners } from "./approval.ts"
-import type { Approval, Policy } from "./document.ts"
+import type { Approval, Policy, Stakeholder } from "./document.ts"
 import { artifactOwners, hostRequirementOf, managerText, own } from "./document.ts"
 import { type ManagerWitnesses, witnessesWords } from "./manager-witnesses.ts"
+import { type Recovery, recoveryWords } from "./recovery.ts"
 import { delegations } from "./reference-updates.ts"
 import { approvalText, dispensable, namesIn } from "./expression.ts"
 
@@ -10,6 +11,7 @@ import { approvalText, dispensable, namesIn } from "./expression.ts"
 export function consequencesOf(before: Policy, after: Policy): readonly string[] {
   return [
     ...managerLines(before, after),
+    ...identityLines(before, after),
     ...approvalLines(before, after),
     ...machineLines(before, after),
     ...delegationLines(before, after),
@@ -35,6 +37,36 @@ function witnessLines(was: ManagerWitnesses | undefined, is: ManagerWitnesses | 
   if (canonicalJson(was ?? null) === canonicalJson(is ?? null)) return []
   if (is === undefined) return ["no witness has to see the manager's log any more: one that was set back may give keys out"]
   return [`the manager's log is seen by ${witnessesWords(is)}`]
+}
+
+/** Who speaks for a party, and who may decide that somebody else does. */
+function identityLines(before: Policy, after: Policy): readonly string[] {
+  const names = Object.keys(after.stakeholders)
+  return names.flatMap((name) => {
+    const [was, is] = [own(before.stakeholders, name), own(after.stakeholders, name)]
+    if (was === undefined || is === undefined) return []
+    return [...keyLines(name, was, is, after.recovers?.includes(name) === true), ...recoveryLines(name, [before, was.recovery], [after, is.recovery])]
+  })
+}
+
+function keyLines(name: string, was: Stakeholder, is: Stakeholder, isRecovery: boolean): readonly string[] {
+  const gone = was.keys.filter((key) => !is.keys.includes(key))
+  const come = is.keys.filter((key) => !was.keys.includes(key))
+  if (isRecovery)
+    return [
+      `the keys of ${name} are LOST and replaced by others' word: from now on ${come.join(", ")} speaks for ${name}; make sure that it is theirs`,
+    ]
+  return [...come.map((key) => `${key} may now speak for ${name}`), ...gone.map((key) => `${key} no longer speaks for ${name}`)]
+}
+
+type Recoverable = readonly [Policy, Recovery | undefined]
+
+function recoveryLines(name: string, [before, was]: Recoverable, [after, is]: Recoverable): readonly string[] {
+  const text = (policy: Policy, recovery: Recovery | undefined): string | undefined =>
+    recovery === undefined ? undefined : recoveryWords(name, recovery, Object.keys(policy.stakeholders))
+  const [old, now] = [text(before, was), text(after, is)]
+  if (old === now) return []
+  return [now ?? `nobody may replace the keys of ${name} any more: if they are lost, the study ends`]
 }
 
 /** Whose signature can be done without, and who may object. Owners can never be done without, whatever the expression says. */

@@ -151,6 +151,7 @@ const consequences: readonly { readonly pattern: readonly string[]; readonly wor
   { pattern: ["approval"], words: () => "other signatures make the policy active" },
   { pattern: ["expires"], words: () => "keys are released until another time" },
   { pattern: ["supersedes"], words: () => "another policy is replaced" },
+  { pattern: ["recovers"], words: () => "lost keys of parties are replaced" },
 ]
 
 function isRecord(value: JsonValue | undefined): value is { readonly [key: string]: JsonValue } {

@@ -11,6 +11,7 @@ import { checkedTimeSchema, type CheckedTime } from "./manager-time.ts"
 import { vaultDemandsSchema, type VaultDemand } from "./manager-vault.ts"
 import { managerWitnessesSchema, type ManagerWitnesses } from "./manager-witnesses.ts"
 import { problemsOfMarks } from "./marks.ts"
+import type { Recovery } from "./recovery.ts"
 import { type Secret, secretSchema, type SecretUse, secretUseSchema } from "./secrets.ts"
 import { laboratoryRootsOf, teeRequirementSchema } from "./tee.ts"
 import type { TeeRequirement } from "./tee.ts"
@@ -36,6 +37,8 @@ export interface Policy {
   readonly expires: string
   /** Digest of the predecessor, which must be the study's active policy when this one becomes active. */
   readonly supersedes: "none" | Digest
+  /** Parties whose lost keys this policy replaces, as the predecessor lets it (recovery.ts). */
+  readonly recovers?: readonly string[]
 }
 
 export type Role = (typeof roles)[number]
@@ -47,6 +50,8 @@ export interface Stakeholder {
   readonly recipients?: readonly string[]
   /** `checker` is a program, which signs with a report of what it checked (protocol/check-report.ts), and is nothing else. */
   readonly roles: readonly Role[]
+  /** How others may replace its keys; left out: nobody ever. */
+  readonly recovery?: Recovery
 }
 
 /** Whom the parties trust to hold the keys. */
@@ -402,6 +407,7 @@ const stakeholder = z.strictObject({
   keys: z.array(sshKey).min(1).max(maxMembers),
   recipients: z.array(recipient).min(1).max(maxMembers).exactOptional(),
   roles: z.array(z.enum(roles)).min(1).max(roles.length),
+  recovery: z.strictObject({ by: wholeApproval, noticeSeconds: z.int().min(3600).max(7_776_000) }).exactOptional(),
 })
 
 const artifact = z.strictObject({ kind: z.enum(artifactKinds), owner: name, manifest: digest })
@@ -494,4 +500,5 @@ export const policySchema: z.ZodType<Policy> = z.strictObject({
   approval: wholeApproval,
   expires: utcTime,
   supersedes: z.union([z.literal("none"), digest]),
+  recovers: names.exactOptional(),
 })

@@ -9,6 +9,7 @@ import { timeWords } from "./manager-time.ts"
 import { witnessesWords } from "./manager-witnesses.ts"
 import { operatorNeeds } from "./manager-vault.ts"
 import { delegations } from "./reference-updates.ts"
+import { recoveryWords } from "./recovery.ts"
 import { type Secret, useWords } from "./secrets.ts"
 import { tableText } from "./table.ts"
 import { laboratoryRootsOf, type TeeRequirement } from "./tee.ts"
@@ -30,6 +31,10 @@ export interface Explanation {
   readonly jobs: readonly JobRow[]
   readonly machines: readonly MachineRow[]
   readonly waivers: readonly WaiverRow[]
+  /** Who may replace whose keys, in words. */
+  readonly recoveries: readonly string[]
+  /** Parties whose lost keys this policy replaces. */
+  readonly recovers: readonly string[]
   /** Who must sign, in words. */
   readonly approval: string
   /** Where signatures stand; undefined where none were given to judge. */
@@ -98,6 +103,10 @@ export function explainPolicy(policy: Policy, tally?: Tally): Explanation {
       updates: delegated.flatMap((one) => (one.machine === name ? [one.words] : [])),
     })),
     waivers: policyWaivers(policy),
+    recoveries: Object.entries(policy.stakeholders).flatMap(([name, { recovery }]) =>
+      recovery === undefined ? [] : [recoveryWords(name, recovery, Object.keys(policy.stakeholders))],
+    ),
+    recovers: policy.recovers ?? [],
     approval: approvalText(policy.approval, Object.keys(policy.stakeholders)),
     ...(tally === undefined ? {} : { tally }),
   }
@@ -307,6 +316,7 @@ export function explanationText(explanation: Explanation): string {
     `What the jobs do\n${explanation.jobs.map(jobText).join("\n")}`,
     `What the machines protect from\n${explanation.machines.map(machineText).join("\n")}`,
     `What a signature gives up\n${waiversText(explanation.waivers)}`,
+    `Lost keys\n${recoveriesText(explanation)}`,
     `What can be taken back\n${withdrawalWords}`,
     `Signatures\n  needed: ${explanation.approval}${tally === undefined ? "" : `\n${tallyText(tally)}`}`,
   ]
@@ -341,6 +351,14 @@ function machineText({ machine, level, trusts, proved, stated, covers, leaves, u
     ...covers.map((line) => `    protects from: ${line}`),
     ...leaves.map((line) => `    does not protect from: ${line}`),
     ...updates.map((line) => `    delegated: ${line}`),
+  ].join("\n")
+}
+
+function recoveriesText({ recoveries, recovers }: Explanation): string {
+  return [
+    ...recovers.map((name) => `  this policy REPLACES the lost keys of ${name}: make sure, not through the manager, that the new ones are theirs`),
+    ...recoveries.map((words) => `  ${words}`),
+    "  nobody else may replace a party's keys; a party that states a second key, and keeps it elsewhere, needs nobody",
   ].join("\n")
 }
 

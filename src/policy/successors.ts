@@ -5,7 +5,8 @@ import type { Derivations } from "./derivation.ts"
 import { foreignLaboratoryRoots, originsOfArtifact } from "./derivation.ts"
 import type { Policy } from "./document.ts"
 import { own, policyDigest } from "./document.ts"
-import { isReached, namesMissing } from "./expression.ts"
+import { isReached, namesMissing, type Voices } from "./expression.ts"
+import { judgeRecoveries, type Proposal, recoveryCodes } from "./recovery.ts"
 
 /** Why a policy cannot take its study's place, or an artifact not be used under it. Meaning stands here once. */
 export const successionCodes = {
@@ -20,6 +21,7 @@ export const successionCodes = {
   "laboratory-not-accepted":
     "the artifact came from a laboratory machine, INSECURE LABORATORY, whose root the machine of a job that uses it does not accept",
   "unknown-artifact": "the policy has no such artifact",
+  ...recoveryCodes,
 } as const satisfies Record<string, string>
 
 export type SuccessionCode = keyof typeof successionCodes
@@ -35,18 +37,21 @@ export interface Succession {
   readonly allowed: boolean
   readonly problems: readonly SuccessionProblem[]
   readonly tally: Tally
+  /** Parties whose keys it would replace, rightly. */
+  readonly recovered: readonly string[]
 }
 
 /**
  * Judges whether a policy may become active: its own approval is reached, it supersedes exactly what is active (`none` for the first), and the
  * predecessor's own approval expression, with the predecessor's keys, is reached by signatures over this policy's digest, so that nobody can end a study
- * over the heads of its parties.
+ * over the heads of its parties. A party that lost its keys speaks by its new ones where the predecessor lets the others say so (recovery.ts).
  */
 export function judgeSuccession(
   policy: Policy,
   active: Policy | "none",
   signatures: readonly StatementSignature[],
   against: Against = {},
+  proposal?: Proposal,
 ): Succession {
   const tally = tallyApprovals(policy, signatures, against)
   const problems: SuccessionProblem[] = []
@@ -54,9 +59,20 @@ export function judgeSuccession(
   if (policy.supersedes !== activeDigest) problems.push({ code: "wrong-predecessor", names: [policy.supersedes, activeDigest] })
   if (active !== "none" && active.study !== policy.study) problems.push({ code: "other-study", names: [active.study, policy.study] })
   if (!tally.satisfied) problems.push({ code: "approvals-missing", names: tally.missing })
-  if (active !== "none") problems.push(...predecessorProblems(active, policy, signatures, against))
-  return { allowed: problems.length === 0, problems, tally }
+  const voices = active === "none" ? undefined : voicesOfPredecessor(active, policy, signatures, against)
+  const recovery =
+    active === "none" || voices === undefined
+      ? noRecovery
+      : judgeRecoveries(active, policy, { byPredecessor: voices, bySuccessor: new Set(tally.signed) }, proposal)
+  problems.push(...recovery.problems)
+  if (active !== "none" && voices !== undefined) {
+    const all = { ...voices, signed: new Set([...voices.signed, ...recovery.recovered]) }
+    if (!isReached(active.approval, all)) problems.push({ code: "predecessor-approvals-missing", names: namesMissing(active.approval, all) })
+  }
+  return { allowed: problems.length === 0, problems, tally, recovered: recovery.recovered }
 }
+
+const noRecovery = { recovered: [], problems: [] } as const
 
 /**
  * Why an artifact may not be used under a policy; empty when it may. Its owner must itself have signed this exact policy; for a derived one so must every
@@ -91,16 +107,14 @@ export function artifactProblems(
  * The predecessor's parties agree by signatures of keys that the predecessor states for them. What the successor states about keys does not count, or its
  * author could list another party's key as its own. A party that has taken its signature under the successor back has not agreed.
  */
-function predecessorProblems(
+function voicesOfPredecessor(
   predecessor: Policy,
   successor: Policy,
   signatures: readonly StatementSignature[],
   { withdrawn = new Set() }: Against,
-): readonly SuccessionProblem[] {
+): Voices {
   const keys = keysWithout(signingKeys("policy", policyDigest(successor), signatures), successor, withdrawn)
   const named = (list: Iterable<string>): ReadonlySet<string> => new Set([...list].flatMap((key) => stakeholderOfKey(predecessor, key) ?? []))
   const against = [...withdrawn].flatMap((name) => own(successor.stakeholders, name)?.keys ?? [])
-  const voices = { signed: named(keys), everyone: Object.keys(predecessor.stakeholders), objected: named(against) }
-  if (isReached(predecessor.approval, voices)) return []
-  return [{ code: "predecessor-approvals-missing", names: namesMissing(predecessor.approval, voices) }]
+  return { signed: named(keys), everyone: Object.keys(predecessor.stakeholders), objected: named(against) }
 }

@@ -423,6 +423,7 @@ export const receiptKindSchema = z.enum([
   "policy-activated",
   "policy-superseded",
   "policy-withdrawn",
+  "identity-replaced",
   "keys-destroyed",
   "artifact-deposited",
   "secret-deposited",
