@@ -29,7 +29,11 @@ export const groups: readonly Group[] = [
     summary: "write, check, explain, compare, sign and follow policies",
     load: async () => (await import("./commands/policy.ts")).register,
   },
-  { name: "artifact", summary: "deposit the keys of artifacts under a policy", load: async () => (await import("./commands/artifact.ts")).register },
+  {
+    name: "artifact",
+    summary: "deposit the keys of artifacts under a policy; give one a new key",
+    load: async () => (await import("./commands/artifact.ts")).register,
+  },
   {
     name: "secret",
     summary: "bring values that jobs are given: tokens, passwords",

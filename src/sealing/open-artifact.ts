@@ -92,10 +92,12 @@ export async function openArtifact(options: OpenArtifactOptions): Promise<Opened
 }
 
 /**
- * Opens only the index: which files the artifact holds.
+ * Opens only the index: which files the artifact holds. `bytes` is the index in clear.
  * @throws {SealingError} any code
  */
-export async function openArtifactIndex(access: ArtifactAccess): Promise<{ readonly manifest: ArtifactManifest; readonly index: FileIndex }> {
+export async function openArtifactIndex(
+  access: ArtifactAccess,
+): Promise<{ readonly manifest: ArtifactManifest; readonly index: FileIndex; readonly bytes: Uint8Array }> {
   const manifest = verifyManifest(access.signed, access.expected)
   await checkKey(access, manifest)
   const bytes = await openIndexBlob(access, manifest)
@@ -108,7 +110,7 @@ export async function openArtifactIndex(access: ArtifactAccess): Promise<{ reado
   if (index.files.length !== manifest.files.count || contentBytes !== manifest.files.bytes || shards + 1 !== manifest.shards.length) {
     throw new SealingError("wrong-manifest", "number of files, bytes or shards differs between index and manifest", { path: "index" })
   }
-  return { manifest, index }
+  return { manifest, index, bytes }
 }
 
 /**
@@ -230,7 +232,7 @@ async function openShard(
 }
 
 /** How a blob differs from what the manifest names; undefined when it does not. */
-async function blobDifference(
+export async function blobDifference(
   reader: RangeReader,
   named: { readonly digest: Digest; readonly sizeBytes: number },
   manifest: ArtifactManifest,

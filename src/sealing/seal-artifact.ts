@@ -29,9 +29,9 @@ import { tarBytes, tarHeaderBytes, tarPadding } from "./tar.ts"
 /** Size of a tar shard that packing aims at; a larger file makes a larger shard of its own. */
 export const defaultShardBytes = 256_000_000
 
-/** How far sealing, opening or verifying is; bytes of plaintext when sealing and opening, of ciphertext when verifying. */
+/** How far sealing, opening or verifying is; bytes of plaintext when sealing, opening and rekeying, of ciphertext when verifying. */
 export interface SealingProgress {
-  readonly phase: "seal" | "open" | "verify"
+  readonly phase: "seal" | "open" | "verify" | "rekey"
   readonly doneBytes: number
   readonly totalBytes: number
 }
@@ -94,7 +94,7 @@ export async function sealArtifact(options: SealArtifactOptions): Promise<Sealed
   const records: ShardRecord[] = []
   let resumedShards = 0
   for (const [shard, shardFiles] of plan.entries()) {
-    const kept = key.identity === undefined ? undefined : await finishedShard(output, shard, shardFiles, key.identity)
+    const kept = key.identity === undefined ? undefined : await finishedShard(output, shard, planOf(shardFiles), key.identity)
     if (kept !== undefined) {
       resumedShards++
       progress(tarBytes(shardFiles))
@@ -120,7 +120,7 @@ const shardRecordSchema = z.strictObject({
   files: z.array(z.string().refine(isDigest)),
 })
 
-type ShardRecord = z.infer<typeof shardRecordSchema>
+export type ShardRecord = z.infer<typeof shardRecordSchema>
 
 /** What the shards of one artifact are sealed with. */
 interface SealingTools {
@@ -155,20 +155,29 @@ async function sealShard(
     })
     return { digest: await hash.digest(), sizeBytes: sink.sizeBytes }
   })
-  const record: ShardRecord = { plan: planDigest(files), ...sealed, files: [...source.digests] }
-  if (key.identity !== undefined) {
-    const bytes = await sealAgeBytes(canonicalJsonBytes(record), [key.recipient])
-    await writeBytesDurably(join(options.output, recordFileName(shard)), 0o600, bytes)
-  }
+  const record: ShardRecord = { plan: planOf(files).digest, ...sealed, files: [...source.digests] }
+  if (key.identity !== undefined) await keepRecord(options.output, shard, record, key.recipient)
   return record
 }
 
+/** Notes that a shard is finished, for the run that goes on after an interrupt. */
+export async function keepRecord(output: string, shard: number, record: ShardRecord, recipient: string): Promise<void> {
+  await writeBytesDurably(join(output, recordFileName(shard)), 0o600, await sealAgeBytes(canonicalJsonBytes(record), [recipient]))
+}
+
+/** What a shard is made of: a finished one is kept only where it was made of the same. */
+interface ShardPlan {
+  readonly digest: Digest
+  /** How many file digests its record has. */
+  readonly files: number
+}
+
 /** The record of a shard that an earlier run finished, when the shard and its files are still the same. */
-async function finishedShard(output: string, shard: number, files: readonly SourceFile[], identity: string): Promise<ShardRecord | undefined> {
+export async function finishedShard(output: string, shard: number, plan: ShardPlan, identity: string): Promise<ShardRecord | undefined> {
   try {
     const bytes = await openAgeBytes(new Uint8Array(await readFile(join(output, recordFileName(shard)))), identity)
     const record = shardRecordSchema.parse(parseJson(bytes, { maxBytes: maxIndexBytes }))
-    if (record.plan !== planDigest(files) || record.files.length !== files.length) return undefined
+    if (record.plan !== plan.digest || record.files.length !== plan.files) return undefined
     await using reader = await openFileReader(join(output, shardFileName(shard)))
     if (reader.sizeBytes !== record.sizeBytes || (await digestOfReader(reader)) !== record.digest) return undefined
     return record
@@ -189,25 +198,46 @@ async function finish(
   const files = plan.flatMap((shardFiles, shard) => indexedFiles(shardFiles, shard, records[shard]?.files ?? []))
   const index = encodeFileIndex({ perun: 1, salt: encodeBase64(new Uint8Array(randomBytes(32))), files })
   if (index.length > maxIndexBytes) throw new SealingError("too-large", `the index of files is larger than ${maxIndexBytes} bytes`)
+  return finishArtifact(output, signer, {
+    kind: options.kind,
+    name: options.name,
+    recipient,
+    records,
+    index,
+    files: { count: files.length, bytes: files.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0) },
+    created: options.created,
+  })
+}
+
+/** What an artifact's manifest is made of once its shards are there. */
+export interface FinishedParts extends Pick<ArtifactManifest, "kind" | "name" | "recipient" | "files"> {
+  readonly records: readonly Pick<ShardRecord, "digest" | "sizeBytes">[]
+  /** The index in clear. */
+  readonly index: Uint8Array
+  readonly created?: string | undefined
+}
+
+/** Seals the index, signs the manifest, and removes what only an unfinished artifact needs. @throws as `sealArtifact` */
+export async function finishArtifact(output: string, signer: ManifestSigner, parts: FinishedParts): Promise<SignedManifest> {
+  const { kind, name, recipient, records, index, files, created } = parts
   const sealedIndex = await sealAgeBytes(index, [recipient])
   await writeBytesDurably(join(output, indexFileName), 0o644, sealedIndex)
-
   const manifest: ArtifactManifest = {
     perun: 1,
-    kind: options.kind,
+    kind,
     owner: signer.owner,
-    name: options.name,
+    name,
     recipient,
     shards: records.map(({ digest, sizeBytes }) => ({ digest, sizeBytes })),
     index: { digest: digestOf(sealedIndex), sizeBytes: sealedIndex.length, saltedDigest: digestOf(index) },
-    files: { count: files.length, bytes: files.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0) },
-    ...(options.created === undefined ? {} : { created: options.created }),
+    files,
+    ...(created === undefined ? {} : { created }),
   }
   const checked = artifactManifestSchema.safeParse(manifest)
   if (!checked.success) throw malformedBy(checked.error)
   const signed: SignedManifest = { manifest, signature: await signer.sign(manifestDigest(manifest)) }
   await writeBytesDurably(join(output, manifestFileName), 0o644, encodeUtf8(`${JSON.stringify(signed, null, 2)}\n`))
-  for (const name of [unfinishedFileName, ...records.map((_, shard) => recordFileName(shard))]) await rm(join(output, name), { force: true })
+  for (const leftover of [unfinishedFileName, ...records.map((_, shard) => recordFileName(shard))]) await rm(join(output, leftover), { force: true })
   await syncFolder(output)
   return signed
 }
@@ -226,7 +256,7 @@ function indexedFiles(files: readonly SourceFile[], shard: number, digests: read
 /**
  * The artifact's key. A fresh identity lies safely on disk before the first byte is sealed to it, so that no interrupt leaves shards that nobody can open.
  */
-async function artifactKey(options: SealArtifactOptions): Promise<ArtifactKey> {
+export async function artifactKey(options: Pick<SealArtifactOptions, "output" | "key">): Promise<ArtifactKey> {
   const choice = options.key ?? { generate: "hybrid" }
   if ("recipient" in choice) {
     recipientKind(choice.recipient)
@@ -299,13 +329,13 @@ function refuseOutputInSource(source: string, output: string): void {
   }
 }
 
-async function refuseFinished(output: string): Promise<void> {
+export async function refuseFinished(output: string): Promise<void> {
   const names = await onDisk(output, () => readdir(output))
   if (names.includes(manifestFileName)) throw new SealingError("not-empty", `${output} holds a finished artifact`)
 }
 
 /** Removes what interrupted runs left and this one will not replace. */
-async function removeStale(output: string, shards: number): Promise<void> {
+export async function removeStale(output: string, shards: number): Promise<void> {
   for (const name of await onDisk(output, () => readdir(output))) {
     const number = /^shard-([0-9]{4,6})\.(?:tar|record)\.age$/.exec(name)?.[1]
     const isStale = (number !== undefined && Number(number) >= shards) || (temporaryName.test(name) && ourName.test(name))
@@ -313,8 +343,9 @@ async function removeStale(output: string, shards: number): Promise<void> {
   }
 }
 
-function planDigest(files: readonly SourceFile[]): Digest {
-  return digestOfJson(files.map(({ path, sizeBytes, executable, mtimeNs }) => ({ path, sizeBytes, executable, mtimeNs })))
+function planOf(files: readonly SourceFile[]): ShardPlan {
+  const digest = digestOfJson(files.map(({ path, sizeBytes, executable, mtimeNs }) => ({ path, sizeBytes, executable, mtimeNs })))
+  return { digest, files: files.length }
 }
 
 function recordFileName(shard: number): string {

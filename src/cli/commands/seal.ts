@@ -66,7 +66,8 @@ function parseKind(text: string): (typeof kinds)[number] {
   return kind
 }
 
-function parseRecipientKind(text: string): "hybrid" | "x25519" {
+/** @throws {InvalidArgumentError} */
+export function parseRecipientKind(text: string): "hybrid" | "x25519" {
   if (text === "hybrid" || text === "x25519") return text
   throw new InvalidArgumentError("must be hybrid or x25519")
 }
