@@ -1,10 +1,14 @@
 import { type Command, InvalidArgumentError } from "commander"
+import { randomInt } from "node:crypto"
 import { existsSync } from "node:fs"
 import { readFileBounded } from "../bytes/durable.ts"
 import { parseIdentityCard } from "../client/identity.ts"
 import { readGramineSealingKey } from "../evidence/tee/collectors/gramine-sealing.ts"
+import { TpmError } from "../evidence/tpm/client/errors.ts"
 import { HostTpm } from "../evidence/tpm/client/host-tpm.ts"
+import type { CounterBinding } from "../evidence/tpm/client/nv-counter.ts"
 import type { TpmLocation } from "../evidence/tpm/client/transport.ts"
+import type { OpenCounter } from "../manager/store-counter.ts"
 import type { SealingDevice } from "../manager/tee-sealer.ts"
 import { hostTpmSealer } from "../manager/tpm-sealer.ts"
 import type { VaultFile, VaultOpeners, VaultPlan } from "../manager/vault.ts"
@@ -47,6 +51,8 @@ export function withVaultOptions(command: Command): Command {
 /** A vault to be made, and what is held open for it. */
 export interface ChosenVault extends AsyncDisposable {
   readonly vault: VaultPlan
+  /** The TPM that it is sealed to. */
+  readonly tpm?: HostTpm
 }
 
 /** What the words say: shares, an enclave's key, a TPM, or a file; without any of them the kernel's TPM where there is one. @throws {UsageError}; {MalformedError}; {UnavailableError} */
@@ -69,7 +75,11 @@ export async function chosenVault(words: VaultWords): Promise<ChosenVault> {
   if (sealing !== undefined) return holdingNothing({ kind: "tee-sealing", device: sealingDevice(sealing) })
   if (keyFile === true || (tpm === undefined && !existsSync("/dev/tpmrm0"))) return holdingNothing({ kind: "key-file" })
   const device = await openTpm(tpm)
-  return { vault: { kind: "tpm", sealer: hostTpmSealer(device, { cap: false }) }, [Symbol.asyncDispose]: async () => device[Symbol.asyncDispose]() }
+  return {
+    vault: { kind: "tpm", sealer: hostTpmSealer(device, { cap: false }) },
+    tpm: device,
+    [Symbol.asyncDispose]: async () => device[Symbol.asyncDispose](),
+  }
 }
 
 function holdingNothing(vault: VaultPlan): ChosenVault {
@@ -77,20 +87,50 @@ function holdingNothing(vault: VaultPlan): ChosenVault {
 }
 
 export interface FoundOpeners extends AsyncDisposable {
-  readonly openers: VaultOpeners
+  readonly openers: VaultOpeners & { readonly openCounter: OpenCounter }
 }
 
-/** What opens a vault on this machine; nothing does for one that custodians unlock. @throws {UnavailableError} */
+/** What opens a vault on this machine, and the counter that its store may be bound to; nothing opens one that custodians unlock. @throws {UnavailableError} */
 export async function foundOpeners(file: VaultFile, { tpm, cap }: { readonly tpm?: TpmLocation; readonly cap?: true }): Promise<FoundOpeners> {
-  if (file.kind === "tpm") {
-    const device = await openTpm(tpm)
-    return { openers: { sealer: hostTpmSealer(device, { cap: cap === true }) }, [Symbol.asyncDispose]: async () => device[Symbol.asyncDispose]() }
+  let device: Promise<HostTpm> | undefined = file.kind === "tpm" ? Promise.resolve(await openTpm(tpm)) : undefined
+  // Only the store tells whether it is bound to a counter; a machine without a TPM is asked for none otherwise.
+  const found = async (): Promise<HostTpm> => (device ??= openTpm(tpm))
+  const openCounter: OpenCounter = (binding) => ({
+    read: async () => (await found()).readCounter(binding),
+    increment: async () => (await found()).incrementCounter(binding),
+  })
+  const openers = {
+    ...(device === undefined ? {} : { sealer: hostTpmSealer(await device, { cap: cap === true }) }),
+    ...(file.kind === "tee-sealing" ? { sealingDevice: sealingDevice(file.to) } : {}),
+    openCounter,
   }
-  const openers = file.kind === "tee-sealing" ? { sealingDevice: sealingDevice(file.to) } : {}
-  return { openers, [Symbol.asyncDispose]: async () => undefined }
+  return { openers, [Symbol.asyncDispose]: async () => (await device)?.[Symbol.asyncDispose]() }
 }
 
-async function openTpm(location: TpmLocation | undefined): Promise<HostTpm> {
+/** First of the indexes that counters are defined under, one of 65,536 by chance, in the range that TCG leaves to the TPM's owner. */
+const firstCounterIndex = 0x01a00000
+/** Tries to find one that is free. */
+const counterTries = 8
+
+/** Defines a counter in a TPM that is open already, or in one that is opened for it. @throws {TpmError}; {UnavailableError} */
+export async function defineStoreCounter(
+  device: HostTpm,
+  authValue: Uint8Array,
+): Promise<{ readonly binding: CounterBinding; readonly value: number }> {
+  for (let tries = 1; ; tries++) {
+    try {
+      const binding = await device.defineCounter(firstCounterIndex + randomInt(65_536), authValue)
+      return { binding, value: await device.readCounter(binding) }
+    } catch (error) {
+      if (!(error instanceof TpmError) || error.responseCode !== nvDefined || tries === counterTries) throw error
+    }
+  }
+}
+
+/** TPM_RC_NV_DEFINED */
+const nvDefined = 0x14c
+
+export async function openTpm(location: TpmLocation | undefined): Promise<HostTpm> {
   return location === undefined ? HostTpm.open() : HostTpm.open(location)
 }
 

@@ -254,7 +254,10 @@ function addJsonRoute<Name extends JsonRouteName>(app: ManagerApp, context: Mana
     using place = placeFor(context, caller, name, c.env.peerAddress)
     const body = (await readBody(route, c.req.raw, place)) as RequestBody<Routes[Name]>
     // Here, not before the body, which may take its time.
-    if (restingOnTime.has(name)) context.time.demandChecked()
+    if (restingOnTime.has(name)) {
+      context.time.demandChecked()
+      context.counter?.demand()
+    }
     const message = await handlers[name](context, { params, query, body, caller, address: c.env.peerAddress })
     if (message === undefined) return new Response(null, { status: 204, headers: { "retry-after": String(idleRetrySeconds) } })
     return jsonResponse(checkedResponse(route, message))

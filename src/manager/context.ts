@@ -16,6 +16,7 @@ import type { ManagerObserver } from "./observe.ts"
 import type { OwnTee } from "./own-tee.ts"
 import type { Readiness } from "./readiness.ts"
 import type { Store, Transaction } from "./store.ts"
+import type { StoreCounter } from "./store-counter.ts"
 import type { Watchers } from "./watchers.ts"
 import type { Witnesses } from "./witnesses.ts"
 
@@ -39,6 +40,8 @@ export interface ManagerContext {
   readonly signedDescription: SignedManagerDescription
   readonly log: PublishedLog
   readonly witnesses: Witnesses
+  /** Whether nobody put the store back; set as the manager starts. Undefined where the store is bound to no counter. */
+  counter: StoreCounter | undefined
   readonly blobs: BlobFolder
   readonly documents: DocumentCache
   readonly judge: MachineJudge

@@ -26,6 +26,7 @@ import { type NotReadyReason, Readiness } from "./readiness.ts"
 import { appendReceipt } from "./receipts.ts"
 import type { KeysRecord, RecordOf, RunRecord, Table } from "./records.ts"
 import type { Store } from "./store.ts"
+import { type OpenCounter, StoreCounter } from "./store-counter.ts"
 import { TimeCheck, type TimeSource } from "./time-check.ts"
 import { Watchers } from "./watchers.ts"
 import { type WitnessSource, Witnesses } from "./witnesses.ts"
@@ -62,6 +63,13 @@ export interface Manager {
   tick(): void
   /** Asks the time-stamping authority when it is time to; called at start and about once a second. Never fails for a silent one. */
   checkTime(): Promise<void>
+  /**
+   * Holds the store against the counter that it is bound to; before anything else, and before a call is answered.
+   * @throws as StoreCounter.open
+   */
+  openCounter(open: OpenCounter | undefined, acceptSetBack: boolean): Promise<void>
+  /** For a manager that stops. */
+  stop(): Promise<void>
   /** Lets the witnesses see how far the log is, when it is time to; called at start and about once a second. Never fails for a silent one. */
   showWitnesses(): Promise<void>
   /** What there is now, for those who watch. */
@@ -98,6 +106,7 @@ export function createManager(options: ManagerOptions): Manager {
     signedDescription: signManagerDescription(description, identityKey),
     log,
     witnesses,
+    counter: undefined,
     blobs,
     documents: new DocumentCache(),
     judge,
@@ -119,6 +128,7 @@ export function createManager(options: ManagerOptions): Manager {
     bodyRooms: { open: new BodyRoom(openBodies), known: new BodyRoom(knownBodies) },
   }
   store.observe(({ receipts, firstIndex, milliseconds }) => {
+    context.counter?.recorded(receipts)
     observer.recorded({ milliseconds, receipts: receipts.map((receipt, place) => observedReceipt(receipt, firstIndex + place)) })
   })
   restoreLeases(context)
@@ -132,7 +142,12 @@ export function createManager(options: ManagerOptions): Manager {
       expireLeases(context)
       activateAfterNotice(context)
       eraseWhatEnded(context)
+      context.counter?.tick()
     },
+    async openCounter(open, acceptSetBack) {
+      context.counter = await StoreCounter.open(context, open, acceptSetBack)
+    },
+    stop: async () => context.counter?.stop(),
     checkTime: async () => timeCheck?.tick(),
     showWitnesses: async () => witnesses.show(),
     state: () => stateOf(context),

@@ -20,7 +20,7 @@ import { type Consent, receiptOfReport } from "./consent.ts"
 import { demandReport } from "../protocol/check-report.ts"
 import { isReplaced, partyOf } from "./parties.ts"
 import type { OutputRecord, RecordOf } from "./records.ts"
-import { demandStakeholder, derivationsOf, isPast, readStanding, signerOf, withdrawnKeysBehind } from "./standing.ts"
+import { demandNotSetBack, demandStakeholder, derivationsOf, isPast, readStanding, signerOf, withdrawnKeysBehind } from "./standing.ts"
 import type { Transaction } from "./store.ts"
 import { demandWitnesses } from "./witnesses.ts"
 
@@ -188,6 +188,7 @@ function demandReleasable(context: ManagerContext, reader: Reader, caller: Stake
   const { terms } = demandTerms(standing.policy, record.job, record.name)
   if (!terms.to.includes(name)) throw new ProtocolError("not-permitted", `the policy gives ${record.name} to ${terms.to.join(", ")} only`)
   demandUnlocked(context, reader, record)
+  demandNotSetBack(standing)
   // Also where a successor took its place: what was made under it was agreed on until then.
   if (isPast(context, standing.policy)) throw new ProtocolError("policy-expired", `the policy ended at ${standing.policy.expires}`)
   const tally = tallyOf(context, reader, record)

@@ -16,7 +16,7 @@ export interface ReceiptWriter {
 }
 
 /** What concerns whoever may read receipts at all, for it is about everything that lies here. */
-const forEverybody: ReadonlySet<Receipt["kind"]> = new Set(["vault-unlocked", "vault-rotated"])
+const forEverybody: ReadonlySet<Receipt["kind"]> = new Set(["vault-unlocked", "vault-rotated", "store-set-back"])
 
 /** Adds a receipt to the log, in the same step as what it is about, so that neither is there without the other. */
 export function appendReceipt({ randomBytes, time }: ReceiptWriter, tx: Transaction, facts: ReceiptFacts): void {

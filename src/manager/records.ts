@@ -55,6 +55,8 @@ const policyRecord = z.strictObject({
   activatedAt: timeSchema.optional(),
   /** When it had ended for good and its keys were destroyed. */
   erasedAt: timeSchema.exactOptional(),
+  /** When a store that had been set back was taken up again: nothing is released under what it held then. */
+  setBackAt: timeSchema.exactOptional(),
 })
 
 const approvalRecord = z.strictObject({
@@ -221,6 +223,16 @@ const derivationRecord = z.strictObject({
   laboratoryRoots: z.array(digestSchema),
 })
 
+/** The counter in a TPM that the store is bound to. */
+const counterRecordSchema = z.strictObject({
+  /** NV index. */
+  index: z.int().min(0),
+  name: base64,
+  authValue: base64,
+  /** What it must be at, or one before where a count was broken off. */
+  value: z.int().min(0),
+})
+
 /** A party whose lost keys a policy replaced. */
 const replacementRecord = z.strictObject({
   study: z.string(),
@@ -264,6 +276,7 @@ export const recordSchemas = {
   derivations: derivationRecord,
   discards: discardRecord,
   replacements: replacementRecord,
+  counters: counterRecordSchema,
 } as const satisfies Record<string, z.ZodType>
 
 export type Table = keyof typeof recordSchemas

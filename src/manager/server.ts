@@ -104,6 +104,7 @@ async function run(
     clearInterval(timer)
     await listening.stop()
     await backups?.idle()
+    await manager.stop()
     opened[Symbol.dispose]()
   }
   return {

@@ -76,6 +76,7 @@ function activePolicy(context: ManagerContext, reader: Reader, record: PolicyRec
  * @throws {ProtocolError} `policy-withdrawn`, `policy-expired`, `policy-inactive`
  */
 export function demandActive(standing: Standing): void {
+  demandNotSetBack(standing)
   switch (standing.state) {
     case "active":
       return
@@ -88,6 +89,15 @@ export function demandActive(standing: Standing): void {
     case "proposed":
       throw new ProtocolError("policy-inactive", `signatures are missing: ${standing.succession.tally.missing.join(", ")}`)
   }
+}
+
+/** @throws {ProtocolError} `store-set-back` */
+export function demandNotSetBack({ record }: Standing): void {
+  if (record.setBackAt !== undefined)
+    throw new ProtocolError(
+      "store-set-back",
+      "the manager's store was set back since the policy was agreed on, and a withdrawal may be lost: sign a successor",
+    )
 }
 
 /** The stakeholder that a caller is in a policy. @throws {ProtocolError} `not-permitted` */

@@ -6,6 +6,7 @@ import { AlreadyExistsError, createFileDurably, fromSystemError, readFileBounded
 import { digestOf, digestOfJson, type Digest } from "../bytes/digest.ts"
 import { encodeBase64, encodeHex, parseBase64 } from "../bytes/text.ts"
 import { withCachedCollateral } from "../evidence/collateral/cache.ts"
+import type { CounterBinding } from "../evidence/tpm/client/nv-counter.ts"
 import { teeRootsFor } from "../evidence/tee/roots.ts"
 import { parseCertificate } from "../pki/certificate.ts"
 import { sshPublicKeyText } from "../pki/ssh-key.ts"
@@ -28,6 +29,7 @@ import { SqliteJournal } from "./sqlite-journal.ts"
 import type { OwnTee } from "./own-tee.ts"
 import type { TimeSource } from "./time-check.ts"
 import { Store } from "./store.ts"
+import { counterKey, counterRecord, type OpenCounter } from "./store-counter.ts"
 import type { WitnessSource } from "./witnesses.ts"
 import {
   describeVault,
@@ -59,6 +61,8 @@ export interface InitOptions {
   readonly members?: readonly Member[]
   /** How the vault key is kept. */
   readonly vault: VaultPlan
+  /** Defines the counter that the store is bound to, over a secret of its own; left out: it is bound to none. */
+  readonly defineCounter?: (authValue: Uint8Array) => Promise<{ readonly binding: CounterBinding; readonly value: number }>
 }
 
 export interface InitializedManager {
@@ -91,7 +95,7 @@ export async function initManager(options: InitOptions): Promise<InitializedMana
   }
 }
 
-async function fillFolder(folder: string, { laboratoryRoots, members = [], vault: plan }: InitOptions): Promise<InitializedManager> {
+async function fillFolder(folder: string, { laboratoryRoots, members = [], vault: plan, defineCounter }: InitOptions): Promise<InitializedManager> {
   const configuration = { perun: 1, laboratoryRoots: laboratoryRoots.map((root) => encodeBase64(root)) }
   await createFileDurably(folderPart(folder, "configuration"), `${JSON.stringify(configuration, null, 2)}\n`)
   await createFileDurably(membersPath(folder), encodeMembers(members))
@@ -103,9 +107,11 @@ async function fillFolder(folder: string, { laboratoryRoots, members = [], vault
     const { privateKey } = generateKeyPairSync("ed25519")
     const tls = createTlsIdentity("perun manager")
     const deposit = await generateHpkeKeyPair()
+    const counter = await defineCounter?.(randomBytes(32))
     using store = Store.create({ journal: SqliteJournal.create(folderPart(folder, "database")), vaultKey: key, randomBytes }, Date.now())
     store.transact(new Date(), (tx) => {
       tx.put("vault", vaultKeyOfRecord, { digest: vaultDigest(file) })
+      if (counter !== undefined) tx.put("counters", counterKey, counterRecord(counter.binding, counter.value))
       tx.put("keys", keysKey, {
         instance,
         identityKey: String(privateKey.export({ format: "pem", type: "pkcs8" })),
@@ -144,6 +150,10 @@ export interface ManagerWorld extends VaultOpeners {
   readonly witnesses?: readonly WitnessSource[]
   /** Hears what the operator should know; without one it goes to standard error as lines of text. */
   readonly observer?: ManagerObserver
+  /** Opens the counter in a TPM that the store may be bound to. */
+  readonly openCounter?: OpenCounter
+  /** Goes on with a store that is older than its counter; see StoreCounter.open. */
+  readonly acceptSetBack?: boolean
   /** Whose shares the vault key was rebuilt from. */
   readonly unlockedBy?: readonly Custodian[]
 }
@@ -198,6 +208,7 @@ export async function openManager(folder: string, world: ManagerWorld = {}): Pro
       vault: describeVault(vaultFile),
       configuration: wholeConfiguration(configuration, vaultFile, timeSource),
     })
+    await manager.openCounter(world.openCounter, world.acceptSetBack === true)
     return {
       manager,
       tls: { privateKeyPem: keys.tlsKey, certificatePem: keys.tlsCertificate, tlsKey: keys.tlsKeyDigest },

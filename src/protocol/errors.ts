@@ -46,6 +46,8 @@ export const protocolCodes = {
   "wrong-receipts": "the list of receipts is not the one seen before, or not signed by the manager",
   "wrong-run-certificate": "the run certificate does not prove what it must, or parts of it are of different things",
   "store-changed": "a record of the manager's database is not the one that was written",
+  "store-set-back":
+    "the manager's database is of an earlier time than the counter that it is bound to; nothing is released under what was agreed before",
   internal: "the program is at fault",
 } as const satisfies Record<string, string>
 

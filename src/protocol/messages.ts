@@ -442,6 +442,7 @@ export const receiptKindSchema = z.enum([
   "output-released",
   "vault-unlocked",
   "vault-rotated",
+  "store-set-back",
 ])
 /** What happened. */
 export const receiptSchema = z.strictObject({

@@ -126,6 +126,7 @@ const statusByCode = {
   "time-unchecked": 503,
   "not-ready": 503,
   "store-changed": 500,
+  "store-set-back": 403,
   internal: 500,
   unavailable: 503,
   timeout: 503,

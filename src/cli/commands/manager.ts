@@ -4,6 +4,7 @@ import { readFileBounded } from "../../bytes/durable.ts"
 import { MalformedError } from "../../bytes/error.ts"
 import { parseUtf8 } from "../../bytes/text.ts"
 import { parseIdentityCard } from "../../client/identity.ts"
+import type { HostTpm } from "../../evidence/tpm/client/host-tpm.ts"
 import type { TpmLocation } from "../../evidence/tpm/client/transport.ts"
 import { admitMembers, loadMembers, type Member, parseMembers } from "../../manager/members.ts"
 import { serveLocked, serveManager } from "../../manager/server.ts"
@@ -38,7 +39,7 @@ import type { Output } from "../output.ts"
 import { parseListen } from "../listen-address.ts"
 import { type TimeWords, timeSourceOf } from "../time-words.ts"
 import { parseTpmLocation } from "../tpm-location.ts"
-import { chosenVault, foundOpeners, sayVault, type VaultWords, withVaultOptions } from "../vault-words.ts"
+import { chosenVault, defineStoreCounter, foundOpeners, openTpm, sayVault, type VaultWords, withVaultOptions } from "../vault-words.ts"
 import { parseTeeSource } from "../tee-source.ts"
 import { witnessSourceArgument } from "../witness-words.ts"
 
@@ -52,25 +53,43 @@ export function register(command: Command, output: Output): void {
       [],
     )
     .option("--member <key>", `who may propose policies: ${keyForms}; again for each`, (text, before: string[]) => [...before, text], [])
+    .option(
+      "--counter",
+      "bind the store to a counter in the TPM that its vault key is sealed to (or in --counter-tpm): one that is put back to an earlier state does not start",
+    )
+    .option("--counter-tpm <where>", "the same, in this TPM, whatever keeps the vault key", parseTpmLocation)
     .description("make a manager's state: its keys, vault, store and the list of its members")
-    .action(async (folder: string, options: VaultWords & { laboratoryRoot: readonly string[]; member: readonly string[] }) => {
+    .action(async (folder: string, options: InitWords) => {
       const members = await membersOf(options.member)
       const laboratoryRoots = []
       for (const path of options.laboratoryRoot) laboratoryRoots.push(certificateBytes(await readFileBounded(path, 65_536), path))
       await using chosen = await chosenVault(options)
-      const made = await initManager({ folder, laboratoryRoots, members, vault: chosen.vault })
-      output.result({ ok: true, folder, ...made, members: members.length }, () => {
+      await using counter = await counterTpm(options, chosen.tpm)
+      const { device } = counter
+      const made = await initManager({
+        folder,
+        laboratoryRoots,
+        members,
+        vault: chosen.vault,
+        ...(device === undefined ? {} : { defineCounter: async (authValue) => defineStoreCounter(device, authValue) }),
+      })
+      output.result({ ok: true, folder, ...made, members: members.length, counter: device !== undefined }, () => {
         output.line(`made ${folder}`, "good")
         output.line(`key       ${made.key} (what policies and perun manager trust name)`)
         output.line(`instance  ${made.instance}`)
         sayMembers(members.length, folder, output)
         sayVault(made.vault, output)
+        if (device !== undefined) output.line(`counter   in ${device.name}: without it, or behind it, this manager does not start`)
       })
     })
   withWatchOptions(command.command("serve"))
     .argument("<folder>", "folder that perun manager init made")
     .option("--listen <host:port>", "address to listen on", "127.0.0.1:7443")
     .option("--tpm <where>", "TPM that the vault key is sealed to (default: /dev/tpmrm0)", parseTpmLocation)
+    .option(
+      "--accept-set-back",
+      "go on with a store that is older than the TPM's counter it is bound to; nothing is released under the policies that it holds",
+    )
     .option("--cap", "extend PCR 15 once the vault key is out of the TPM: until the next boot nothing opens it again, not even a second start")
     .option(
       "--tee <source>",
@@ -109,6 +128,7 @@ export function register(command: Command, output: Output): void {
         host,
         port,
         ...found.openers,
+        acceptSetBack: options.acceptSetBack === true,
         ...(watch.observer === undefined ? {} : { observer: watch.observer }),
         ...(options.tee === undefined
           ? {}
@@ -237,6 +257,29 @@ export function register(command: Command, output: Output): void {
     })
 }
 
+interface InitWords extends VaultWords {
+  readonly laboratoryRoot: readonly string[]
+  readonly member: readonly string[]
+  readonly counter?: true
+  readonly counterTpm?: TpmLocation
+}
+
+interface CounterTpm extends AsyncDisposable {
+  readonly device: HostTpm | undefined
+}
+
+/** The TPM for a store's counter: that of the vault, or another one. @throws {UsageError}; {UnavailableError} */
+async function counterTpm({ counter, counterTpm: location }: InitWords, vaultTpm: HostTpm | undefined): Promise<CounterTpm> {
+  if (location !== undefined) {
+    if (vaultTpm !== undefined) throw new UsageError("the vault key's TPM keeps the counter too: take --counter-tpm away and give --counter")
+    const device = await openTpm(location)
+    return { device, [Symbol.asyncDispose]: async () => device[Symbol.asyncDispose]() }
+  }
+  if (counter === true && vaultTpm === undefined)
+    throw new UsageError("--counter is for a vault key in a TPM (--tpm); with another vault say where the TPM is: --counter-tpm")
+  return { device: counter === true ? vaultTpm : undefined, [Symbol.asyncDispose]: async () => undefined }
+}
+
 interface TrustWords {
   readonly policy?: string
   readonly accept?: string
@@ -284,6 +327,7 @@ interface ServeWords extends WatchWords, TimeWords {
   readonly listen: string
   readonly tpm?: TpmLocation
   readonly cap?: true
+  readonly acceptSetBack?: true
   readonly tee?: TeeSource
   readonly collateral?: string
   readonly witness: readonly WitnessSource[]

@@ -2,9 +2,11 @@
 export const commandCodes = {
   EvictControl: 0x120,
   NvDefineSpace: 0x12a,
+  NvUndefineSpace: 0x122,
   Clear: 0x126,
   HierarchyChangeAuth: 0x129,
   CreatePrimary: 0x131,
+  NvIncrement: 0x134,
   NvWrite: 0x137,
   Startup: 0x144,
   ActivateCredential: 0x147,

@@ -8,6 +8,7 @@ import type { LoadedObject, PcrValues, Quote } from "./commands.ts"
 import { TpmConnection } from "./connection.ts"
 import { permanentHandles } from "./constants.ts"
 import { capDigest, sealToPcrs, unsealFromPcrs, type SealedBytes } from "./seal.ts"
+import { type CounterBinding, defineCounter, incrementCounter, readCounter } from "./nv-counter.ts"
 import { openAttestationKey, openEndorsementKey, type EndorsementKey } from "./keys.ts"
 import type { SessionUse } from "./sessions.ts"
 import { defaultTpmLocation, type TpmLocation } from "./transport.ts"
@@ -124,6 +125,21 @@ export class HostTpm implements AsyncDisposable {
   /** Changes a register for good, so that nothing that was sealed to it opens again before the machine restarts. */
   async cap(pcr: number, bank: "sha256" | "sha384" | "sha512"): Promise<void> {
     await this.pcrExtend(pcr, bank, capDigest(bank))
+  }
+
+  /** Makes a counter, as nv-counter.ts tells; `authValue` is 32 secret bytes. */
+  async defineCounter(index: number, authValue: Uint8Array): Promise<CounterBinding> {
+    return await this.#exclusively((tpm) => defineCounter(tpm, index, authValue))
+  }
+
+  /** @throws {TpmError} `no-such-handle`, `auth-failed`, `forged-response` */
+  async readCounter(binding: CounterBinding): Promise<number> {
+    return await this.#exclusively((tpm) => readCounter(tpm, binding))
+  }
+
+  /** @throws as readCounter */
+  async incrementCounter(binding: CounterBinding): Promise<void> {
+    await this.#exclusively((tpm) => incrementCounter(tpm, binding))
   }
 
   /** Random bytes of the TPM. @throws {UnavailableError} where it has no entropy */
