@@ -92,19 +92,19 @@ export interface FoundOpeners extends AsyncDisposable {
 
 /** What opens a vault on this machine, and the counter that its store may be bound to; nothing opens one that custodians unlock. @throws {UnavailableError} */
 export async function foundOpeners(file: VaultFile, { tpm, cap }: { readonly tpm?: TpmLocation; readonly cap?: true }): Promise<FoundOpeners> {
-  let device: Promise<HostTpm> | undefined = file.kind === "tpm" ? Promise.resolve(await openTpm(tpm)) : undefined
+  let device = file.kind === "tpm" ? await openTpm(tpm) : undefined
   // Only the store tells whether it is bound to a counter; a machine without a TPM is asked for none otherwise.
-  const found = async (): Promise<HostTpm> => (device ??= openTpm(tpm))
+  const found = async (): Promise<HostTpm> => (device ??= await openTpm(tpm))
   const openCounter: OpenCounter = (binding) => ({
     read: async () => (await found()).readCounter(binding),
     increment: async () => (await found()).incrementCounter(binding),
   })
   const openers = {
-    ...(device === undefined ? {} : { sealer: hostTpmSealer(await device, { cap: cap === true }) }),
+    ...(device === undefined ? {} : { sealer: hostTpmSealer(device, { cap: cap === true }) }),
     ...(file.kind === "tee-sealing" ? { sealingDevice: sealingDevice(file.to) } : {}),
     openCounter,
   }
-  return { openers, [Symbol.asyncDispose]: async () => (await device)?.[Symbol.asyncDispose]() }
+  return { openers, [Symbol.asyncDispose]: async () => device?.[Symbol.asyncDispose]() }
 }
 
 /** First of the indexes that counters are defined under, one of 65,536 by chance, in the range that TCG leaves to the TPM's owner. */

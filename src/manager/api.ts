@@ -259,6 +259,8 @@ function addJsonRoute<Name extends JsonRouteName>(app: ManagerApp, context: Mana
       context.counter?.demand()
     }
     const message = await handlers[name](context, { params, query, body, caller, address: c.env.peerAddress })
+    // What must not be undone is counted before it is answered.
+    await context.counter?.settle()
     if (message === undefined) return new Response(null, { status: 204, headers: { "retry-after": String(idleRetrySeconds) } })
     return jsonResponse(checkedResponse(route, message))
   })

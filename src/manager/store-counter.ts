@@ -49,6 +49,7 @@ export class StoreCounter {
   readonly #observer: Pick<ManagerObserver, "warned">
   #last: Promise<void> = Promise.resolve()
   #isUrgent = false
+  #isCounting = false
   /** Size of the log, and the monotonic time, at the last count. */
   #counted: { readonly size: number; readonly at: number }
   #isWarned = false
@@ -97,9 +98,11 @@ export class StoreCounter {
 
   /** Counts once more. Those who ask meanwhile wait for one count that begins after they asked. @throws {ProtocolError} `store-set-back`; {UnavailableError}; {TpmError} */
   async count(): Promise<void> {
+    this.#isCounting = true
     const turn = this.#last.then(() => this.#count())
-    this.#last = turn.catch(() => undefined)
-    return turn
+    const last = turn.catch(() => undefined)
+    this.#last = last
+    return turn.finally(() => (this.#isCounting = this.#last !== last))
   }
 
   async #count(): Promise<void> {
@@ -141,6 +144,7 @@ export class StoreCounter {
 
   /** Called about once a second. */
   tick(): void {
+    if (this.#isCounting) return
     const { size, at } = this.#counted
     const isDue = this.#store.logSize > size && this.#time.monotonicMilliseconds() - at >= intervalMilliseconds
     if (!this.#store.isBroken && (this.#isUrgent || isDue)) void this.#countOrWarn()
@@ -148,6 +152,7 @@ export class StoreCounter {
 
   /** For a manager that stops. Never fails: what was not counted is as after a kill -9. */
   async stop(): Promise<void> {
+    await this.#last
     if (this.#store.isBroken || this.#store.logSize === this.#counted.size) return
     await this.#countOrWarn()
   }
