@@ -16,6 +16,14 @@ perun_node_settings() {
   export NODE_COMPILE_CACHE="$root/node_modules/.cache/node"
   # glibc: copy without `rep movsb`, which is several times slower on AMD Zen 3 at some distances; keep freed memory.
   export GLIBC_TUNABLES="${GLIBC_TUNABLES-glibc.cpu.x86_rep_movsb_threshold=100000000:glibc.malloc.trim_threshold=134217728:glibc.malloc.top_pad=4194304}"
+  # What fetches public things (collateral, time stamps, cosignatures) goes by the environment's proxy; a machine's own addresses never do, there and in src/protocol/proxy-tunnel.ts.
+  if [ -n "${https_proxy:-${HTTPS_PROXY:-${http_proxy:-${HTTP_PROXY:-}}}}" ]; then
+    NO_PROXY="${no_proxy:-${NO_PROXY:-}}"
+    NO_PROXY="${NO_PROXY:+$NO_PROXY,}localhost,127.0.0.1,::1"
+    no_proxy=$NO_PROXY
+    NODE_USE_ENV_PROXY=1
+    export NO_PROXY no_proxy NODE_USE_ENV_PROXY
+  fi
 }
 
 # perun_setup_packages production|development: what the program needs, or that and what its tests need.

@@ -38,6 +38,7 @@ import { approvePolicy, listPolicies, submitPolicy, viewPolicy, withdrawPolicy }
 import { listReceipts, proveReceipt, readLog } from "./receipts.ts"
 import { depositSecret } from "./secrets.ts"
 import { cancelRun, demandRun, finishRun, listRuns, queueRun, reportMetrics, viewRun } from "./runs.ts"
+import { securityTxt } from "./security-txt.ts"
 import { demandStakeholder } from "./standing.ts"
 
 /** What the server says about a connection: the peer's TLS key, where it showed one, and its IP address. */
@@ -229,6 +230,11 @@ export function createApp(context: ManagerContext): ManagerApp {
     c.set("route", "watchRun")
     const caller = authenticate(context, routes.watchRun, c)
     return streamEvents(context, caller, c.req.param("run"), c.req.raw)
+  })
+  app.get("/.well-known/security.txt", () => {
+    const { securityContact, time } = context
+    if (securityContact === undefined) throw new ProtocolError("not-found", "the operator of this manager has named no security contact")
+    return new Response(securityTxt(securityContact, time.now()), { headers: { "content-type": "text/plain; charset=utf-8" } })
   })
   app.notFound((c) => {
     const isOtherMethod = (Object.values(routes) as Route[]).some((route) => matches(route.path, c.req.path))

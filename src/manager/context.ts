@@ -48,6 +48,8 @@ export interface ManagerContext {
   readonly watchers: Watchers
   readonly observer: ManagerObserver
   readonly readiness: Readiness
+  /** Whom to tell of faults, where the operator said so; an address of RFC 9116. */
+  readonly securityContact: string | undefined
   readonly challenges: ChallengeBook
   readonly enrolments: EnrolmentBook
   readonly leases: LeaseMemory

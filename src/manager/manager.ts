@@ -51,6 +51,8 @@ export interface ManagerOptions {
   readonly observer?: ManagerObserver
   /** Bytes free on the manager's disk; undefined where nobody knows. */
   readonly freeBytes?: () => number | undefined
+  /** Whom to tell of faults; shown to anybody. */
+  readonly securityContact?: string
   /** What the description's `configuration` is the digest of. */
   readonly configuration: unknown
 }
@@ -112,6 +114,7 @@ export function createManager(options: ManagerOptions): Manager {
     judge,
     watchers: new Watchers(),
     observer,
+    securityContact: options.securityContact,
     readiness: new Readiness(store, time, freeBytes),
     challenges: new ChallengeBook(monotonic, randomBytes),
     enrolments: new EnrolmentBook(monotonic),

@@ -150,6 +150,8 @@ export interface ManagerWorld extends VaultOpeners {
   readonly witnesses?: readonly WitnessSource[]
   /** Hears what the operator should know; without one it goes to standard error as lines of text. */
   readonly observer?: ManagerObserver
+  /** Whom to tell of faults; shown to anybody. */
+  readonly securityContact?: string
   /** Opens the counter in a TPM that the store may be bound to. */
   readonly openCounter?: OpenCounter
   /** Goes on with a store that is older than its counter; see StoreCounter.open. */
@@ -203,6 +205,7 @@ export async function openManager(folder: string, world: ManagerWorld = {}): Pro
       ...(timeSource === undefined ? {} : { timeSource }),
       ...(unlockedBy === undefined ? {} : { unlockedBy }),
       ...(witnesses === undefined ? {} : { witnesses }),
+      ...(world.securityContact === undefined ? {} : { securityContact: world.securityContact }),
       observer,
       freeBytes: () => freeBytesOf(folder),
       vault: describeVault(vaultFile),

@@ -229,6 +229,9 @@ export class TestStudy {
   /** Bytes free on the manager's disk. */
   freeBytes: number | undefined
 
+  /** Whom the operator has named, from the next start on. */
+  securityContact: string | undefined
+
   /** Further laboratory roots (DER) whose machines may enrol, from its next start on. */
   moreRoots: readonly Uint8Array[] = []
 
@@ -254,6 +257,7 @@ export class TestStudy {
         this.observer,
       ),
       freeBytes: () => this.freeBytes,
+      ...(this.securityContact === undefined ? {} : { securityContact: this.securityContact }),
       vault: { kind: "key-file" },
       configuration: { test: true },
     })

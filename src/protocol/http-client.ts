@@ -5,13 +5,14 @@ import { Agent, type AgentOptions, request as httpsRequest, type RequestOptions 
 import type { ClientRequest, IncomingHttpHeaders, IncomingMessage } from "node:http"
 import type { Readable } from "node:stream"
 import { pipeline } from "node:stream/promises"
-import { connect, type ConnectionOptions } from "node:tls"
+import { connect, type ConnectionOptions, type TLSSocket } from "node:tls"
 import { concatBytes } from "../bytes/compare.ts"
 import type { Digest } from "../bytes/digest.ts"
 import { MalformedError, UnavailableError } from "../bytes/error.ts"
 import { encodeHex, encodeUtf8, parseUtf8 } from "../bytes/text.ts"
 import { ProtocolError } from "./errors.ts"
 import { problemSchema, ProblemError } from "./problem.ts"
+import { openTunnel, proxyFor } from "./proxy-tunnel.ts"
 import { pathParameters, type PathValues, type RequestBody, type RequestQuery, type ResponseBody, type Route, routes } from "./routes.ts"
 import { peerTlsKey, type TlsIdentity } from "./tls.ts"
 import { maxBlobBytes, maxMessageBytes, parseMessage, parseShape } from "./wire.ts"
@@ -231,19 +232,35 @@ export class Transport implements Disposable {
  * @throws {UnavailableError}; {ProtocolError} `wrong-tls-key` for a peer without a certificate
  */
 export async function fetchPeerCertificate(options: Pick<TransportOptions, "url" | "identity" | "timeoutMilliseconds">): Promise<Uint8Array> {
+  const socket = await openTls(options)
+  try {
+    const certificate = socket.getPeerX509Certificate()
+    if (certificate === undefined) throw new ProtocolError("wrong-tls-key", "the peer shows no certificate")
+    return new Uint8Array(certificate.raw)
+  } finally {
+    socket.destroy()
+  }
+}
+
+/** A TLS connection to an address after its handshake, through a proxy where the environment names one. @throws {UnavailableError} */
+async function openTls(options: Pick<TransportOptions, "url" | "identity" | "timeoutMilliseconds">): Promise<TLSSocket> {
   const { url, timeoutMilliseconds = defaultTimeoutMilliseconds } = options
-  const socket = connect(connectionOptions(options, url.hostname, url.port === "" ? 443 : Number(url.port)))
+  const host = url.hostname
+  const port = url.port === "" ? 443 : Number(url.port)
+  const proxy = proxyFor(url)
+  const tunnel = proxy === undefined ? {} : { socket: await openTunnel(proxy, { host, port }, timeoutMilliseconds) }
+  const socket = connect({ ...connectionOptions(options, host, port), ...tunnel })
   try {
     await new Promise<void>((resolve, reject) => {
       socket.once("secureConnect", resolve)
       socket.once("error", (cause) => reject(asUnavailable(cause, url)))
       socket.setTimeout(timeoutMilliseconds, () => reject(new UnavailableError("timeout", `no connection to ${url.host}`)))
     })
-    const certificate = socket.getPeerX509Certificate()
-    if (certificate === undefined) throw new ProtocolError("wrong-tls-key", "the peer shows no certificate")
-    return new Uint8Array(certificate.raw)
-  } finally {
+    socket.setTimeout(0)
+    return socket
+  } catch (error) {
     socket.destroy()
+    throw error
   }
 }
 
@@ -270,31 +287,25 @@ class PinningAgent extends Agent {
     this.#options = options
   }
 
-  override createConnection(requestOptions: RequestOptions, callback?: (error: Error | null, socket: never) => void): undefined {
-    const { checkPeer } = this.#options
-    const socket = connect(connectionOptions(this.#options, String(requestOptions.host), Number(requestOptions.port)))
-    const fail = (error: Error): void => {
-      socket.destroy()
-      callback?.(error, undefined as never)
-    }
-    socket.once("error", fail)
-    socket.setTimeout(this.#options.timeoutMilliseconds ?? defaultTimeoutMilliseconds, () => {
-      fail(new UnavailableError("timeout", `no connection to ${this.#options.url.host}`))
-    })
-    socket.once("secureConnect", () => {
-      socket.off("error", fail)
-      socket.setTimeout(0)
-      try {
-        const tlsKey = peerTlsKey(socket)
-        if (tlsKey === undefined) throw new ProtocolError("wrong-tls-key", "the peer shows no TLS key")
-        checkPeer(tlsKey)
-      } catch (error) {
-        fail(error instanceof Error ? error : new TypeError("internal: not an error", { cause: error }))
-        return
-      }
-      callback?.(null, socket as never)
-    })
+  override createConnection(_: RequestOptions, callback?: (error: Error | null, socket: never) => void): undefined {
+    this.#open().then(
+      (socket) => callback?.(null, socket as never),
+      (error: unknown) => callback?.(error instanceof Error ? error : new TypeError("internal: not an error", { cause: error }), undefined as never),
+    )
     return undefined
+  }
+
+  async #open(): Promise<TLSSocket> {
+    const socket = await openTls(this.#options)
+    try {
+      const tlsKey = peerTlsKey(socket)
+      if (tlsKey === undefined) throw new ProtocolError("wrong-tls-key", "the peer shows no TLS key")
+      this.#options.checkPeer(tlsKey)
+      return socket
+    } catch (error) {
+      socket.destroy()
+      throw error
+    }
   }
 }
 

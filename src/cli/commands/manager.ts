@@ -36,6 +36,7 @@ import { chosenManager, demandPinnedResultKey, trustManager } from "../home.ts"
 import { UsageError } from "../exit.ts"
 import { interruptSignal } from "../interrupt.ts"
 import type { Output } from "../output.ts"
+import { parseSecurityContact } from "../../manager/security-txt.ts"
 import { parseListen } from "../listen-address.ts"
 import { type TimeWords, timeSourceOf } from "../time-words.ts"
 import { parseTpmLocation } from "../tpm-location.ts"
@@ -111,6 +112,11 @@ export function register(command: Command, output: Output): void {
       witnessSourceArgument,
       [] as readonly WitnessSource[],
     )
+    .option(
+      "--security-contact <address>",
+      "whom to tell of faults, mailto:… or https://…, shown to anybody at /.well-known/security.txt",
+      securityContactArgument,
+    )
     .option("--backups <folder>", "make backups there while the manager runs, each in a folder of its own; it holds what the manager's folder holds")
     .option("--backup-every <hours>", "how often, 1 to 720 (default: 24)", parseCount(720))
     .option("--backup-keep <number>", "how many are kept, 1 to 1000 (default: 7)", parseCount(1000))
@@ -128,6 +134,7 @@ export function register(command: Command, output: Output): void {
         host,
         port,
         ...found.openers,
+        ...(options.securityContact === undefined ? {} : { securityContact: options.securityContact }),
         acceptSetBack: options.acceptSetBack === true,
         ...(watch.observer === undefined ? {} : { observer: watch.observer }),
         ...(options.tee === undefined
@@ -331,6 +338,7 @@ interface ServeWords extends WatchWords, TimeWords {
   readonly tee?: TeeSource
   readonly collateral?: string
   readonly witness: readonly WitnessSource[]
+  readonly securityContact?: string
   readonly backups?: string
   readonly backupEvery?: number
   readonly backupKeep?: number
@@ -339,6 +347,14 @@ interface ServeWords extends WatchWords, TimeWords {
 function backupsOf({ backups: folder, backupEvery, backupKeep }: ServeWords): { readonly backups?: BackupPlan } {
   if (folder === undefined && (backupEvery ?? backupKeep) !== undefined) throw new UsageError("--backup-every and --backup-keep go with --backups")
   return folder === undefined ? {} : { backups: { folder, everyMilliseconds: (backupEvery ?? 24) * 3_600_000, keep: backupKeep ?? 7 } }
+}
+
+function securityContactArgument(text: string): string {
+  try {
+    return parseSecurityContact(text)
+  } catch (error) {
+    throw new InvalidArgumentError(error instanceof Error ? error.message : "no contact")
+  }
 }
 
 function parseCount(max: number): (text: string) => number {

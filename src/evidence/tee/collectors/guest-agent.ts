@@ -75,7 +75,8 @@ async function get(address: GuestAgentAddress, path: string, timeoutMilliseconds
       reject(new UnavailableError(isTimeout ? "timeout" : "unavailable", `the guest agent at ${address} cannot be asked: ${word}`, { cause }))
     }
     const signal = AbortSignal.timeout(timeoutMilliseconds)
-    const sent = request({ ...target, path, method: "GET", signal }, (response) => {
+    // An agent of its own: the environment's proxies are not for a machine's own devices.
+    const sent = request({ ...target, path, method: "GET", signal, agent: false }, (response) => {
       const chunks: Uint8Array[] = []
       let size = 0
       response.on("data", (chunk: Uint8Array) => {
