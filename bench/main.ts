@@ -4,6 +4,7 @@ import { Output } from "../src/cli/output.ts"
 import { benchDcap } from "./dcap.ts"
 import { benchHost } from "./host.ts"
 import { benchIma } from "./ima.ts"
+import { benchManager } from "./manager.ts"
 import { benchLog } from "./log.ts"
 import { benchSealing } from "./sealing.ts"
 import { benchSnp } from "./snp.ts"
@@ -16,6 +17,7 @@ const benchmarks: Readonly<Record<string, () => Promise<readonly BenchRow[]>>> =
   dcap: benchDcap,
   snp: benchSnp,
   log: benchLog,
+  manager: benchManager,
 }
 
 const json = process.argv.includes("--json")

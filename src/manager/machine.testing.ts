@@ -105,14 +105,14 @@ export class LaboratoryMachine {
   resetCount = 1
   clock = 1000n
 
-  /** `commandLine`: with the kernel's path in front, as GRUB measures it. */
-  constructor(authority: Authority, changedBoot = "", commandLine = plainCommandLine) {
+  /** `commandLine`: with the kernel's path in front, as GRUB measures it. `moreEvents`: further ones of the boot, as real firmware has. */
+  constructor(authority: Authority, changedBoot = "", commandLine = plainCommandLine, moreEvents = 0) {
     const symmetric = { algorithm: "aes", keyBits: 128, mode: "cfb" } as const
     const ek = makeRsaKey({ attributes: new Set(endorsementAttributes), symmetric, authPolicy: new Uint8Array(32) })
     this.ek = { ...ek, area: without(ek.area, "scheme") }
     this.ak = makeEccKey()
     this.ekCertificate = authority.certify(this.ek.privateKey)
-    this.eventLog = makeEventLog(changedBoot, commandLine)
+    this.eventLog = makeEventLog(changedBoot, commandLine, moreEvents)
     this.#bootPcrs = bootRegisters(this.eventLog)
     const aggregate = sha256(concatBytes(...Array.from({ length: 10 }, (_, pcr) => this.#bootPcrs.get(pcr) ?? new Uint8Array(32))))
     this.#measureDigest("boot_aggregate", aggregate)
@@ -202,7 +202,7 @@ export class LaboratoryMachine {
   }
 }
 
-function makeEventLog(changedBoot: string, commandLine: string): Uint8Array {
+function makeEventLog(changedBoot: string, commandLine: string, moreEvents: number): Uint8Array {
   const specId = new ByteWriter()
     .bytes(encodeUtf8("Spec ID Event03\0"))
     .bytes(Uint8Array.of(0, 0, 0, 0, 0, 2, 0, 2))
@@ -219,7 +219,8 @@ function makeEventLog(changedBoot: string, commandLine: string): Uint8Array {
     data: specId,
     end: 0,
   }
-  const events = bootEvents.map(([register, type, data], index): LogEvent => {
+  const more = Array.from({ length: moreEvents }, (_, place) => [9, "EV_EVENT_TAG", encodeUtf8(`part ${place}`)] as const)
+  const events = [...more, ...bootEvents].map(([register, type, data], index): LogEvent => {
     const content = register === 9 ? concatBytes(data, encodeUtf8(changedBoot)) : register === 8 ? encodeUtf8(commandLine) : data
     return { index: index + 1, register, type: eventTypes[type], digests: new Map([[bank, sha256(content)]]), data: content, end: 0 }
   })
@@ -239,6 +240,7 @@ const quirks = ["secure-boot-variables-missing"] as const
 export function captureReferences(
   machine: LaboratoryMachine,
   appliance: BootReference["appliance"] = "none",
+  files: readonly { readonly path: string; readonly digest: Digest }[] = [],
 ): { readonly boot: BootReference; readonly ima: ImaReference } {
   const times = { name: "laboratory", created: "2026-01-01T00:00:00Z", expires: "2030-01-01T00:00:00Z" }
   const quotedPcrs = new Map([...bootRegisters(machine.eventLog)].map(([pcr, value]) => [pcr, encodeHex(value)]))
@@ -247,7 +249,7 @@ export function captureReferences(
     boot: captureBootReference(claims, { ...times, appliance }),
     ima: captureImaReference({
       ...times,
-      files: [{ path: "/usr/bin/agent", digest: digestOf(goodProgram) }],
+      files: [{ path: "/usr/bin/agent", digest: digestOf(goodProgram) }, ...files],
       imaPolicy: { path: "/root/etc/ima/policy", rules: imaRules, before: [], replaceable: "no" },
     }),
   }

@@ -217,6 +217,13 @@ function signersOf(policy: Policy, purpose: StatementPurpose, digest: Digest, si
   return { signed, keys, invalid }
 }
 
+/**
+ * Good signatures by all that they are over: what was good stays good, and every call counts the same ones anew. Who may speak, and who took back what it said, is never kept.
+ */
+const verified = new Map<string, string>()
+/** Some 2 MB. */
+const maxVerified = 4096
+
 type Fault = Pick<InvalidSignature, "code" | "message">
 
 function keyOf(
@@ -224,8 +231,14 @@ function keyOf(
   digest: Digest,
   signature: StatementSignature,
 ): { readonly key: string; readonly fault?: undefined } | { readonly key?: undefined; readonly fault: Fault } {
+  const statement = JSON.stringify([purpose, digest, signature.format, signature.key, signature.signature])
+  const known = verified.get(statement)
+  if (known !== undefined) return { key: known }
   try {
-    return { key: verifyStatement(purpose, digest, signature) }
+    const key = verifyStatement(purpose, digest, signature)
+    if (verified.size >= maxVerified) verified.clear()
+    verified.set(statement, key)
+    return { key }
   } catch (error) {
     // A bad signature is reported and never counted; it must not keep the good ones from counting.
     if (!(error instanceof PerunError)) throw error

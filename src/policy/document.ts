@@ -233,7 +233,21 @@ export function parsePolicyValue(value: unknown): Policy {
 
 /** The policy's name: SHA-256 of its RFC 8785 form. What every signature, deposit and release is bound to. */
 export function policyDigest(policy: Policy): Digest {
-  return digestOfJson(policy)
+  if (!parsed.has(policy)) return digestOfJson(policy)
+  const known = digests.get(policy)
+  if (known !== undefined) return known
+  const digest = digestOfJson(policy)
+  digests.set(policy, digest)
+  return digest
+}
+
+/** What was parsed is frozen to its depth, so its digest stays right. */
+const parsed = new WeakSet<Policy>()
+const digests = new WeakMap<Policy, Digest>()
+
+function frozen<T extends object>(value: T): T {
+  for (const member of Object.values(value)) if (typeof member === "object" && member !== null) frozen(member as object)
+  return Object.freeze(value)
 }
 
 /** Who keeps the keys, in a few words. */
@@ -298,7 +312,10 @@ export function readPolicy(value: unknown, locate: Locate): Policy {
   const unsupported = unsupportedLevels(value, locate)
   const result = policySchema.safeParse(value, { reportInput: true })
   const marks = problemsOfMarks(value, locate)
-  if (result.success && unsupported.length === 0 && marks.length === 0) return result.data
+  if (result.success && unsupported.length === 0 && marks.length === 0) {
+    parsed.add(frozen(result.data))
+    return result.data
+  }
   // What a mark says of its place is more than what the form says of the mark.
   const placesAtFault = [...unsupported.map((problem) => problem.field.replace(/level$/, "")), ...marks.map(({ field }) => `${field}.`)]
   const issues = result.success ? [] : problemsOfIssues(result.error.issues, value, locate)

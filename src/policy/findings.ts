@@ -330,11 +330,17 @@ export function findingText({ code, subject, found, expected, advice }: Finding)
  * give different texts.
  */
 export function printableBytes(bytes: Uint8Array): string {
+  // Nearly every path is plain already, and a list has thousands.
+  const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("latin1")
+  if (plain.test(text)) return text
   return Array.from(bytes, (byte) => {
     if (byte === 0x5c) return "\\\\"
     return byte >= 0x20 && byte < 0x7f ? String.fromCharCode(byte) : `\\x${byte.toString(16).padStart(2, "0")}`
   }).join("")
 }
+
+/** Printable ASCII without the backslash. */
+const plain = /^[\x20-\x5b\x5d-\x7e]*$/
 
 /** The same for text from a machine. */
 export function printable(text: string): string {

@@ -1,3 +1,4 @@
+import { PerunError } from "../../bytes/error.ts"
 import { hash } from "node:crypto"
 import { encodeHex, parseHex } from "../../bytes/text.ts"
 import { hashSizes } from "../../pki/signatures.ts"
@@ -58,6 +59,8 @@ export function findImaRegister(
   matches: (value: Uint8Array) => boolean,
   options: ImaListOptions = {},
 ): string | undefined {
+  const atEnd = registerAtEnd(list, bank, options)
+  if (atEnd !== undefined && matches(atEnd)) return encodeHex(atEnd)
   const chain = new RegisterChain(bank, options)
   if (options.previous !== undefined && matches(chain.current(imaPcr))) return encodeHex(chain.current(imaPcr))
   for (const record of readImaRecords(list, options.headerHash)) {
@@ -65,6 +68,22 @@ export function findImaRegister(
     if (record.pcr === imaPcr && matches(chain.current(imaPcr))) return encodeHex(chain.current(imaPcr))
   }
   return undefined
+}
+
+/** Most machines rest while they are quoted, so most lists end where the quote was made: without a trial behind each line that costs half. Undefined where no line extends the register, or one is at fault, which may stand behind the quoted one. */
+function registerAtEnd(list: Uint8Array, bank: HashName, options: ImaListOptions): Uint8Array | undefined {
+  const chain = new RegisterChain(bank, options)
+  try {
+    let isExtended = options.previous !== undefined
+    for (const record of readImaRecords(list, options.headerHash)) {
+      chain.extend(record)
+      isExtended ||= record.pcr === imaPcr
+    }
+    return isExtended ? chain.current(imaPcr) : undefined
+  } catch (error) {
+    if (!(error instanceof PerunError)) throw error
+    return undefined
+  }
 }
 
 /** The register that IMA extends unless a policy rule says otherwise. */

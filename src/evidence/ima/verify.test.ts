@@ -343,7 +343,13 @@ test("findImaRegister() finds the line that fits a digest over the register", ()
   const bytes = makeList([bootAggregate(), { ...file("/a"), pcr: 11 }])
   let calls = 0
   findImaRegister(bytes, "sha256", () => ++calls > 5)
-  assert.equal(calls, 1)
+  // At the end and behind the first line; not behind one of another register.
+  assert.equal(calls, 2)
+  for (const none of [new Uint8Array(0), makeList([{ ...file("/a"), pcr: 11 }])])
+    assert.equal(
+      findImaRegister(none, "sha256", () => true),
+      undefined,
+    )
 })
 
 test("replayImaList() counts entries and violations and starts each register at its own value", () => {
