@@ -2,6 +2,7 @@
 import { cpus } from "node:os"
 import { Output } from "../src/cli/output.ts"
 import { benchDcap } from "./dcap.ts"
+import { benchFleet } from "./fleet.ts"
 import { benchHost } from "./host.ts"
 import { benchIma } from "./ima.ts"
 import { benchManager } from "./manager.ts"
@@ -18,6 +19,7 @@ const benchmarks: Readonly<Record<string, () => Promise<readonly BenchRow[]>>> =
   snp: benchSnp,
   log: benchLog,
   manager: benchManager,
+  fleet: benchFleet,
 }
 
 const json = process.argv.includes("--json")

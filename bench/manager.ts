@@ -2,7 +2,7 @@ import { createHash, verify } from "node:crypto"
 import { closeSync, fsyncSync, mkdtempSync, openSync, rmSync, writeSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { digestOf } from "../src/bytes/digest.ts"
+import { type Digest, digestOf } from "../src/bytes/digest.ts"
 import { encodeUtf8, parseBase64 } from "../src/bytes/text.ts"
 import { parseTpmSignature } from "../src/evidence/tpm/format.ts"
 import { publicKeyOf } from "../src/evidence/tpm/keys.ts"
@@ -36,19 +36,16 @@ export async function benchManager(): Promise<readonly BenchRow[]> {
   }
 }
 
+interface BenchStudy {
+  readonly study: TestStudy
+  readonly machine: LaboratoryMachine
+  readonly digest: Digest
+}
+
 /** A machine with as many boot events and IMA lines as a real one, and a study on a real disk whose policy it meets. */
-export async function makeStudy(
-  folder: string,
-  change: (policy: Policy) => Policy = (policy) => policy,
-): Promise<{ study: TestStudy; machine: LaboratoryMachine; digest: `sha256:${string}` }> {
+export async function makeStudy(folder: string, { lines = imaLines, change = (policy: Policy): Policy => policy } = {}): Promise<BenchStudy> {
   const authority = new LaboratoryAuthority()
-  const machine = new LaboratoryMachine(authority, "", undefined, bootEventCount - 14)
-  const files = Array.from({ length: imaLines - 3 }, (_, place) => {
-    const path = `/usr/lib/module-${place}.so`
-    const content = encodeUtf8(`content of ${place}`)
-    machine.measure(path, content)
-    return { path, digest: digestOf(content) }
-  })
+  const { machine, files } = makeMachine(authority, lines)
   const parts = { ...(await makeParts()), authority, machine, references: captureReferences(machine, "none", files) }
   const study = await TestStudy.create(parts)
   await toDisk(study, folder)
@@ -57,6 +54,18 @@ export async function makeStudy(
   if (train === undefined) throw new TypeError("internal: the study has its job")
   const digest = await study.agree(change({ ...policy, jobs: { train: { ...train, maxRuns: 10_000 } } }))
   return { study, machine, digest }
+}
+
+/** A machine in one boot; the same but for its keys each time. */
+export function makeMachine(authority: LaboratoryAuthority, lines: number) {
+  const machine = new LaboratoryMachine(authority, "", undefined, bootEventCount - 14)
+  const files = Array.from({ length: lines - 3 }, (_, place) => {
+    const path = `/usr/lib/module-${place}.so`
+    const content = encodeUtf8(`content of ${place}`)
+    machine.measure(path, content)
+    return { path, digest: digestOf(content) }
+  })
+  return { machine, files }
 }
 
 /** From memory to a file, for good. */
@@ -79,12 +88,12 @@ export function percentiles(milliseconds: readonly number[]): { readonly p50: nu
 class ManagerBench {
   readonly #study: TestStudy
   readonly #machine: LaboratoryMachine
-  readonly #policy: `sha256:${string}`
+  readonly #policy: Digest
   readonly #folder: string
   #agent: AgentKeys | undefined
   #lease: string | undefined
 
-  private constructor({ study, machine, digest }: Awaited<ReturnType<typeof makeStudy>>, folder: string) {
+  private constructor({ study, machine, digest }: BenchStudy, folder: string) {
     this.#study = study
     this.#machine = machine
     this.#policy = digest

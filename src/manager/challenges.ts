@@ -52,8 +52,8 @@ const maxOpenPerKey = 16
  * challenge, only the holder of a running lease for a renewal's; so the two lie apart, and a flood of the first leaves the second alone.
  */
 export class ChallengeBook {
-  readonly #claims = new Map<string, Entry>()
-  readonly #renewals = new Map<string, Entry>()
+  readonly #claims = new Entries()
+  readonly #renewals = new Entries()
   readonly #monotonic: () => number
   readonly #randomBytes: (length: number) => Uint8Array
 
@@ -66,7 +66,7 @@ export class ChallengeBook {
   issue(facts: ChallengeFacts, now: Date): IssuedChallenge {
     this.#forget()
     const entries = facts.purpose === "claim" ? this.#claims : this.#renewals
-    const open = [...entries.values()].filter((entry) => entry.issued.tlsKey === facts.tlsKey && this.#isOpen(entry))
+    const open = entries.ofKey(facts.tlsKey).filter((entry) => this.#isOpen(entry))
     if (open.length >= maxOpenPerKey) throw new ProtocolError("too-many-requests", `${open.length} challenges are open for this TLS key`)
     if (facts.purpose === "claim") this.#makeRoom()
     const issued: IssuedChallenge = {
@@ -75,13 +75,13 @@ export class ChallengeBook {
       nonce: encodeHex(this.#randomBytes(32)),
       expiresAt: now.getTime() + lifetimeMilliseconds,
     }
-    entries.set(issued.challenge, { issued, issuedAt: this.#monotonic(), isUsed: false })
+    entries.add({ issued, issuedAt: this.#monotonic(), isUsed: false })
     return issued
   }
 
   /** That a TLS key has asked for a claim at all. @throws {ProtocolError} `challenge-unknown` */
   demandAsked(tlsKey: Digest): void {
-    if (![...this.#claims.values()].some(({ issued }) => issued.tlsKey === tlsKey)) throw unknown()
+    if (this.#claims.ofKey(tlsKey).length === 0) throw unknown()
   }
 
   /**
@@ -130,17 +130,59 @@ export class ChallengeBook {
   /** Those that nobody can answer any more go first: an unknown challenge is refused as well as a used one. */
   #makeRoom(): void {
     if (this.#claims.size < maxClaims) return
-    for (const [id, entry] of this.#claims) if (!this.#isOpen(entry)) this.#claims.delete(id)
+    for (const entry of this.#claims.all()) if (!this.#isOpen(entry)) this.#claims.delete(entry)
     if (this.#claims.size >= maxClaims) throw new ProtocolError("too-many-requests", "too many challenges are open")
   }
 
   #forget(): void {
     const before = this.#monotonic() - memoryMilliseconds
     for (const entries of [this.#claims, this.#renewals])
-      for (const [id, entry] of entries) {
-        if (entry.issuedAt < before) entries.delete(id)
-        else if (this.#isOld(entry)) delete entry.answer
+      // The oldest first.
+      for (const entry of entries.all()) {
+        if (entry.issuedAt >= before) break
+        entries.delete(entry)
       }
+    for (const entry of this.#claims.all()) {
+      if (!this.#isOld(entry)) break
+      delete entry.answer
+    }
+  }
+}
+
+/** Challenges in the order in which they were issued, and by the TLS key that they were issued to. */
+class Entries {
+  readonly #byId = new Map<string, Entry>()
+  readonly #byKey = new Map<string, Set<Entry>>()
+
+  get size(): number {
+    return this.#byId.size
+  }
+
+  get(id: string): Entry | undefined {
+    return this.#byId.get(id)
+  }
+
+  all(): Iterable<Entry> {
+    return this.#byId.values()
+  }
+
+  ofKey(tlsKey: Digest): readonly Entry[] {
+    return [...(this.#byKey.get(tlsKey) ?? [])]
+  }
+
+  add(entry: Entry): void {
+    const { challenge, tlsKey } = entry.issued
+    this.#byId.set(challenge, entry)
+    const ofKey = this.#byKey.get(tlsKey) ?? new Set()
+    this.#byKey.set(tlsKey, ofKey.add(entry))
+  }
+
+  delete(entry: Entry): void {
+    const { challenge, tlsKey } = entry.issued
+    this.#byId.delete(challenge)
+    const ofKey = this.#byKey.get(tlsKey)
+    ofKey?.delete(entry)
+    if (ofKey?.size === 0) this.#byKey.delete(tlsKey)
   }
 }
 

@@ -37,6 +37,37 @@ export class LeaseMemory {
     if (judged !== undefined) this.#judged.set(lease, judged)
   }
 
+  readonly #byKey = new Map<string, LeaseRecord["lease"][]>()
+  readonly #byHost = new Map<string, LeaseRecord["lease"][]>()
+  #indexed = 0
+
+  /** Leases of a TLS key, running or over. Whose a lease is never changes, and none is ever removed: more of them is all that can be new. */
+  ofKey(store: ManagerContext["store"], tlsKey: string): readonly LeaseRecord[] {
+    return this.#found(store, this.#byKey, tlsKey)
+  }
+
+  /** Leases of a host, running or over. */
+  ofHost(store: ManagerContext["store"], host: string): readonly LeaseRecord[] {
+    return this.#found(store, this.#byHost, host)
+  }
+
+  #found(store: ManagerContext["store"], index: ReadonlyMap<string, readonly string[]>, key: string): readonly LeaseRecord[] {
+    if (store.count("leases") !== this.#indexed) this.#index(store)
+    return (index.get(key) ?? []).flatMap((lease) => store.get("leases", lease) ?? [])
+  }
+
+  #index(store: ManagerContext["store"]): void {
+    const leases = store.list("leases")
+    // The store keeps them in the order in which they came.
+    for (const { lease, tlsKey, host } of leases.slice(this.#indexed))
+      for (const [index, key] of [[this.#byKey, tlsKey] as const, [this.#byHost, host] as const]) {
+        const known = index.get(key)
+        if (known === undefined) index.set(key, [lease])
+        else known.push(lease)
+      }
+    this.#indexed = leases.length
+  }
+
   /** Drops what belongs to leases that are over. */
   keepOnly(running: ReadonlySet<string>): void {
     for (const lease of this.#deadlines.keys()) if (!running.has(lease)) this.#deadlines.delete(lease)
@@ -105,18 +136,17 @@ export function demandLease(
 
 /** That a TLS key holds a lease, or held one. @throws {ProtocolError} `not-found` */
 export function demandHolder(context: ManagerContext, caller: HostCaller): void {
-  if (!context.store.list("leases").some(({ tlsKey }) => tlsKey === caller.tlsKey))
-    throw new ProtocolError("not-found", "there is no lease of this TLS key")
+  if (context.leases.ofKey(context.store, caller.tlsKey).length === 0) throw new ProtocolError("not-found", "there is no lease of this TLS key")
 }
 
 /** Any running lease of a TLS key; undefined when it has none. */
 export function leaseOfKey(context: ManagerContext, caller: HostCaller): LeaseRecord | undefined {
-  return context.store.list("leases").find((lease) => lease.tlsKey === caller.tlsKey && lease.ended === undefined && !isTimeOver(context, lease))
+  return context.leases.ofKey(context.store, caller.tlsKey).find((lease) => lease.ended === undefined && !isTimeOver(context, lease))
 }
 
 /** Whether a host works on a run now; it gets no second one. */
 export function isBusy(context: ManagerContext, host: string): boolean {
-  return context.store.list("leases").some((lease) => lease.host === host && lease.ended === undefined && !isTimeOver(context, lease))
+  return context.leases.ofHost(context.store, host).some((lease) => lease.ended === undefined && !isTimeOver(context, lease))
 }
 
 function endedError(code: string): ProtocolError {
