@@ -32,4 +32,5 @@ test("faultsOf() lets only verify.ts make Genuine claims", () => {
 
 test("faultsOf() refuses a test helper in shipped code", () => {
   assert.equal(faultsOf("src/policy/y.ts", 'import { x } from "./x.testing.ts"').length, 1)
+  assert.deepEqual(faultsOf("bench/y.ts", 'import { x } from "../src/policy/x.testing.ts"'), [])
 })
