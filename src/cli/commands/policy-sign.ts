@@ -110,7 +110,7 @@ async function signingHand({ sshSignature }: SignOptions, { policy, digest }: Pa
   return { signer: named(key), key, sign: () => signature }
 }
 
-/** The policy that this one replaces, as the manager has it under exactly that digest; undefined for a first policy, or where the manager lacks it. */
+/** The policy that this one replaces, as the manager has it under exactly that digest; undefined for a first policy, or where the manager lacks it or does not show it to this party. */
 async function predecessorOf({ supersedes }: Policy, options: ManagerOption, output: Output): Promise<Policy | undefined> {
   if (supersedes === "none") return undefined
   return withManager(options, output, async (connection) => {
@@ -120,7 +120,8 @@ async function predecessorOf({ supersedes }: Policy, options: ManagerOption, out
       if (found !== supersedes) throw new RefusedError(`the manager sent the policy ${found} instead of ${supersedes}`)
       return predecessor
     } catch (error) {
-      if (error instanceof ProblemError && error.code === "not-found") return undefined
+      // Who joins with this policy was no party of what it replaces.
+      if (error instanceof ProblemError && (error.code === "not-found" || error.code === "not-permitted")) return undefined
       throw error
     }
   })
