@@ -259,6 +259,22 @@ test("the new key sees its study's older policies, runs and receipts, and withdr
   assert.equal(outputs.find((one) => one.output === output)?.state, "locked")
 })
 
+test("once it was replaced a lost key sees and ends nothing of what came after, nor proposes or retires there", async () => {
+  const { study, first, second } = await replaced()
+  await assert.rejects(study.withdraw(second, clinic), { code: "not-permitted" })
+  await assert.rejects(study.call(routes.getPolicy, study.as(clinic), { params: { digest: second } }), { code: "not-permitted" })
+  const { policies } = await study.call(routes.listPolicies, study.as(clinic))
+  assert.deepEqual(
+    policies.map(({ digest }) => digest),
+    [first],
+  )
+  study.members.delete(clinic.key)
+  const coup = study.policy({ supersedes: second, purpose: "mine" })
+  await assert.rejects(study.submit(coup, clinic), { code: "not-permitted" })
+  await assert.rejects(study.call(routes.retireHost, study.as(clinic), { params: { host: "host-1" }, body: {} }))
+  assert.equal((await stateOf(study, second)).state, "active")
+})
+
 /** The first study's model, as an input of another policy. */
 async function modelPolicy(study: TestStudy, output: string, name: string, party: Party): Promise<Digest> {
   const policy = study.policy({ study: name })

@@ -15,7 +15,7 @@ type Replacement = RecordOf<"replacements">
 /** The stakeholder of a policy that a key's holder is; undefined for nobody's. */
 export function partyOf(context: ManagerContext, reader: Reader, digest: Digest, key: string): string | undefined {
   const policy = context.documents.policy(reader, digest)
-  return stakeholderOfKey(policy, key) ?? formerSelf(reader, policy, key) ?? objector(context, reader, policy, key)
+  return stakeholderOfKey(policy, key) ?? formerSelf(reader, policy, key) ?? objector(context, reader, digest, key)
 }
 
 /** The party of an older policy of the study whose keys were replaced, perhaps more than once, until this one. */
@@ -30,9 +30,11 @@ function formerSelf(reader: Reader, policy: Policy, key: string): string | undef
   return names.size === 1 ? [...names][0] : undefined
 }
 
-/** The party whose keys a proposal would replace. */
-function objector(context: ManagerContext, reader: Reader, { recovers = [], supersedes }: Policy, key: string): string | undefined {
+/** The party whose keys a proposal would replace, as long as it is one: once they are replaced, who has them is nobody. */
+function objector(context: ManagerContext, reader: Reader, digest: Digest, key: string): string | undefined {
+  const { recovers = [], supersedes } = context.documents.policy(reader, digest)
   if (recovers.length === 0 || supersedes === "none" || reader.get("policies", supersedes) === undefined) return undefined
+  if (reader.get("policies", digest)?.state !== "proposed") return undefined
   const name = stakeholderOfKey(context.documents.policy(reader, supersedes), key)
   return name !== undefined && recovers.includes(name) ? name : undefined
 }
