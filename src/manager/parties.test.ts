@@ -275,6 +275,13 @@ test("once it was replaced a lost key sees and ends nothing of what came after, 
   assert.equal((await stateOf(study, second)).state, "active")
 })
 
+test("a former key still takes back what it once agreed to: a party that was replaced against its will keeps that", async () => {
+  const { study, first, output } = await replaced()
+  await study.withdraw(first, clinic)
+  const { outputs } = await study.call(routes.listOutputs, study.as(consortium))
+  assert.equal(outputs.find((one) => one.output === output)?.state, "locked")
+})
+
 /** The first study's model, as an input of another policy. */
 async function modelPolicy(study: TestStudy, output: string, name: string, party: Party): Promise<Digest> {
   const policy = study.policy({ study: name })
