@@ -1,6 +1,7 @@
 import assert from "node:assert/strict"
 import { test } from "node:test"
 import { stringify } from "yaml"
+import { digestOfJson } from "../bytes/digest.ts"
 import { encodeUtf8 } from "../bytes/text.ts"
 import { canonicalJson } from "../bytes/json.ts"
 import { artifactOwners, inputOwners, maxPolicyBytes, own, parsePolicyValue, policyDigest, referencedDigests } from "./document.ts"
@@ -370,4 +371,22 @@ test("parsePolicyValue() refuses an approval of more parts than anybody reads, h
   const { train } = policy.jobs
   const logs = { to: ["vendor"], maxBytes: 1, release: nested(9) }
   assert.throws(() => parsePolicyValue({ ...policy, jobs: { train: { ...train, logs } } }), { code: "invalid-policy" })
+})
+
+test("what parsePolicyValue() gives cannot be changed, so the digest that is kept of it stays right", () => {
+  const parsed = parsePolicyValue(JSON.parse(JSON.stringify(policy)))
+  const digest = policyDigest(parsed)
+  assert.equal(digest, digestOfJson(parsed))
+  const everything = (value: object): readonly object[] => [
+    value,
+    ...Object.values(value).flatMap((member: unknown) => (typeof member === "object" && member !== null ? everything(member) : [])),
+  ]
+  for (const part of everything(parsed)) assert.ok(Object.isFrozen(part))
+  assert.throws(() => Object.assign(parsed, { purpose: "other" }), TypeError)
+  assert.equal(policyDigest(parsed), digest)
+  // One that was put together by hand is digested each time.
+  const copy = { ...parsed }
+  assert.equal(policyDigest(copy), digest)
+  Object.assign(copy, { purpose: "other" })
+  assert.notEqual(policyDigest(copy), digest)
 })
