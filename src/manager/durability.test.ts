@@ -40,14 +40,19 @@ function checkInvariants(study: TestStudy): void {
       lease !== undefined && lease.ended === undefined,
       `run ${run.state}, lease ${lease?.ended ?? "running or none"}`,
     )
-    assert.equal(run.startedAt !== undefined, store.get("runKeys", run.run) !== undefined)
-    for (let seq = 0; seq < run.nextEvent; seq++) assert.ok(store.get("events", `${run.run} ${seq}`))
+    // With the policy's end go the key of what the run made and the numbers that it reported, all of them or none.
+    const isErased = store.get("policies", run.policy)?.erasedAt !== undefined
+    assert.equal(run.startedAt !== undefined && !isErased, store.get("runKeys", run.run) !== undefined)
+    const events = Array.from({ length: run.nextEvent }, (_, seq) => store.get("events", `${run.run} ${seq}`))
+    if (!isErased) assert.ok(events.every((event) => event !== undefined))
+    else assert.ok(events.every((event) => event?.kind !== "metrics"))
   }
   const { receipts } = study
   const count = (kind: string): number => receipts.filter((receipt) => receipt.kind === kind).length
   assert.equal(count("policy-signed"), store.count("approvals"))
   assert.equal(count("policy-withdrawn"), store.count("withdrawals"))
-  assert.equal(count("artifact-deposited"), store.count("deposits") + count("policy-withdrawn"))
+  const destroyed = receipts.flatMap(({ kind, artifacts }) => (kind === "keys-destroyed" ? (artifacts ?? []) : []))
+  assert.equal(count("artifact-deposited"), store.count("deposits") + destroyed.length)
   assert.equal(count("host-enrolled"), store.count("hosts"))
   assert.equal(count("key-released"), leases.length)
   assert.equal(count("run-queued"), runs.length)
