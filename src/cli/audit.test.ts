@@ -1,6 +1,8 @@
 /** What clients remember of a manager's log: one that is shorter, forked or rewritten is refused by every command. Real processes. */
 import assert from "node:assert/strict"
 import { cp, readFile, rm, writeFile } from "node:fs/promises"
+import { createServer } from "node:http"
+import type { AddressInfo } from "node:net"
 import { join } from "node:path"
 import { after, before, describe, test } from "node:test"
 import { parseCheckpoint } from "../log/checkpoint.ts"
@@ -151,7 +153,21 @@ describe("audit", () => {
     await putBack(early)
     await rm(seenFile(study.vendor), { force: true })
     assert.match((await demandStatus(["audit", "compare", kept], 10, study.vendor.environment)).stderr, /what they have seen is kept from you/)
+    // The same from where the other party keeps it for everybody.
+    const text = await readFile(kept)
+    await using shelf = createServer((request, response) =>
+      response.writeHead(request.url === "/checkpoint" ? 200 : 404).end(request.url === "/large" ? "x".repeat(1 << 20) : text),
+    )
+    await new Promise<void>((listening) => shelf.listen(0, "127.0.0.1", listening))
+    const at = `http://127.0.0.1:${(shelf.address() as AddressInfo).port}`
+    assert.match(
+      (await demandStatus(["audit", "compare", `${at}/checkpoint`], 10, study.vendor.environment)).stderr,
+      /what they have seen is kept from you/,
+    )
+    await demandStatus(["audit", "compare", `${at}/none`], 40, study.vendor.environment)
+    await demandStatus(["audit", "compare", "http://127.0.0.1:1/checkpoint"], 40, study.vendor.environment)
     await putBack(late)
+    assert.match((await demandStatus(["audit", "compare", `${at}/checkpoint`], 0, study.vendor.environment)).stdout, /part of the log that you see/)
     await writeFile(kept, (await readFile(kept, "utf8")).replace(/^[0-9]+$/m, "1"))
     assert.match((await demandStatus(["audit", "compare", kept], 10, study.vendor.environment)).stderr, /kept-later/)
     await writeFile(kept, "nothing")

@@ -3,6 +3,8 @@ import { open } from "node:fs/promises"
 import { createFileDurably, fromSystemError, readFileBounded } from "../../bytes/durable.ts"
 import { MalformedError } from "../../bytes/error.ts"
 import { bytesEqual } from "../../bytes/compare.ts"
+import { PerunError, UnavailableError } from "../../bytes/error.ts"
+import { readBodyBounded } from "../../bytes/http-body.ts"
 import { encodeUtf8 } from "../../bytes/text.ts"
 import { encodeAuditExport, exportPrefix, maxExportBytes, verifyAuditExport } from "../../protocol/audit-export.ts"
 import { UsageError } from "../exit.ts"
@@ -165,10 +167,13 @@ function registerCheckpoints(command: Command, output: Output): void {
       })
     })
   withManagerOption(command.command("compare"))
-    .argument("<file...>", "checkpoints that other parties have seen (perun audit checkpoint --out)")
+    .argument(
+      "<file...>",
+      "checkpoints that other parties have seen (perun audit checkpoint --out): files, or https:// addresses where they are kept",
+    )
     .description("whether other parties see the same log: their checkpoints must be parts of one history with yours")
     .action(async (files: readonly string[], options: ManagerOption) => {
-      const others = await Promise.all(files.map(async (file) => ({ file, text: await readFileBounded(file, maxNoteBytes) })))
+      const others = await Promise.all(files.map(async (file) => ({ file, text: await readCheckpoint(file) })))
       await withManager(options, output, async (connection) => {
         const log = logKeyOf(connection.description)
         for (const { file, text } of others) {
@@ -187,6 +192,19 @@ function registerCheckpoints(command: Command, output: Output): void {
       })
       output.event({ ok: true, compared: files.length })
     })
+}
+
+/** From a file or an address; who keeps it there is not trusted, for the manager has signed it. @throws {UnavailableError}; {MalformedError} `too-large` */
+async function readCheckpoint(place: string): Promise<Uint8Array> {
+  if (!/^https?:\/\//.test(place)) return readFileBounded(place, maxNoteBytes)
+  try {
+    const response = await fetch(place, { redirect: "error", signal: AbortSignal.timeout(30_000) })
+    if (!response.ok) throw new UnavailableError("unavailable", `${place}: status ${response.status}`)
+    return await readBodyBounded(response, maxNoteBytes)
+  } catch (cause) {
+    if (cause instanceof PerunError) throw cause
+    throw new UnavailableError("unavailable", `${place} cannot be reached`, { cause })
+  }
 }
 
 /** The log that the manager shows here goes on from the other party's checkpoint. */
